@@ -1,0 +1,41 @@
+# Every target makes the checkout's .venv first where it is missing: Python >= 3.11 and make are all it takes.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+OUT    ?= quickstart-output
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint types docs bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "bayesnn needs Python >= 3.11; name one: make PYTHON=python3.12 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+install: $(READY)  ## make the environment (.venv) and nothing else
+
+quickstart: $(READY)  ## the main job: Laplace on real digits, table, figures and one HTML page
+	$(BIN)/python examples/quickstart.py --out $(OUT)
+
+test: $(READY)  ## the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy
+	$(BIN)/mypy
+
+docs: $(READY)  ## build the documentation, warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(READY)  ## the benchmarks: ratios to a plain step or forward pass, beside Pyro itself
+	$(BIN)/python examples/benchmarks/core.py
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info $(OUT)

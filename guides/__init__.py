@@ -1,0 +1,4 @@
+"""Pyro guides and their ELBOs, one approximation a file."""
+
+if __name__ != "bayesnn.guides":  # the folder lies at the repository's top level: imported as `guides` it would exist twice
+    raise ImportError(f"import bayesnn.guides, not {__name__}: the folder guides/ ships as bayesnn.guides")
