@@ -1,0 +1,12 @@
+"""bayesnn: Bayesian deep learning that stays plain Pyro.
+
+A Bayesian network is a plain Pyro model that samples some entries of some parameters and calls the user's untouched
+`nn.Module` with them. The rooms: `subset` (what is random), `priors`, `likelihoods`, `models`, `guides` (how it is
+approximated), `fit`, `predict`, `metrics`, `arviz`, `plots`, `data`.
+"""
+
+from bayesnn import likelihoods as likelihoods
+from bayesnn import priors as priors
+from bayesnn import subset as subset
+from bayesnn.models import BNN as BNN
+from bayesnn.scales import learned as learned

@@ -1,0 +1,7 @@
+"""Pyro models, one a file, and the one place where outputs meet targets."""
+
+from bayesnn.models.bnn import BNN as BNN
+from bayesnn.models.observe import likelihood_given as likelihood_given
+from bayesnn.models.observe import observe as observe
+from bayesnn.models.protocol import Draws as Draws
+from bayesnn.models.protocol import Model as Model

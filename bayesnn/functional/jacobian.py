@@ -1,0 +1,70 @@
+"""Per-example Jacobians of a network's outputs with respect to chosen values."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch.func import jacrev
+from torch.utils import _pytree as pytree
+
+from bayesnn.functional.call import Inputs, batch_size, chunks
+
+Function = Callable[[Mapping[str, Tensor], Inputs], Tensor]
+"""(values, x [batch, ...]) -> outputs [batch, ...]: what models offer as `model.outputs`."""
+
+MEMORY = 256 * 2**20
+"""Bytes that the Jacobian of one chunk of examples may take."""
+
+
+def jacobian(function: Function, values: Mapping[str, Tensor], x: Inputs) -> tuple[Tensor, Tensor]:
+    """J_i = d f(x_i; w) / d w, one matrix an example, without forming derivatives across examples.
+
+    Args:
+        function: (values, x) -> outputs [batch, ...]; several output axes are flattened to one.
+        values: {name: value}; the columns follow their order, each value flattened.
+        x: inputs of `batch` examples.
+
+    Returns:
+        outputs [batch, class] and the Jacobian [batch, class, param], in outputs per unit of the values.
+
+    >>> f = lambda v, x: x @ v["w"].T
+    >>> out, J = jacobian(f, {"w": torch.tensor([[1.0, 2.0]])}, torch.tensor([[3.0, 4.0]]))
+    >>> out, J
+    (tensor([[11.]]), tensor([[[3., 4.]]]))
+    """
+    values = dict(values)
+
+    def one(v: dict[str, Tensor], example: Inputs) -> tuple[Tensor, Tensor]:
+        single = pytree.tree_map_only(Tensor, lambda leaf: leaf.unsqueeze(0), example)
+        outputs = function(v, single).reshape(-1)
+        return outputs, outputs
+
+    per_example = jacrev(one, has_aux=True)
+    try:
+        blocks, outputs = torch.vmap(per_example, in_dims=(None, 0))(values, x)
+    except (RuntimeError, NotImplementedError):  # a layer without a batching rule, such as LSTM
+        return _jacobian_by_loop(function, values, x)
+    return outputs, torch.cat([blocks[name].flatten(2) for name in values], dim=2)
+
+
+def jacobian_chunks(function: Function, values: Mapping[str, Tensor], x: Inputs) -> Iterator[tuple[Inputs, Tensor, Tensor]]:
+    """(x, outputs, Jacobian) in chunks of examples whose Jacobian stays within `MEMORY` bytes."""
+    first = next(iter(chunks(x, 1)))
+    with torch.no_grad():
+        width = function(values, first).numel()
+    value = next(iter(values.values()))
+    row = width * sum(v.numel() for v in values.values()) * value.element_size()
+    for part in chunks(x, max(1, min(batch_size(x), MEMORY // max(row, 1)))):
+        yield part, *jacobian(function, values, part)
+
+
+def _jacobian_by_loop(function: Function, values: dict[str, Tensor], x: Inputs) -> tuple[Tensor, Tensor]:
+    rows, outputs = [], []
+    for example in chunks(x, 1):
+        leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
+        with torch.enable_grad():
+            output = function(leaves, example).reshape(-1)
+        gradients = [torch.autograd.grad(o, list(leaves.values()), retain_graph=True) for o in output]
+        rows.append(torch.stack([torch.cat([g.flatten() for g in row]) for row in gradients]))
+        outputs.append(output.detach())
+    return torch.stack(outputs), torch.stack(rows)

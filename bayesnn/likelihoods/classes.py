@@ -1,0 +1,44 @@
+"""Likelihoods of labels."""
+
+import torch
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+
+class Categorical(nn.Module):
+    """y ~ Categorical(softmax(f)): outputs [*draw, batch, class] are logits, y [batch] are labels 0 ... class - 1."""
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        """p(y | outputs)."""
+        return dist.Categorical(logits=outputs)
+
+    def fisher(self, outputs: Tensor) -> Tensor:
+        """diag(p) - p p^T."""
+        p = outputs.softmax(-1)
+        return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+
+
+class PixelwiseCategorical(nn.Module):
+    """One label a pixel: outputs [*draw, batch, class, height, width], y [batch, height, width]; a map is one event."""
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        """p(y | outputs)."""
+        return dist.Categorical(logits=outputs.movedim(-3, -1)).to_event(2)
+
+
+class Bernoulli(nn.Module):
+    """y ~ Bernoulli(sigmoid(f)): outputs [*draw, batch, out] are logits, y [batch, out] is 0.0 or 1.0."""
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        """p(y | outputs)."""
+        return dist.Bernoulli(logits=outputs).to_event(1)
+
+    def fisher(self, outputs: Tensor) -> Tensor:
+        """diag(p (1 - p))."""
+        p = outputs.sigmoid()
+        return torch.diag_embed(p * (1 - p))
+
+
+categorical = Categorical()
+pixelwise_categorical = PixelwiseCategorical()
+bernoulli = Bernoulli()

@@ -1,0 +1,207 @@
+"""A network some of whose weights are random: the plain Pyro model that everything else starts from."""
+
+from collections.abc import Mapping
+
+import pyro
+import torch
+from pyro import distributions as dist
+from torch import Size, Tensor, nn
+
+from bayesnn.functional import Inputs, call, check_evaluation_mode, map_draws, parameters
+from bayesnn.functional.call import tensors
+from bayesnn.likelihoods import Likelihood
+from bayesnn.handlers import SurroundingPlates, prefix_of, prefixed
+from bayesnn.models.observe import observe
+from bayesnn.priors import Prior
+from bayesnn.subset import Subset
+from bayesnn.subset.core import table
+
+
+class BNN(nn.Module):
+    """w_S ~ prior; y_i ~ likelihood(f(x_i; w_S, w_rest)): a Bayesian network as a Pyro model.
+
+    `model(x, y)` samples one site for each random block, named as the parameter, calls the untouched network with
+    them, and observes y in a plate "data". It is an `nn.Module` that owns the *learned generative* parameters of the
+    prior and the likelihood (a learned noise scale) and never the network's: `model.parameters()` has none of those.
+
+    Works with SVI, NUTS (several chains), `Predictive` in both modes and vectorised particles. As a component of a
+    larger model use `model.sample(x)`, which observes nothing, and give each network a `name`.
+
+    Args:
+        net: the network, in evaluation mode; neither its weights nor its buffers nor its flags are ever written.
+        subset: which of its scalars are random.
+        prior: (parameter name, present value) -> distribution of that block.
+        likelihood: outputs [*draw, batch, ...] -> distribution of y.
+        size: examples in the training data: the log likelihood of a batch is scaled by size / batch. None = every call
+            gets all data, as with NUTS.
+        name: prefixes sites and plate with `name + "."`.
+
+    Shapes: x [batch, ...] (a tensor, a tuple for several inputs, or a dict for keywords) -> outputs [batch, out].
+
+    Raises:
+        ValueError: an empty subset, or one of another network; a train-mode BatchNorm or Dropout; a prior of the wrong
+            shape; inputs or targets that are not finite or do not fit (it says where); a size below 1.
+
+    >>> from bayesnn import likelihoods, priors, subset
+    >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    >>> model = BNN(net, subset.last_layer(net), priors.normal(1.0), likelihoods.normal(0.1), size=100)
+    >>> model(torch.zeros(5, 3), torch.zeros(5, 1)).shape
+    torch.Size([5, 1])
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        subset: Subset,
+        prior: Prior,
+        likelihood: Likelihood,
+        *,
+        size: int | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        if not len(subset):
+            raise ValueError("BNN: the subset is empty, so nothing is random")
+        if size is not None and (size != int(size) or size < 1):
+            raise ValueError(f"BNN: size is the number of training examples, a positive integer or None, not {size!r}")
+        if "/" in name:
+            raise ValueError(f"BNN: the name {name!r} has a '/', which ArviZ refuses; use another sign")
+        check_evaluation_mode(net, "BNN")
+        subset.take(net)  # raises for a subset of another network
+        self._net = (net,)  # in a tuple: a sub-module's parameters would be trained with the guide's
+        self.subset = subset
+        self.prior = prior
+        self.likelihood = likelihood
+        self.size = size if size is None else int(size)
+        self.name = name
+        self.local: frozenset[str] = frozenset()
+        like = next(net.parameters())
+        self.to(device=like.device, dtype=like.dtype)
+
+    @property
+    def net(self) -> nn.Module:
+        """The user's network."""
+        return self._net[0]
+
+    @property
+    def sites(self) -> dict[str, Size]:
+        """{site name: event shape} of the random blocks, in the network's order."""
+        return {prefix_of(self.name) + block: self.subset.event_shape(block) for block in self.subset.names}
+
+    def values(self) -> dict[str, Tensor]:
+        """{site name: what the network holds there now} (clones): the pretrained point, where guides start."""
+        return {prefix_of(self.name) + block: value for block, value in self.subset.take(self.net).items()}
+
+    def outputs(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
+        """f(x; values), [batch, ...]: stateless, without Pyro, differentiable in the values.
+
+        Args:
+            values: {site name: [*event]}; further entries, of other sites, are ignored.
+            x: inputs.
+        """
+        prefix = prefix_of(self.name)
+        blocks = {block: values[prefix + block] for block in self.subset.names}
+        return call(self.net, self.subset.put(parameters(self.net), blocks), x)
+
+    def sample(self, x: Inputs) -> Tensor:
+        """Draw the random blocks from the prior's sites and return the outputs; observes nothing.
+
+        Returns:
+            [batch, out], with the axes of particles or draws before them where Pyro vectorises.
+        """
+        check_evaluation_mode(self.net, "BNN")
+        _check_inputs(x)
+        with SurroundingPlates() as plates:
+            values = self._sample_blocks()
+        if plates.innermost:
+            raise ValueError(
+                f"BNN: its weights are shared by all examples, but the model was called inside the plate "
+                f"{plates.innermost!r} at dim -1; call it before that plate opens"
+            )
+        return self._outputs_of_draws(values, x, plates.depth)
+
+    def forward(self, x: Inputs, y: Tensor | None = None) -> Tensor:
+        """Sample, then observe y (without y: sample it at the site "y"). Returns the outputs."""
+        outputs = self.sample(x)
+        observe(outputs, self.likelihood, y, size=self.size, name=self.name)
+        return outputs
+
+    def with_prior(self, prior: Prior) -> "BNN":
+        """The same model under another prior."""
+        return BNN(self.net, self.subset, prior, self.likelihood, size=self.size, name=self.name)
+
+    def __str__(self) -> str:
+        """A table of the random blocks and their prior, then the likelihood."""
+        rows = [
+            (site, str(tuple(self.subset.shape[block])), f"{self.subset.count(block):,}", _describe(self.prior))
+            for site, block in zip(self.sites, self.subset.names, strict=True)
+        ]
+        rows.append(("all blocks", "", f"{len(self.subset):,}", ""))
+        header = f"BNN of {type(self.net).__name__}, likelihood {_describe(self.likelihood)}, size {self.size}"
+        return header + "\n" + table(("block", "shape", "random", "prior"), rows)
+
+    def _sample_blocks(self) -> dict[str, Tensor]:
+        prefix = prefix_of(self.name)
+        held = parameters(self.net)
+        values = {}
+        for block in self.subset.names:
+            chosen = self.subset.index[block]
+            value = held[block] if chosen is None else held[block].reshape(-1)[chosen.to(held[block].device)]
+            with prefixed(self.name):
+                prior = self.prior(block, value)
+            values[prefix + block] = pyro.sample(prefix + block, _over(prior, value, block))
+        return values
+
+    def _outputs_of_draws(self, values: dict[str, Tensor], x: Inputs, depth: int) -> Tensor:
+        """Outputs for values that may have axes of particles, draws or plates on their left: [*lead, *event].
+
+        Inside `depth` plate axes the last one is that of the data plate, where a global value has size 1 and the
+        outputs their batch. `Predictive(parallel=True)` leaves such axes of size 1 out, on the right.
+        """
+        leads = {site: values[site].shape[: values[site].dim() - len(shape)] for site, shape in self.sites.items()}
+        leads = {site: lead + (1,) * (depth - len(lead)) for site, lead in leads.items()}
+        lead = torch.broadcast_shapes(*leads.values())
+        if not lead:
+            return self.outputs(values, x)
+        flat = {
+            site: values[site].reshape(leads[site] + shape).expand(lead + shape).reshape((-1, *shape))
+            for site, shape in self.sites.items()
+        }
+        outputs = map_draws(lambda one: self.outputs(one, x), flat, vectorised=True)
+        return outputs.reshape((lead[:-1] if depth else lead) + outputs.shape[1:])
+
+
+def _over(prior: object, value: Tensor, block: str) -> dist.TorchDistribution:
+    """The prior as one event of the block's shape, with the axes of latent scales on its left."""
+    if not isinstance(prior, dist.Distribution):
+        raise TypeError(f"prior of {block!r}: a Pyro distribution is needed, not {type(prior).__name__}")
+    independent = value.dim() - prior.event_dim
+    own = value.shape[:independent] if independent >= 0 else None
+    try:
+        if own is None or value.shape[independent:] != prior.event_shape:
+            raise ValueError
+        batch = torch.broadcast_shapes(prior.batch_shape, own)
+        if batch[len(batch) - independent :] != own:
+            raise ValueError
+    except (ValueError, RuntimeError):
+        raise ValueError(
+            f"prior of {block!r}: its shape {tuple(prior.batch_shape)} + {tuple(prior.event_shape)} does not broadcast to "
+            f"the block's {tuple(value.shape)}"
+        ) from None
+    return prior.expand(batch).to_event(independent)
+
+
+def _check_inputs(x: Inputs) -> None:
+    found = tensors(x)
+    if not found:
+        raise TypeError(f"x: a tensor, a tuple or a dict of tensors is needed, not {type(x).__name__}")
+    for tensor in found:
+        if tensor.dtype.is_floating_point and not torch.isfinite(tensor).all():
+            where = [int(i) for i in (~torch.isfinite(tensor)).nonzero()[0]]
+            raise ValueError(f"x is not finite at index {where}: {tensor[tuple(where)].item()}")
+
+
+def _describe(part: object) -> str:
+    if isinstance(part, nn.Module):
+        return repr(part).replace("\n", " ")
+    return getattr(part, "__name__", type(part).__name__)

@@ -1,0 +1,107 @@
+"""The one place where outputs meet targets."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from torch import Tensor
+
+from bayesnn.likelihoods import Likelihood
+from bayesnn.handlers import prefix_of, prefixed
+
+
+def observe(
+    outputs: Tensor, likelihood: Likelihood, y: Tensor | None = None, *, size: int | None = None, name: str = ""
+) -> Tensor:
+    """sample("y", likelihood(outputs), obs=y) in a plate "data", its log density scaled by size / batch.
+
+    Sites of the likelihood itself (a latent noise scale) are global: they are sampled before the plate opens.
+
+    Args:
+        outputs: [*draw, batch, ...].
+        likelihood: outputs -> distribution of batch shape [*draw, batch].
+        y: targets; None makes a latent site.
+        size: examples in the training data; None = the batch is all of them.
+        name: of the model, which prefixes sites and plate.
+
+    Raises:
+        ValueError: y has another shape, type or range than the likelihood's, or is not finite (it says where); a batch
+            larger than `size`.
+    """
+    with prefixed(name):
+        distribution = likelihood(outputs)
+    if not distribution.batch_shape:
+        raise ValueError(f"likelihood: its distribution has no batch axis for outputs of shape {tuple(outputs.shape)}")
+    batch = distribution.batch_shape[-1]
+    if y is not None:
+        check_target(distribution, y)
+        if size is not None and size < batch:
+            raise ValueError(f"size = {size} examples of training data were announced, but one batch has {batch}")
+    prefix = prefix_of(name)
+    scaled = poutine.scale(scale=size / batch) if size is not None else nullcontext()
+    with pyro.plate(prefix + "data", batch, dim=-1), scaled:
+        return pyro.sample(prefix + "y", distribution, obs=y)
+
+
+def likelihood_given(likelihood: Likelihood, outputs: Tensor, draws: Mapping[str, Tensor], *, name: str = "") -> dist.TorchDistribution:
+    """The distribution of y with the likelihood's own latent sites at the values that the draws have.
+
+    Args:
+        outputs: [draw, batch, ...].
+        draws: {site: [draw, *event]}.
+
+    Raises:
+        ValueError: the likelihood has a latent site that the draws lack: it would come from the prior, silently.
+    """
+    prefix = prefix_of(name)
+    # A site's draws get the batch axis that latent values have beside a data plate: [draw, *event] -> [draw, 1, *event].
+    given = {site: value.unsqueeze(1) for site, value in draws.items() if site.startswith(prefix)}
+    with poutine.trace() as traced, poutine.condition(data=given), prefixed(name):
+        distribution = likelihood(outputs)
+    lacking = [site for site, node in traced.trace.nodes.items() if node["type"] == "sample" and not node["is_observed"]]
+    if lacking:
+        raise ValueError(
+            f"the likelihood has the latent site {lacking[0]!r}, which the draws lack; they have {', '.join(draws)}"
+        )
+    return distribution
+
+
+def check_target(distribution: dist.TorchDistribution, y: Tensor) -> None:
+    """Refuse targets that the likelihood's distribution cannot have produced; says what is wrong and where."""
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y must be a tensor, not {type(y).__name__}")
+    expected = distribution.batch_shape[-1:] + distribution.event_shape
+    if y.shape != expected:
+        hint = ""
+        if y.numel() == expected.numel():
+            hint = f"; write y.reshape({', '.join(map(str, (-1, *expected[1:])))})"
+        raise ValueError(f"y has shape {tuple(y.shape)}, but the likelihood of these outputs needs {tuple(expected)}{hint}")
+    base = distribution
+    while isinstance(base, dist.Independent):
+        base = base.base_dist
+    if isinstance(base, dist.Categorical):
+        _check_labels(y, base.logits.shape[-1])
+    elif not y.dtype.is_floating_point:
+        raise ValueError(f"y is {y.dtype}, but {type(base).__name__} needs floating point; write y.float()")
+    elif not torch.isfinite(y).all():
+        raise ValueError(f"y is not finite at index {_first(~torch.isfinite(y))}")
+    elif not (inside := base.support.check(y)).all():
+        raise ValueError(f"y at index {_first(~inside)} is {y[tuple(_first(~inside))].item():g}, outside {base.support}")
+
+
+def _check_labels(y: Tensor, classes: int) -> None:
+    if y.dtype.is_floating_point or y.dtype == torch.bool or y.dtype.is_complex:
+        raise ValueError(f"y is {y.dtype}, but labels are integers; write y.long()")
+    outside = (y < 0) | (y >= classes)
+    if outside.any():
+        where = _first(outside)
+        raise ValueError(
+            f"y at index {where} is {int(y[tuple(where)])}, but the network has {classes} outputs, for labels 0 to {classes - 1}"
+        )
+
+
+def _first(mask: Tensor) -> list[int]:
+    return [int(i) for i in mask.nonzero()[0]]
