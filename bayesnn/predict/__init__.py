@@ -1,0 +1,9 @@
+"""Draws times inputs to outputs, and the predictive distribution of y."""
+
+from bayesnn.predict.distribution import PredictiveDistribution as PredictiveDistribution
+from bayesnn.predict.draw import Posterior as Posterior
+from bayesnn.predict.draw import draw as draw
+from bayesnn.predict.draw import draw_each as draw_each
+from bayesnn.predict.linearised import linearised as linearised
+from bayesnn.predict.outputs import predict as predict
+from bayesnn.predict.predictive import predictive as predictive

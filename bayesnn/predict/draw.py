@@ -1,0 +1,84 @@
+"""Draws from a posterior: a guide, an MCMC run, or a dict of draws."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from bayesnn.models import Draws, Model
+
+Posterior: TypeAlias = "Callable[..., Any] | Draws"
+"""A guide (any Pyro guide), an `MCMC` that has run, or draws {site: [draw, *event]}."""
+
+
+def draw(posterior: Posterior, draws: int = 100, *args: Any, model: Model | None = None) -> dict[str, Tensor]:
+    """{site: [draw, *event]}: draws of the global sites, without gradients.
+
+    Args:
+        posterior: a guide; an `MCMC` that has run; or a dict of draws, as `Predictive` and `MCMC.get_samples` return.
+        draws: how many. A dict or MCMC run that holds more gives so many evenly spaced ones, and all it has where it
+            holds fewer.
+        *args: what the guide is called with; our own guides of global sites need nothing.
+        model: its blocks' shapes tell which axes of size 1 in a dict are leftovers of plates, and are dropped.
+
+    >>> import torch
+    >>> draw({"w": torch.arange(10.0)}, 3)
+    {'w': tensor([0., 4., 9.])}
+    """
+    each = list(draw_each(posterior, draws, *args, model=model))
+    return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+
+
+def draw_each(
+    posterior: Posterior, draws: int = 100, *args: Any, model: Model | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """The same draws one at a time, {site: [*event]}: memory for one draw, where the posterior is a guide."""
+    if draws < 1:
+        raise ValueError(f"draw: at least one draw is needed, not {draws}")
+    held = posterior.get_samples() if hasattr(posterior, "get_samples") else posterior
+    if isinstance(held, Mapping):
+        yield from _from_dict(held, draws, model)
+    elif callable(held):
+        for _ in range(draws):
+            yield _from_guide(held, args)
+    else:
+        raise TypeError(f"draw: a guide, an MCMC run or a dict of draws is needed, not {type(posterior).__name__}")
+
+
+@torch.no_grad()
+def _from_guide(guide: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Tensor]:
+    with poutine.block(), poutine.trace() as traced:
+        guide(*args)
+    return {
+        name: node["value"].detach()
+        for name, node in traced.trace.nodes.items()
+        if node["type"] == "sample" and not node["is_observed"] and not node["infer"].get("is_auxiliary")
+    }
+
+
+def _from_dict(held: Draws, draws: int, model: Model | None) -> Iterator[dict[str, Tensor]]:
+    if not held:
+        raise ValueError("draw: the dict of draws is empty")
+    counts = {name: len(value) if value.dim() else 0 for name, value in held.items()}
+    available = min(counts.values())
+    if available < 1 or len(set(counts.values())) > 1:
+        raise ValueError(f"draw: every site needs the same number of draws as its first axis; they have {counts}")
+    shapes = model.sites if model is not None else {}
+    chosen = torch.linspace(0, available - 1, min(draws, available)).floor().long().tolist()
+    for i in chosen:
+        yield {name: _event(name, value[i].detach(), shapes.get(name)) for name, value in held.items()}
+
+
+def _event(name: str, value: Tensor, shape: torch.Size | None) -> Tensor:
+    """The value of one draw without axes of size 1 that `Predictive` leaves for plates."""
+    if shape is None or value.shape == shape:
+        return value
+    extra = value.dim() - len(shape)
+    if extra > 0 and value.shape[:extra].numel() == 1 and value.shape[extra:] == shape:
+        return value.reshape(shape)
+    raise ValueError(
+        f"draw: a draw of {name!r} has shape {tuple(value.shape)}, but the model's block has {tuple(shape)}; "
+        "are these draws of another model?"
+    )

@@ -1,0 +1,133 @@
+"""Draws times inputs to outputs."""
+
+import logging
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from pyro import poutine
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from bayesnn.functional import Inputs, batch_size, chunks, map_draws, worth_vectorising
+from bayesnn.models import Model
+from bayesnn.models.bnn import check_inputs
+from bayesnn.predict.draw import Posterior, draw_each
+
+log = logging.getLogger(__name__)
+
+GROUP = 64 * 2**20
+"""Bytes of site values that one vectorised group of draws may take."""
+
+
+@torch.no_grad()
+def predict(
+    model: Model,
+    posterior: Posterior,
+    x: Inputs,
+    draws: int = 100,
+    *,
+    chunk: int = 1000,
+    vectorised: bool | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """f(x; w_s) for draws w_s of the posterior, [draw, batch, out], in the likelihood's natural units (logits, ...).
+
+    Every draw is one function: all inputs see the same weights. One draw is held at a time (a few where the draws are
+    vectorised) and at most `chunk` inputs pass the network together, so memory is that of the answer and one pass.
+
+    Args:
+        model: any model of `bayesnn.models`.
+        posterior: a guide, an MCMC run or a dict of draws.
+        x: inputs, on the network's device.
+        draws: how many; see `draw`.
+        chunk: inputs in one pass.
+        vectorised: whether several draws go through one `vmap` call. None applies the measured rule
+            `functional.worth_vectorising`: on a CPU, only where few inputs meet few values. Layers without a batching
+            rule (LSTM) loop in any case. The path taken is logged.
+        progress: a tqdm bar over the draws.
+
+    Raises:
+        ValueError: inputs that are not finite (it says where), draws of another model, a site of the model that the
+            posterior lacks.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from bayesnn import BNN, likelihoods, priors, subset
+    >>> net = nn.Linear(3, 2)
+    >>> model = BNN(net, subset.everything(net), priors.normal(), likelihoods.categorical)
+    >>> held = {name: value.expand(5, *value.shape) for name, value in model.values().items()}
+    >>> predict(model, held, torch.zeros(4, 3)).softmax(-1).shape
+    torch.Size([5, 4, 2])
+    """
+    outputs, _ = outputs_and_latents(model, posterior, x, draws, chunk=chunk, vectorised=vectorised, progress=progress)
+    return outputs
+
+
+@torch.no_grad()
+def outputs_and_latents(
+    model: Model,
+    posterior: Posterior,
+    x: Inputs,
+    draws: int,
+    *,
+    chunk: int,
+    vectorised: bool | None = None,
+    progress: bool = False,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`predict`, and the same draws of the model's remaining sites (scales), {site: [draw, *event]}."""
+    check_inputs(x)
+    parts = list(chunks(x, chunk))
+    each = draw_each(posterior, draws, parts[0], model=model)
+    first = next(each)
+    _check_sites(model, first)
+    per_draw = sum(first[name].numel() for name in model.sites)
+    size = min(chunk, batch_size(x))
+    if vectorised is None:
+        vectorised = bool(model.sites) and worth_vectorising(per_draw, size, first[next(iter(model.sites))].device)
+    vectorised = vectorised and not model.local
+    log.info("predict: %s over draws", "vmap" if vectorised else "loop")
+    group = max(1, GROUP // (4 * max(per_draw, size))) if vectorised else 1
+    results, latents = [], []
+    with tqdm(total=draws, desc="predict", unit="draw", disable=not progress) as bar:
+        for some in _groups(first, each, group):
+            if vectorised:
+                stacked = {name: torch.stack([one[name] for one in some]) for name in model.sites}
+                passes = [map_draws(lambda v, p=part: model.outputs(v, p), stacked, vectorised=True) for part in parts]
+                results.append(torch.cat(passes, dim=1))
+            elif model.local:
+                passes = [model.outputs({**some[0], **_local(model, posterior, some[0], part)}, part) for part in parts]
+                results.append(torch.cat(passes).unsqueeze(0))
+            else:
+                bound = model.bind(some[0])
+                results.append(torch.cat([bound(part) for part in parts]).unsqueeze(0))
+            latents += [{k: v for k, v in one.items() if k not in model.sites and k not in model.local} for one in some]
+            bar.update(len(some))
+    return torch.cat(results), {name: torch.stack([one[name] for one in latents]) for name in latents[0]}
+
+
+def _local(model: Model, posterior: Posterior, values: dict[str, Tensor], x: Inputs) -> dict[str, Tensor]:
+    """Sites with one value an example, drawn with their inputs, given the global sites of the same draw."""
+    known = {name: value for name, value in values.items() if name not in model.local}
+    if not callable(posterior):
+        raise TypeError(f"predict: {sorted(model.local)} belong to their inputs and need a guide, not a dict of draws")
+    fresh = next(draw_each(poutine.condition(posterior, data=known), 1, x))
+    return {name: fresh[name] for name in model.local}
+
+
+def _groups(
+    first: dict[str, Tensor], rest: Iterator[dict[str, Tensor]], size: int
+) -> Iterator[tuple[dict[str, Tensor], ...]]:
+    group = (first, *islice(rest, size - 1))
+    while group:
+        yield group
+        group = tuple(islice(rest, size))
+
+
+def _check_sites(model: Model, values: dict[str, Tensor]) -> None:
+    lacking = [site for site in model.sites if site not in values]
+    if lacking:
+        raise ValueError(
+            f"predict: the posterior has no draws of {lacking[0]!r}, which is random in the model; it has "
+            f"{', '.join(values) or 'none'}"
+        )
