@@ -2,7 +2,8 @@
 
 import copy
 import math
-from typing import TypeAlias
+from numbers import Real
+from typing import Any, TypeAlias
 
 import pyro
 import torch
@@ -48,6 +49,11 @@ def check(owner: str, **scales: Scale) -> None:
     for name, scale in scales.items():
         if isinstance(scale, (Learned, dist.Distribution)):
             continue
+        if not isinstance(scale, (Real, Tensor)):
+            raise TypeError(
+                f"{owner}: {name} must be a positive number or tensor, learned(...), or a distribution of "
+                f"pyro.distributions, not {type(scale).__module__}.{type(scale).__name__}"
+            )
         value = torch.as_tensor(scale)
         if not bool((value > 0).all() and value.isfinite().all()):
             raise ValueError(f"{owner}: {name} must be positive and finite, not {value.tolist()}")
@@ -63,12 +69,12 @@ def resolve(site: str, scale: Scale, like: Tensor, event_dim: int) -> Tensor:
     if isinstance(scale, dist.Distribution):
         own = len(scale.event_shape) + len(scale.batch_shape)
         with SurroundingPlates() as plates:
-            value = pyro.sample(site, _moved(scale, like).to_event(len(scale.batch_shape)))
+            value = pyro.sample(site, moved(scale, like).to_event(len(scale.batch_shape)))
         lead = value.shape[: value.dim() - own]
         lead = lead + (1,) * (plates.depth - len(lead))  # Predictive(parallel=True) leaves some of these out
     else:
-        value = scale() if isinstance(scale, Learned) else torch.as_tensor(scale)
-        value = value.to(device=like.device, dtype=like.dtype)
+        held = scale() if isinstance(scale, Learned) else scale
+        value = torch.as_tensor(held, device=like.device, dtype=like.dtype)
         own, lead = value.dim(), torch.Size()
     return value.reshape(lead + (1,) * (event_dim - own) + value.shape[value.dim() - own :])
 
@@ -86,12 +92,20 @@ def _numbers(value: Tensor) -> str:
     return f"{value.item():.4g}" if value.numel() == 1 else f"[{math.prod(value.shape)} values]"
 
 
-def _moved(distribution: dist.TorchDistribution, like: Tensor) -> dist.TorchDistribution:
-    """The distribution with its parameters on the device and in the precision of `like`: users write HalfCauchy(1.0)."""
-    moved = copy.copy(distribution)
+def moved(distribution: Any, like: Tensor) -> Any:
+    """The distribution with its parameters on the device and in the precision of `like`: users write HalfCauchy(1)."""
+    changed: dict[str, Any] = {}
     for name, value in vars(distribution).items():
         if isinstance(value, Tensor) and value.is_floating_point():
-            setattr(moved, name, value.to(device=like.device, dtype=like.dtype))
-        elif isinstance(value, dist.Distribution | torch.distributions.Distribution):
-            setattr(moved, name, _moved(value, like))
-    return moved
+            there: Any = value.to(device=like.device, dtype=like.dtype)
+        elif isinstance(value, torch.distributions.Distribution):
+            there = moved(value, like)
+        else:
+            continue
+        if there is not value:
+            changed[name] = there
+    if not changed:
+        return distribution
+    result = copy.copy(distribution)
+    vars(result).update(changed)
+    return result

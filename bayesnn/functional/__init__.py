@@ -1,14 +1,19 @@
-"""Stateless primitives on torch.func: call a net with given values, Jacobians, generalised Gauss-Newton matrices. No Pyro."""
+"""Stateless primitives on torch.func: call a net with given values, Jacobians, Gauss-Newton matrices. No Pyro."""
 
 from bayesnn.functional.call import Inputs as Inputs
 from bayesnn.functional.call import batch_size as batch_size
 from bayesnn.functional.call import call as call
+from bayesnn.functional.call import call_chunks as call_chunks
 from bayesnn.functional.call import chunks as chunks
 from bayesnn.functional.call import parameters as parameters
+from bayesnn.functional.call import to_device as to_device
 from bayesnn.functional.capture import linear_input as linear_input
 from bayesnn.functional.curvature import ggn as ggn
 from bayesnn.functional.curvature import ggn_diagonal as ggn_diagonal
 from bayesnn.functional.curvature import ggn_linear as ggn_linear
 from bayesnn.functional.draws import map_draws as map_draws
+from bayesnn.functional.draws import worth_vectorising as worth_vectorising
 from bayesnn.functional.jacobian import jacobian as jacobian
 from bayesnn.functional.mode import check_evaluation_mode as check_evaluation_mode
+from bayesnn.functional.mode import check_layers as check_layers
+from bayesnn.functional.mode import mode_dependent as mode_dependent

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 
 def linear_input(forward: Callable[[], Tensor], weight: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -40,6 +41,6 @@ class _LinearCalls(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func is F.linear and len(args) > 1 and args[1] is self.weight:
             self.seen.append((args[0], result))
-        elif any(argument is self.weight for argument in (*args, *(kwargs or {}).values())) and isinstance(result, Tensor):
+        elif isinstance(result, Tensor) and any(leaf is self.weight for leaf in pytree.tree_leaves((args, kwargs))):
             self.seen.append((result, result))
         return result

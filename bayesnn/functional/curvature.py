@@ -1,4 +1,4 @@
-"""The generalised Gauss-Newton matrix H = sum_i J_i^T L_i J_i, with L_i the Fisher information of y_i in its outputs."""
+"""The generalised Gauss-Newton matrix H = sum_i J_i^T L_i J_i, with L_i the Fisher information of y_i in f(x_i)."""
 
 from collections.abc import Callable, Mapping
 

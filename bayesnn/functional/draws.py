@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-VMAP_LIMIT = 2_000_000
+from bayesnn.functional.transforms import transformable
+
+VMAP_LIMIT = 500_000
 """Largest (values per draw) x (examples) for which vmap beat a loop on a CPU: see examples/benchmarks/vmap_rule.py."""
 
 
@@ -23,9 +25,11 @@ def map_draws(
     Returns:
         [draw, *outputs].
     """
+    device = next(iter(values.values())).device
     if vectorised:
         try:
-            return torch.vmap(function, randomness="different")(dict(values))
+            with transformable(device):
+                return torch.vmap(function, randomness="different")(dict(values))
         except (RuntimeError, NotImplementedError) as error:
             if not _lacks_batching_rule(error):
                 raise

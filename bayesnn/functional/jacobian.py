@@ -8,6 +8,7 @@ from torch.func import jacrev
 from torch.utils import _pytree as pytree
 
 from bayesnn.functional.call import Inputs, batch_size, chunks
+from bayesnn.functional.transforms import transformable
 
 Function = Callable[[Mapping[str, Tensor], Inputs], Tensor]
 """(values, x [batch, ...]) -> outputs [batch, ...]: what models offer as `model.outputs`."""
@@ -40,14 +41,19 @@ def jacobian(function: Function, values: Mapping[str, Tensor], x: Inputs) -> tup
         return outputs, outputs
 
     per_example = jacrev(one, has_aux=True)
+    axes = pytree.tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, x)
+    device = next(iter(values.values())).device
     try:
-        blocks, outputs = torch.vmap(per_example, in_dims=(None, 0))(values, x)
+        with transformable(device):
+            blocks, outputs = torch.vmap(per_example, in_dims=(None, axes))(values, x)
     except (RuntimeError, NotImplementedError):  # a layer without a batching rule, such as LSTM
         return _jacobian_by_loop(function, values, x)
-    return outputs, torch.cat([blocks[name].flatten(2) for name in values], dim=2)
+    return outputs, torch.cat([blocks[name].reshape(*outputs.shape, -1) for name in values], dim=2)
 
 
-def jacobian_chunks(function: Function, values: Mapping[str, Tensor], x: Inputs) -> Iterator[tuple[Inputs, Tensor, Tensor]]:
+def jacobian_chunks(
+    function: Function, values: Mapping[str, Tensor], x: Inputs
+) -> Iterator[tuple[Inputs, Tensor, Tensor]]:
     """(x, outputs, Jacobian) in chunks of examples whose Jacobian stays within `MEMORY` bytes."""
     first = next(iter(chunks(x, 1)))
     with torch.no_grad():
@@ -61,10 +67,17 @@ def jacobian_chunks(function: Function, values: Mapping[str, Tensor], x: Inputs)
 def _jacobian_by_loop(function: Function, values: dict[str, Tensor], x: Inputs) -> tuple[Tensor, Tensor]:
     rows, outputs = [], []
     for example in chunks(x, 1):
-        leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
         with torch.enable_grad():
+            leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
             output = function(leaves, example).reshape(-1)
-        gradients = [torch.autograd.grad(o, list(leaves.values()), retain_graph=True) for o in output]
-        rows.append(torch.stack([torch.cat([g.flatten() for g in row]) for row in gradients]))
+            rows.append(torch.stack([_row(one, list(leaves.values())) for one in output]))
         outputs.append(output.detach())
     return torch.stack(outputs), torch.stack(rows)
+
+
+def _row(output: Tensor, leaves: list[Tensor]) -> Tensor:
+    """d output / d leaves, [param]; zeros for leaves that it does not depend on."""
+    if not output.requires_grad:
+        return torch.cat([torch.zeros_like(leaf).flatten() for leaf in leaves])
+    gradients = torch.autograd.grad(output, leaves, retain_graph=True, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in gradients])

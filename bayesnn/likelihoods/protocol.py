@@ -9,8 +9,8 @@ from torch import Tensor
 class Likelihood(Protocol):
     """The distribution of y given a network's outputs: any function of this signature, a user's own too.
 
-    Outputs [*draw, batch, out] become a distribution of batch shape [*draw, batch]; what is left (several outputs, a map
-    of pixels) is its event. So y has shape [batch] for `categorical` and [batch, out] for the others, `out` = 1
+    Outputs [*draw, batch, out] become a distribution of batch shape [*draw, batch]; what is left (several outputs, a
+    map of pixels) is its event. So y has shape [batch] for `categorical` and [batch, out] for the others, `out` = 1
     included.
 
     A likelihood may be an `nn.Module` with learned parameters and may sample Pyro sites of its own (a latent noise

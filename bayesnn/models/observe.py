@@ -7,10 +7,11 @@ import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from bayesnn.likelihoods import Likelihood
 from bayesnn.handlers import prefix_of, prefixed
+from bayesnn.likelihoods import Likelihood
 
 
 def observe(
@@ -46,22 +47,27 @@ def observe(
         return pyro.sample(prefix + "y", distribution, obs=y)
 
 
-def likelihood_given(likelihood: Likelihood, outputs: Tensor, draws: Mapping[str, Tensor], *, name: str = "") -> dist.TorchDistribution:
+def likelihood_given(
+    likelihood: Likelihood, outputs: Tensor, draws: Mapping[str, Tensor], *, name: str = ""
+) -> dist.TorchDistribution:
     """The distribution of y with the likelihood's own latent sites at the values that the draws have.
 
     Args:
+        likelihood: outputs -> distribution of batch shape [draw, batch].
         outputs: [draw, batch, ...].
         draws: {site: [draw, *event]}.
+        name: of the model, which prefixes the sites.
 
     Raises:
         ValueError: the likelihood has a latent site that the draws lack: it would come from the prior, silently.
     """
     prefix = prefix_of(name)
-    # A site's draws get the batch axis that latent values have beside a data plate: [draw, *event] -> [draw, 1, *event].
+    # Beside a data plate latent values have a batch axis of size 1: [draw, *event] -> [draw, 1, *event].
     given = {site: value.unsqueeze(1) for site, value in draws.items() if site.startswith(prefix)}
     with poutine.trace() as traced, poutine.condition(data=given), prefixed(name):
         distribution = likelihood(outputs)
-    lacking = [site for site, node in traced.trace.nodes.items() if node["type"] == "sample" and not node["is_observed"]]
+    unknown = ((site, traced.trace.nodes[site]) for site in traced.trace.stochastic_nodes)
+    lacking = [site for site, node in unknown if not site_is_subsample(node)]
     if lacking:
         raise ValueError(
             f"the likelihood has the latent site {lacking[0]!r}, which the draws lack; they have {', '.join(draws)}"
@@ -78,9 +84,11 @@ def check_target(distribution: dist.TorchDistribution, y: Tensor) -> None:
         hint = ""
         if y.numel() == expected.numel():
             hint = f"; write y.reshape({', '.join(map(str, (-1, *expected[1:])))})"
-        raise ValueError(f"y has shape {tuple(y.shape)}, but the likelihood of these outputs needs {tuple(expected)}{hint}")
+        raise ValueError(
+            f"y has shape {tuple(y.shape)}, but the likelihood of these outputs needs {tuple(expected)}{hint}"
+        )
     base = distribution
-    while isinstance(base, dist.Independent):
+    while isinstance(base, (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)):
         base = base.base_dist
     if isinstance(base, dist.Categorical):
         _check_labels(y, base.logits.shape[-1])
@@ -88,8 +96,9 @@ def check_target(distribution: dist.TorchDistribution, y: Tensor) -> None:
         raise ValueError(f"y is {y.dtype}, but {type(base).__name__} needs floating point; write y.float()")
     elif not torch.isfinite(y).all():
         raise ValueError(f"y is not finite at index {_first(~torch.isfinite(y))}")
-    elif not (inside := base.support.check(y)).all():
-        raise ValueError(f"y at index {_first(~inside)} is {y[tuple(_first(~inside))].item():g}, outside {base.support}")
+    elif base.support is not None and not (inside := base.support.check(y)).all():
+        where = _first(~inside)
+        raise ValueError(f"y at index {where} is {y[tuple(where)].tolist()}, outside the support {base.support}")
 
 
 def _check_labels(y: Tensor, classes: int) -> None:
@@ -99,7 +108,8 @@ def _check_labels(y: Tensor, classes: int) -> None:
     if outside.any():
         where = _first(outside)
         raise ValueError(
-            f"y at index {where} is {int(y[tuple(where)])}, but the network has {classes} outputs, for labels 0 to {classes - 1}"
+            f"y at index {where} is {int(y[tuple(where)])}, but the network has {classes} outputs, for labels 0 to "
+            f"{classes - 1}"
         )
 
 

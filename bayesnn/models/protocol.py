@@ -1,9 +1,9 @@
 """What every model offers, so that prediction, Laplace, ArviZ and plots know only this."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from bayesnn.functional import Inputs
 from bayesnn.likelihoods import Likelihood
@@ -28,8 +28,17 @@ class Model(Protocol):
     local: frozenset[str]
     name: str
 
+    @property
+    def sites(self) -> Mapping[str, Size]:
+        """{site: event shape} of the global sites that `outputs` needs."""
+        ...
+
     def outputs(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
         """f(x; values), [batch, ...], for one value of each site: stateless and without Pyro."""
+        ...
+
+    def outputs_of_chunks(self, values: Mapping[str, Tensor], parts: Sequence[Inputs]) -> Tensor:
+        """`outputs` on consecutive parts of one set of inputs, joined: one preparation of the values for all."""
         ...
 
     def sample(self, x: Inputs) -> Tensor:

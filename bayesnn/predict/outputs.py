@@ -99,8 +99,7 @@ def outputs_and_latents(
                 passes = [model.outputs({**some[0], **_local(model, posterior, some[0], part)}, part) for part in parts]
                 results.append(torch.cat(passes).unsqueeze(0))
             else:
-                bound = model.bind(some[0])
-                results.append(torch.cat([bound(part) for part in parts]).unsqueeze(0))
+                results.append(model.outputs_of_chunks(some[0], parts).unsqueeze(0))
             latents += [{k: v for k, v in one.items() if k not in model.sites and k not in model.local} for one in some]
             bar.update(len(some))
     return torch.cat(results), {name: torch.stack([one[name] for one in latents]) for name in latents[0]}

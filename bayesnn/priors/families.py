@@ -16,7 +16,9 @@ class Normal(nn.Module):
 
     def forward(self, name: str, value: Tensor) -> dist.TorchDistribution:
         """p(block)."""
-        return dist.Normal(value.new_zeros(()), resolve(f"{name}_scale", self.scale, value, value.dim()))
+        return dist.Normal(
+            value.new_zeros(()), resolve(f"{name}_scale", self.scale, value, value.dim()), validate_args=False
+        )
 
     def extra_repr(self) -> str:
         """Normal(0, scale)."""
@@ -33,7 +35,9 @@ class Laplace(nn.Module):
 
     def forward(self, name: str, value: Tensor) -> dist.TorchDistribution:
         """p(block)."""
-        return dist.Laplace(value.new_zeros(()), resolve(f"{name}_scale", self.scale, value, value.dim()))
+        return dist.Laplace(
+            value.new_zeros(()), resolve(f"{name}_scale", self.scale, value, value.dim()), validate_args=False
+        )
 
     def extra_repr(self) -> str:
         """Laplace(0, scale)."""
@@ -52,7 +56,7 @@ class StudentT(nn.Module):
     def forward(self, name: str, value: Tensor) -> dist.TorchDistribution:
         """p(block)."""
         scale = resolve(f"{name}_scale", self.scale, value, value.dim())
-        return dist.StudentT(value.new_tensor(self.df), value.new_zeros(()), scale)
+        return dist.StudentT(value.new_tensor(self.df), value.new_zeros(()), scale, validate_args=False)
 
     def extra_repr(self) -> str:
         """StudentT(df, 0, scale)."""

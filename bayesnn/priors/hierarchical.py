@@ -18,7 +18,7 @@ class LatentVariance(nn.Module):
     def forward(self, name: str, value: Tensor) -> dist.TorchDistribution:
         """p(block | variance)."""
         variance = resolve(f"{name}_variance", self.variance, value, value.dim())
-        return dist.Normal(value.new_zeros(()), variance.sqrt())
+        return dist.Normal(value.new_zeros(()), variance.sqrt(), validate_args=False)
 
     def extra_repr(self) -> str:
         """Normal(0, sqrt(variance))."""
@@ -48,12 +48,16 @@ def hierarchical(
     if (scale is None) == (variance is None):
         raise TypeError("hierarchical: give exactly one of scale= and variance=, a Pyro distribution")
     if scale is not None:
-        return Normal(_distribution(scale))
+        _check_distribution(scale)
+        return Normal(scale)
     assert variance is not None
-    return LatentVariance(_distribution(variance))
+    _check_distribution(variance)
+    return LatentVariance(variance)
 
 
-def _distribution(value: object) -> dist.TorchDistribution:
+def _check_distribution(value: object) -> None:
     if not isinstance(value, dist.Distribution):
-        raise TypeError(f"hierarchical: a Pyro distribution is needed, not {value!r}; for a fixed scale use normal(...)")
-    return value
+        raise TypeError(
+            f"hierarchical: a distribution of pyro.distributions is needed, not {value!r}; for a fixed scale use "
+            "normal(...)"
+        )

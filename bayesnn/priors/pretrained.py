@@ -27,7 +27,10 @@ class Around(nn.Module):
                 f"priors.around: the centre of {name!r} has shape {tuple(centre.shape)}, its random entries have shape "
                 f"{tuple(value.shape)}; where only some entries are random give around(subset.take(net), ...)"
             )
-        return dist.Normal(centre, resolve(f"{name}_scale", self.scale, value, value.dim()))
+        # A clone: a guide that starts at the prior's mean would otherwise train the centre itself, in place.
+        return dist.Normal(
+            centre.clone(), resolve(f"{name}_scale", self.scale, value, value.dim()), validate_args=False
+        )
 
     def extra_repr(self) -> str:
         """Normal(centre, scale)."""

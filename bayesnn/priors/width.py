@@ -22,7 +22,7 @@ class FanIn(nn.Module):
             raise ValueError(f"priors.fan_in: {name!r} is no parameter of the network that it was made from")
         width = self.widths[name]
         scale = self.gain / math.sqrt(width) if width else self.bias_scale
-        return dist.Normal(value.new_zeros(()), value.new_tensor(scale))
+        return dist.Normal(value.new_zeros(()), value.new_tensor(scale), validate_args=False)
 
     def extra_repr(self) -> str:
         """Normal(0, gain / sqrt(fan-in))."""

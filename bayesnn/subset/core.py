@@ -1,7 +1,7 @@
 """`Subset`: some entries of some parameters of one network."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +69,11 @@ class Subset:
         """Full tensors of the selected parameters, with the selected entries replaced, out of place."""
         full = {}
         for name, chosen in self.index.items():
+            if values[name].shape != self.event_shape(name):
+                raise ValueError(
+                    f"Subset: {name!r} has random entries of shape {tuple(self.event_shape(name))}, but its value has "
+                    f"shape {tuple(values[name].shape)}"
+                )
             if chosen is None:
                 full[name] = values[name]
             else:
@@ -93,9 +98,10 @@ class Subset:
         """A digest of names, shapes and indices, by which checkpoints recognise their own subset."""
         digest = hashlib.sha256()
         for name, shape in self.shape.items():
-            digest.update(f"{name}{tuple(shape)}".encode())
-        for name, chosen in self.index.items():
-            digest.update(name.encode() if chosen is None else name.encode() + chosen.cpu().numpy().tobytes())
+            digest.update(f"{name}: {tuple(shape)}, {self.count(name)} random\n".encode())
+        for chosen in self.index.values():
+            if chosen is not None:
+                digest.update(chosen.cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def __str__(self) -> str:
@@ -105,7 +111,7 @@ class Subset:
         rows.append(("all blocks", f"{total:,} in the network", f"{len(self):,}"))
         return table(("block", "shape", "random"), rows)
 
-    def _combine(self, other: "Subset", rule) -> "Subset":  # type: ignore[no-untyped-def]
+    def _combine(self, other: "Subset", rule: Callable[[Tensor, Tensor], Tensor]) -> "Subset":
         if dict(self.shape) != dict(other.shape):
             raise ValueError("Subset: the two belong to different networks (their parameters' names or shapes differ)")
         index: dict[str, Tensor | None] = {}
@@ -142,17 +148,18 @@ def shapes(net: nn.Module) -> dict[str, Size]:
     return found
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Aligned columns: the first to the left, numbers (the last of three) to the right."""
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Aligned columns, to the left but for the counts under "random"."""
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     right = header.index("random") if "random" in header else -1
-    text = [
-        "  ".join(cell.rjust(w) if i == right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
-        for line in lines
-    ]
+    text = ["  ".join(_padded(line[i], widths[i], i == right) for i in range(len(header))) for line in lines]
     rule = "-" * max(len(line.rstrip()) for line in text)
     return "\n".join(line.rstrip() for line in (text[0], rule, *text[1:]))
+
+
+def _padded(cell: str, width: int, right: bool) -> str:
+    return cell.rjust(width) if right else cell.ljust(width)
 
 
 def _tensors(params: nn.Module | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -173,5 +180,6 @@ def _tidy(name: str, chosen: Tensor | None, shape: Size) -> Tensor | None:
     if len(ordered) != len(chosen):
         raise ValueError(f"Subset: an index of {name!r} is repeated")
     if ordered[0] < 0 or ordered[-1] >= shape.numel():
-        raise ValueError(f"Subset: {name!r} has entries 0 to {shape.numel() - 1}, but index {int(ordered[-1] if ordered[0] >= 0 else ordered[0])} was asked for")
+        wrong = int(ordered[0] if ordered[0] < 0 else ordered[-1])
+        raise ValueError(f"Subset: {name!r} has entries 0 to {shape.numel() - 1}, but index {wrong} was asked for")
     return None if len(ordered) == shape.numel() else ordered

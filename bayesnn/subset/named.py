@@ -24,7 +24,7 @@ def named(net: nn.Module, *names: str) -> Subset:
     if not names:
         raise ValueError("named: give at least one name of a parameter or module")
     canonical = _canonical_names(net)
-    index = {}
+    index: dict[str, None] = {}
     for name in names:
         found = [own for alias, own in canonical.items() if alias == name or alias.startswith(name + ".")]
         if not found:
@@ -36,14 +36,15 @@ def named(net: nn.Module, *names: str) -> Subset:
 def of_type(net: nn.Module, *types: type[nn.Module]) -> Subset:
     """All parameters of the modules of the given types, for example `of_type(net, nn.Linear)`."""
     canonical = _canonical_names(net)
-    index = {}
+    index: dict[str, None] = {}
     for name, module in net.named_modules():
         if isinstance(module, types):
             prefix = name + "." if name else ""
             index.update({canonical[prefix + own]: None for own, _ in module.named_parameters()})
     if not index:
         wanted = ", ".join(kind.__name__ for kind in types)
-        present = ", ".join(sorted({type(module).__name__ for module in net.modules() if list(module.parameters(False))}))
+        owners = {type(module).__name__ for module in net.modules() if list(module.parameters(recurse=False))}
+        present = ", ".join(sorted(owners))
         raise ValueError(f"of_type: no module of type {wanted} has parameters; modules with parameters are {present}")
     return Subset(shapes(net), index)
 

@@ -1,8 +1,10 @@
 """Subsets of single weights: the k with the largest score over a whole network, or k at random."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from bayesnn.functional import Inputs, call, check_evaluation_mode, ggn_diagonal, parameters
@@ -31,8 +33,8 @@ def largest_variance(
 ) -> Subset:
     """The k weights with the largest marginal posterior variance under a diagonal Laplace approximation.
 
-    v_l = 1 / (F_l + d) with F = diag(sum_i J_i^T L_i J_i) and a prior precision d shared by all weights, so the order of
-    the v_l is that of -F_l whatever d is. For a diagonal posterior this subset is nearest to the whole in the
+    v_l = 1 / (F_l + d) with F = diag(sum_i J_i^T L_i J_i) and a prior precision d shared by all weights, so the order
+    of the v_l is that of -F_l whatever d is. For a diagonal posterior this subset is nearest to the whole in the
     2-Wasserstein distance. Weights without Fisher information (F_l below machine precision times the mean: dead units)
     have the prior's variance and no effect on any output; they come last and are refused rather than chosen.
 
@@ -45,7 +47,8 @@ def largest_variance(
             example and class through the tensors that it touches.
 
     Raises:
-        ValueError: fewer than k weights have Fisher information; the likelihood has no `fisher`; an empty loader.
+        ValueError: fewer than k weights have Fisher information; the likelihood has no `fisher`, or a latent site; an
+            empty loader.
 
     Reference: Daxberger, Nalisnick, Allingham, Antoran, Hernández-Lobato (2021), Bayesian deep learning via subnetwork
     inference, section 4.
@@ -57,11 +60,13 @@ def largest_variance(
             "fisher(outputs) -> [batch, class, class]"
         )
     check_evaluation_mode(net, "largest_variance")
+    _check_within(net, within)
     chosen = {name: value for name, value in parameters(net).items() if within is None or name in within.index}
     device = next(iter(chosen.values())).device
     total: Tensor | None = None
     for x, *_ in loader:
-        part = ggn_diagonal(lambda values, x: call(net, values, x), chosen, to_device(x, device), fisher).detach()
+        with _NoSites():
+            part = ggn_diagonal(lambda values, x: call(net, values, x), chosen, to_device(x, device), fisher).detach()
         total = part if total is None else total + part
     if total is None:
         raise ValueError("largest_variance: the loader is empty")
@@ -73,9 +78,8 @@ def largest_variance(
 
 def _top(net: nn.Module, scores: dict[str, Tensor], k: int, within: Subset | None) -> Subset:
     shape = shapes(net)
+    _check_within(net, within)
     if within is not None:
-        if dict(within.shape) != shape:
-            raise ValueError("within: this subset belongs to another network")
         scores = {name: _masked(scores[name].cpu(), within.index[name]) for name in within.index}
     joined = torch.cat([score.cpu() for score in scores.values()])
     available = int((joined > -torch.inf).sum())
@@ -90,6 +94,22 @@ def _top(net: nn.Module, scores: dict[str, Tensor], k: int, within: Subset | Non
             index[name] = inside
         start += len(score)
     return Subset(shape, index)
+
+
+def _check_within(net: nn.Module, within: Subset | None) -> None:
+    if within is not None and dict(within.shape) != shapes(net):
+        raise ValueError("within: this subset belongs to another network")
+
+
+class _NoSites(Messenger):
+    """Refuses Pyro sites: a latent noise scale would be drawn anew for every batch, and the ranking be noise."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["value"] is None:
+            raise ValueError(
+                f"largest_variance: the likelihood has the latent site {msg['name']!r}; choose with a fixed or learned "
+                "value in its place"
+            )
 
 
 def _masked(score: Tensor, chosen: Tensor | None) -> Tensor:
