@@ -12,6 +12,7 @@ from bayesnn import metrics as metrics
 from bayesnn import plots as plots
 from bayesnn import priors as priors
 from bayesnn import subset as subset
+from bayesnn.arviz import to_arviz as to_arviz
 from bayesnn.fit import fit as fit
 from bayesnn.models import BNN as BNN
 from bayesnn.predict import PredictiveDistribution as PredictiveDistribution
