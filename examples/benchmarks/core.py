@@ -134,7 +134,7 @@ def main() -> None:
     """Run all and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/tables/core.md"), help="where the table goes")
-    parser.add_argument("--repeats", type=int, default=25, help="interleaved rounds of each step; a third for predictives")
+    parser.add_argument("--repeats", type=int, default=25, help="interleaved rounds of a step; predictives get a third")
     options = parser.parse_args()
     if os.environ.get("SMOKE"):
         options.repeats = 1
