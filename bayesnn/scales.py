@@ -76,6 +76,8 @@ def resolve(site: str, scale: Scale, like: Tensor, event_dim: int) -> Tensor:
         held = scale() if isinstance(scale, Learned) else scale
         value = torch.as_tensor(held, device=like.device, dtype=like.dtype)
         own, lead = value.dim(), torch.Size()
+    if not value.dim():
+        return value  # a single number broadcasts as it is
     return value.reshape(lead + (1,) * (event_dim - own) + value.shape[value.dim() - own :])
 
 

@@ -10,37 +10,42 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, batch_size, check_evaluation_mode, memory, to_device
+from bayesnn.functional import Inputs, check_evaluation_mode, memory, to_device
 from bayesnn.functional.jacobian import jacobian_chunks
 from bayesnn.guides.laplace_curvature import Curvature, curvature_of
+from bayesnn.guides.laplace_prior import check_same_prior, normal_prior
+from bayesnn.guides.output_normal import output_normal
+from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
-from bayesnn.models.observe import check_target
 from bayesnn.priors import rescaled
+
+FITTED = ("prior_loc", "prior_precision", "log_likelihood", "eigenvalues", "eigenvectors", "scale_tril")
 
 
 class Laplace(nn.Module):
     """q(w) = N(w*, (H + P)^-1): a normal distribution around the mode, with the curvature of the log joint density.
 
-    H = sum_i J_i^T L_i J_i is the generalised Gauss-Newton matrix over the training data (exact; L_i the Fisher information
-    of the likelihood in the outputs), P the diagonal precision of the normal prior. For a model that is linear in its
-    random weights with a normal likelihood, and w* its mode, it is the exact posterior.
+    H = sum_i J_i^T L_i J_i is the generalised Gauss-Newton matrix over the training data (exact; L_i the Fisher
+    information of the likelihood in the outputs), P the diagonal precision of the normal prior. For a model that is
+    linear in its random weights with a normal likelihood, and w* its mode, it is the exact posterior.
 
     The guide is a plain Pyro guide: an auxiliary site "_laplace" holds all blocks jointly, and each block follows from
     it. Its `model` is the model under the prior that the posterior has: after `maximise_evidence` use that one.
 
     Args:
         model: a `BNN` with a normal prior of fixed scales, and a likelihood that has a `fisher` and no latent sites.
-        mode: {site: value} of the mode w*; by default the network's own weights, so that the predictions at the mean are
-            the trained network's. `AutoDelta(model).median()` gives one.
+        mode: {site: value} of the mode w*; by default the network's own weights, so that the predictions at the mean
+            are the trained network's. `AutoDelta(model).median()` gives one.
 
     Raises:
-        ValueError: a prior that is not normal or has latent scales; a likelihood without a `fisher`; an empty loader; data
-            that are not finite or do not fit; a precision that is not positive definite; use before `fit`.
+        ValueError: a prior that is not normal or has latent scales; a likelihood without a `fisher`; an empty loader;
+            data that are not finite or do not fit; a precision that is not positive definite; use before `fit`; a state
+            of another network, subset or prior.
         MemoryError: the covariance needs more memory than there is (its size is given, and what to do instead).
 
-    References: MacKay (1992), A practical Bayesian framework for backpropagation networks; Ritter, Botev, Barber (2018);
-    Daxberger, Kristiadi, Immer, Eschenhagen, Bauer, Hennig (2021), Laplace redux.
+    References: MacKay (1992), A practical Bayesian framework for backpropagation networks; Ritter, Botev, Barber
+    (2018); Daxberger, Kristiadi, Immer, Eschenhagen, Bauer, Hennig (2021), Laplace redux.
 
     >>> from bayesnn import likelihoods, priors, subset
     >>> net = nn.Linear(1, 1, bias=False)
@@ -60,14 +65,10 @@ class Laplace(nn.Module):
                 "Laplace: the likelihood has no Fisher information of its outputs; give it a method "
                 "fisher(outputs) -> [batch, class, class]"
             )
+        normal_prior(model)  # raises for priors that are not normal
         self._model = (model,)
-        self._blocks = _prior_of(model)  # also raises for priors that are not normal
-        start = model.values() if mode is None else mode
-        lacking = [site for site in model.sites if site not in start]
-        if lacking:
-            raise ValueError(f"Laplace: the mode has no value for {lacking[0]!r}")
-        self.register_buffer("loc", torch.cat([start[site].detach().reshape(-1) for site in model.sites]))
-        for name in ("log_likelihood", "eigenvalues", "eigenvectors", "scale_tril"):
+        self.register_buffer("loc", _flat(model, model.values() if mode is None else mode))
+        for name in FITTED:
             self.register_buffer(name, None)
 
     @property
@@ -91,21 +92,28 @@ class Laplace(nn.Module):
         check_evaluation_mode(model.net, "Laplace")
         k = len(self.loc)
         memory.require(
-            5 * 8 * k * k,  # H, its eigenvectors, their work space and the covariance's root, in double precision
+            6 * 8 * k * k,  # H, its eigenvectors, their work space and the covariance's root, in double precision
             self.loc.device,
             f"Laplace: the full covariance of {k:,} weights",
             "choose a smaller subset: last_layer(net), or largest_variance(net, loader, likelihood, k=2_000)",
         )
         curvature = curvature_of(model, self._values(self.loc))
         seen = 0
-        for x, y in tqdm(loader, desc="Laplace", unit="batch", disable=not progress):
-            x, y = to_device(x, self.loc.device), y.to(self.loc.device)
-            check_inputs(x)
-            seen += curvature.add(x, y, check_target)
+        for number, (x, y) in enumerate(tqdm(loader, desc="Laplace", unit="batch", disable=not progress)):
+            try:
+                check_inputs(x)
+                # Targets that are no tensor are refused where outputs meet them.
+                target = y.to(self.loc.device) if isinstance(y, Tensor) else y
+                seen += curvature.add(to_device(x, self.loc.device), target)
+            except (TypeError, ValueError) as error:
+                error.add_note(f"Laplace.fit: in batch {number} of the loader, counted from 0")
+                raise
+            if model.size is not None and seen > model.size:
+                raise ValueError(
+                    f"Laplace: the model's size is {model.size}, but the loader has more examples: {seen} so far"
+                )
         if not seen:
             raise ValueError("Laplace: the loader is empty")
-        if model.size is not None and seen > model.size:
-            raise ValueError(f"Laplace: the model's size is {model.size}, but the loader has {seen} examples")
         self._decompose(curvature, 1.0 if model.size is None else model.size / seen)
         return self
 
@@ -116,6 +124,8 @@ class Laplace(nn.Module):
         """
         values = self._fitted("eigenvalues").double()
         factor = torch.as_tensor(factor, dtype=torch.double, device=values.device)
+        if not bool((factor > 0).all()):
+            raise ValueError(f"Laplace: a prior precision is positive, and so are its factors, not {factor.tolist()}")
         ratio = (values / factor.unsqueeze(-1)).log1p().sum(-1)
         return self._fitted("log_likelihood").double() - 0.5 * (factor * self._prior_quadratic() + ratio)
 
@@ -127,24 +137,30 @@ class Laplace(nn.Module):
         Raises:
             ValueError: the evidence has no maximum: it grows as the prior becomes a point, or flat.
         """
-        values, quadratic, k = self._fitted("eigenvalues").double(), self._prior_quadratic(), len(self.loc)
-        grid = torch.linspace(-23.0, 23.0, 461, dtype=torch.double, device=values.device)
-        best = int(self.log_evidence(grid.exp()).argmax())
-        if best in (0, len(grid) - 1):
-            side = "grows without end" if best else "vanishes"
+        values, quadratic = self._fitted("eigenvalues").double(), self._prior_quadratic()
+
+        def grows(log_factor: float) -> bool:
+            """Whether the evidence grows in log(factor): it does up to its maximum, which is the only one."""
+            factor = math.exp(log_factor)
+            return bool((values / (values + factor)).sum() > factor * quadratic)
+
+        low, high = -46.0, 46.0
+        if grows(high):
             raise ValueError(
-                f"Laplace: the prior precision with the largest evidence {side}: the weights lie "
-                f"{'at the prior mean' if best else 'too far from the prior mean'}; keep a fixed prior scale"
+                "Laplace: the evidence grows without end in the prior's precision, since the weights lie at the "
+                "prior's mean; keep a fixed prior scale"
             )
-        low, high = grid[best - 1], grid[best + 1]
-        for _ in range(60):  # the derivative of the evidence in log(factor) changes its sign once between the two
+        if not grows(low):
+            raise ValueError(
+                "Laplace: the evidence falls in the prior's precision from 0 on, since the data say nothing of the "
+                "weights; keep a fixed prior scale"
+            )
+        while high - low > 1e-13:
             middle = (low + high) / 2
-            effective = (values / (values + middle.exp())).sum()
-            low, high = (middle, high) if effective > middle.exp() * quadratic else (low, middle)
-        assert k == len(values)
-        factor = ((low + high) / 2).exp().item()
-        model = self.model.with_prior(rescaled(self.model.prior, factor**-0.5))
-        other = Laplace(model, self._values(self.loc))
+            low, high = (middle, high) if grows(middle) else (low, middle)
+        factor = math.exp(low)
+        other = Laplace(self.model.with_prior(rescaled(self.model.prior, factor**-0.5)), self._values(self.loc))
+        other.prior_loc, other.prior_precision = normal_prior(other.model)
         other.log_likelihood = self.log_likelihood
         other.eigenvalues = values.to(self.loc.dtype) / factor
         other.eigenvectors = self._fitted("eigenvectors")
@@ -154,21 +170,16 @@ class Laplace(nn.Module):
     @torch.no_grad()
     def output_distribution(self, x: Inputs) -> dist.MultivariateNormal:
         """N(f(x; w*), J (H + P)^-1 J^T) over the outputs, [batch] x [class]: the network linearised at the mode."""
+        check_evaluation_mode(self.model.net, "Laplace.output_distribution")
         check_inputs(x)
         root = self._fitted("scale_tril")
-        locs, covariances = [], []
-        for part, outputs, jac in jacobian_chunks(self.model.outputs, self._values(self.loc), x):
-            half = jac @ root
-            locs.append(outputs)
-            covariances.append(half @ half.mT + _jitter(half))
-            assert len(outputs) == batch_size(part)
-        return dist.MultivariateNormal(torch.cat(locs), torch.cat(covariances), validate_args=False)
+        chunks = jacobian_chunks(self.model.outputs, self._values(self.loc), x)
+        return output_normal((outputs, jac @ root) for _, outputs, jac in chunks)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample all blocks; the arguments are the model's and are not used."""
-        prefix = self.model.name + "." if self.model.name else ""
         joint = dist.MultivariateNormal(self.loc, scale_tril=self._fitted("scale_tril"), validate_args=False)
-        flat = pyro.sample(prefix + "_laplace", joint, infer={"is_auxiliary": True})
+        flat = pyro.sample(prefix_of(self.model.name) + "_laplace", joint, infer={"is_auxiliary": True})
         return {
             site: pyro.sample(site, dist.Delta(value, event_dim=len(self.model.sites[site])))
             for site, value in self._values(flat).items()
@@ -184,10 +195,16 @@ class Laplace(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         held = state_dict.get(prefix + "_extra_state", {}).get("fingerprint")
         if held != self.model.subset.fingerprint():
-            raise ValueError("Laplace: this state belongs to another network or subset (names, shapes or indices differ)")
-        for name in ("log_likelihood", "eigenvalues", "eigenvectors", "scale_tril"):
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.loc.device))
+            raise ValueError(
+                "Laplace: this state belongs to another network or subset (names, shapes or indices differ)"
+            )
+        fitted = {name: state_dict[prefix + name] for name in FITTED if prefix + name in state_dict}
+        if "prior_loc" in fitted and "prior_precision" in fitted:
+            check_same_prior(normal_prior(self.model), (fitted["prior_loc"], fitted["prior_precision"]))
+        for name in FITTED:
+            precise = name == "log_likelihood"
+            like = self.loc.new_empty(0, dtype=torch.double if precise else None)
+            setattr(self, name, like.new_empty(fitted[name].shape) if name in fitted else None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _values(self, flat: Tensor) -> dict[str, Tensor]:
@@ -200,70 +217,53 @@ class Laplace(nn.Module):
         }
 
     def _fitted(self, name: str) -> Tensor:
-        value = getattr(self, name)
+        value: Tensor | None = getattr(self, name)
         if value is None:
             raise ValueError("Laplace: call fit(loader) first")
         return value
 
     def _prior_quadratic(self) -> Tensor:
         """(w* - m)^T P (w* - m)."""
-        loc, precision = self._blocks
-        return ((self.loc - loc).double() ** 2 * precision.double()).sum()
+        difference = (self.loc - self._fitted("prior_loc")).double()
+        return (difference**2 * self._fitted("prior_precision").double()).sum()
 
     @torch.no_grad()
     def _decompose(self, curvature: Curvature, scale: float) -> None:
         """P^-1/2 H P^-1/2 = Q diag(eigenvalues) Q^T: the posterior under any multiple of the prior precision."""
-        _, precision = self._blocks
-        root = precision.double().sqrt()
+        prior = normal_prior(self.model)
+        root = prior[1].double().sqrt()
         matrix = scale * curvature.matrix.double() / root / root.unsqueeze(-1)
         if not bool(torch.isfinite(matrix).all()):
-            raise ValueError("Laplace: the curvature is not finite; are the network's outputs on the training data?")
+            raise ValueError("Laplace: the curvature is not finite; are the likelihood's fisher and the derivatives?")
         values, vectors = torch.linalg.eigh(matrix)
         if bool(values[0] < -1e-6 * values[-1].clamp(min=1.0)):
             raise ValueError(
-                f"Laplace: the precision is not positive definite: the curvature has the eigenvalue {values[0].item():.3g}; is the "
-                "likelihood's fisher positive semi-definite?"
+                "Laplace: the precision is not positive definite: the curvature has the eigenvalue "
+                f"{values[0].item():.3g}; is the likelihood's fisher positive semi-definite?"
             )
         dtype = self.loc.dtype
-        self.log_likelihood = (scale * curvature.log_likelihood).to(dtype)
+        self.prior_loc, self.prior_precision = prior
+        self.log_likelihood = scale * curvature.log_likelihood
         self.eigenvalues, self.eigenvectors = values.clamp(min=0).to(dtype), vectors.to(dtype)
         self._set_root()
 
     @torch.no_grad()
     def _set_root(self) -> None:
         """The lower triangular root of P^-1/2 Q (eigenvalues + 1)^-1 Q^T P^-1/2."""
-        _, precision = self._blocks
         values, vectors = self._fitted("eigenvalues").double(), self._fitted("eigenvectors").double()
-        half = vectors / (values + 1).sqrt() / precision.double().sqrt().unsqueeze(-1)
+        half = vectors / (values + 1).sqrt() / self._fitted("prior_precision").double().sqrt().unsqueeze(-1)
         # half half^T = L L^T with L^T the R of a QR decomposition: no squared condition number.
         upper = torch.linalg.qr(half.mT, mode="r").R
         self.scale_tril = (upper * upper.diagonal().sign().unsqueeze(-1)).mT.to(self.loc.dtype)
 
 
-def _prior_of(model: BNN) -> tuple[Tensor, Tensor]:
-    """Means and precisions of the normal prior, flat over all blocks."""
-    with pyro.poutine.block(), pyro.poutine.trace() as traced, torch.no_grad():
-        model.sample_blocks()
-    nodes = {n: s for n, s in traced.trace.nodes.items() if s["type"] == "sample"}
-    extra = [name for name in nodes if name not in model.sites]
-    if extra:
-        raise ValueError(f"Laplace: the prior has the latent site {extra[0]!r}; a fixed normal prior is needed")
-    locs, precisions = [], []
-    for site in model.sites:
-        base = nodes[site]["fn"]
-        while isinstance(base, dist.Independent):
-            base = base.base_dist
-        if not isinstance(base, dist.Normal):
+def _flat(model: BNN, mode: Mapping[str, Tensor]) -> Tensor:
+    """The mode in one vector, in the order of the blocks."""
+    for site, shape in model.sites.items():
+        if site not in mode:
+            raise ValueError(f"Laplace: the mode has no value for {site!r}")
+        if mode[site].shape != shape:
             raise ValueError(
-                f"Laplace: the prior of {site!r} is {type(base).__name__}; a normal prior is needed, whose precision the "
-                "curvature is added to"
+                f"Laplace: the mode of {site!r} has shape {tuple(mode[site].shape)}, the block has {tuple(shape)}"
             )
-        locs.append(base.loc.expand(model.sites[site]).reshape(-1))
-        precisions.append((base.scale**-2).expand(model.sites[site]).reshape(-1))
-    return torch.cat(locs).detach(), torch.cat(precisions).detach()
-
-
-def _jitter(half: Tensor) -> Tensor:
-    """A relative diagonal by which a rank-deficient covariance has a Cholesky factor in the tensors' precision."""
-    size = half.square().sum((-1, -2)) / half.shape[-2] + math.sqrt(torch.finfo(half.dtype).tiny)
-    return torch.diag_embed((torch.finfo(half.dtype).eps * 10 * size).unsqueeze(-1).expand(half.shape[:-1]))
+    return torch.cat([mode[site].detach().reshape(-1) for site in model.sites])

@@ -7,23 +7,27 @@ from typing import Any
 import pyro
 import torch
 from pyro import distributions as dist
-from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 
-from bayesnn.functional import Inputs
+from bayesnn.functional import Inputs, check_evaluation_mode
 from bayesnn.functional.jacobian import jacobian_chunks
+from bayesnn.guides.announced import announced
+from bayesnn.guides.latent_sites import LatentSite, latent_sites
+from bayesnn.guides.output_normal import output_normal
 from bayesnn.models import BNN
+from bayesnn.models.bnn import check_inputs
 
 
 class MeanField(nn.Module):
     """q(w) = prod_j N(w_j; m_j, s_j^2): every scalar normal and independent, in unconstrained space.
 
     For any Pyro model with continuous global sites. A constrained site (a positive scale) is the transform of a normal.
-    Means start at the network's weights, standard deviations at `scale`. Its two parameters, `loc` and `log_scale`, hold
-    all sites in order; they exist from construction on, and an optimiser may treat them differently.
+    Means start at the network's weights, standard deviations at `scale`. Its two parameters, `loc` and `log_scale`,
+    hold all sites in order; they exist from construction on, and an optimiser may treat them differently.
 
-    Train it with `MeanFieldELBO` (closed-form KL, 2.4 instead of 4 plain steps on a wide network) or any ELBO of Pyro's.
+    Train it with `MeanFieldELBO` (closed-form KL, 2.4 instead of 4 plain steps on a wide network) or any ELBO of
+    Pyro's. Two guides never share parameters, whichever of Pyro's parameter modes is on.
 
     Args:
         model: a `BNN` or any Pyro model.
@@ -33,7 +37,8 @@ class MeanField(nn.Module):
         scale: initial standard deviations, in unconstrained units.
 
     Raises:
-        ValueError: a discrete site (named), or a site inside a subsampled plate.
+        ValueError: a discrete site (named), a site inside a subsampled plate, a `BNN`'s example without targets, an
+            `init` of an unknown site, of another shape or outside the support.
         TypeError: a model that is no `BNN`, without an example.
 
     Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight uncertainty in neural networks.
@@ -48,15 +53,18 @@ class MeanField(nn.Module):
     True
     """
 
-    def __init__(self, model: Any, *example: Any, init: Mapping[str, Tensor] | None = None, scale: float = 0.01) -> None:
+    def __init__(
+        self, model: Any, *example: Any, init: Mapping[str, Tensor] | None = None, scale: float = 0.01
+    ) -> None:
         super().__init__()
         if not scale > 0:
             raise ValueError(f"MeanField: the initial standard deviation must be positive, not {scale}")
         self._model = (model,)
-        self._sites = _sites_of(model, example)
+        self._sites, drawn = latent_sites(model, example)
         start = {**(model.values() if isinstance(model, BNN) else {}), **(init or {})}
-        values = {name: start.get(name, site.value).detach() for name, site in self._sites.items()}
-        locs = [biject_to(site.support).inv(values[name]) for name, site in self._sites.items()]
+        locs = [_start(name, site, start.pop(name, drawn[name])) for name, site in self._sites.items()]
+        if start:
+            raise ValueError(f"MeanField: init has {sorted(start)[0]!r}, but the sites are {', '.join(self._sites)}")
         self._shapes = [loc.shape for loc in locs]
         self.loc = nn.Parameter(torch.cat([loc.reshape(-1) for loc in locs]))  # a copy, of the network's weights too
         self.log_scale = nn.Parameter(torch.full_like(self.loc.detach(), scale).log())
@@ -68,9 +76,11 @@ class MeanField(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every site; the arguments are the model's and are not used."""
+        owner = f"MeanField[{next(iter(self._sites))}]"  # site names differ where two guides meet in one
+        locs = self._split(announced(f"{owner}.loc", self.loc))
+        scales = self._split(announced(f"{owner}.log_scale", self.log_scale).exp())
         values = {}
-        scales = self._split(self.log_scale.exp())
-        for (name, site), loc, scale in zip(self._sites.items(), self._split(self.loc), scales, strict=True):
+        for (name, site), loc, scale in zip(self._sites.items(), locs, scales, strict=True):
             with ExitStack() as stack:
                 for plate, size, dim in site.plates:
                     stack.enter_context(pyro.plate(plate, size, dim=dim))
@@ -87,63 +97,53 @@ class MeanField(nn.Module):
         model = self.model
         if not isinstance(model, BNN):
             raise TypeError("MeanField.output_distribution: linearisation needs a BNN as the model")
+        check_evaluation_mode(model.net, "MeanField.output_distribution")
+        check_inputs(x)
         means = dict(zip(self._sites, self._split(self.loc), strict=True))
         scales = dict(zip(self._sites, self._split(self.log_scale.exp()), strict=True))
-        variance = torch.cat([scales[name].flatten() for name in model.sites]) ** 2
-        locs, covariances = [], []
-        for _, outputs, jac in jacobian_chunks(model.outputs, {name: means[name] for name in model.sites}, x):
-            locs.append(outputs)
-            covariances.append((jac * variance) @ jac.mT)
-        return dist.MultivariateNormal(torch.cat(locs), torch.cat(covariances))
+        scale = torch.cat([scales[name].flatten() for name in model.sites])
+        chunks = jacobian_chunks(model.outputs, {name: means[name] for name in model.sites}, x)
+        return output_normal((outputs, jac * scale) for _, outputs, jac in chunks)
+
+    def get_extra_state(self) -> dict[str, str]:
+        """What a state dict says of the sites that it belongs to."""
+        return {"fingerprint": self._fingerprint()}
+
+    def set_extra_state(self, state: dict[str, str]) -> None:
+        """Checked before anything is loaded: see `_load_from_state_dict`."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if state_dict.get(prefix + "_extra_state", {}).get("fingerprint") != self._fingerprint():
+            raise ValueError(
+                "MeanField: this state belongs to another network, subset or model (sites, shapes or indices differ)"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _fingerprint(self) -> str:
+        sites = ", ".join(f"{name} {list(shape)}" for name, shape in zip(self._sites, self._shapes, strict=True))
+        return f"{sites}; subset {self.model.subset.fingerprint()}" if isinstance(self.model, BNN) else sites
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         parts = flat.split([shape.numel() for shape in self._shapes])
         return [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
 
-def _distribution(site: "_Site", loc: Tensor, scale: Tensor) -> dist.TorchDistribution:
+def _start(name: str, site: LatentSite, value: Tensor) -> Tensor:
+    """Where the mean of a site starts, in unconstrained space."""
+    if value.shape != site.shape:
+        raise ValueError(
+            f"MeanField: the start of {name!r} has shape {tuple(value.shape)}, the site has {tuple(site.shape)}"
+        )
+    loc = biject_to(site.support).inv(value.detach())
+    if not bool(torch.isfinite(loc).all()):
+        raise ValueError(f"MeanField: the start of {name!r} is not inside the site's support, {site.support}")
+    return loc
+
+
+def _distribution(site: LatentSite, loc: Tensor, scale: Tensor) -> dist.TorchDistribution:
     normal = dist.Normal(loc, scale, validate_args=False)
     if site.support is constraints.real:
         return normal.to_event(site.event_dim)
     transform = biject_to(site.support)
     changed = dist.TransformedDistribution(normal.to_event(transform.domain.event_dim), transform)
     return changed.to_event(site.event_dim - changed.event_dim)
-
-
-class _Site:
-    """What the guide must know of a model's site."""
-
-    def __init__(self, name: str, node: dict[str, Any]) -> None:
-        fn = node["fn"]
-        while isinstance(fn, dist.Independent):
-            fn = fn.base_dist
-        if fn.has_enumerate_support or fn.support.is_discrete:
-            raise ValueError(f"MeanField: site {name!r} is discrete; sum it out of the model (pyro.infer.config_enumerate)")
-        self.support = fn.support
-        self.event_dim: int = node["fn"].event_dim
-        self.value: Tensor = node["value"]
-        frames = [frame for frame in node["cond_indep_stack"] if frame.vectorized]
-        self.plates = [(frame.name, frame.size, frame.dim) for frame in frames]
-        batch = self.value.shape[: self.value.dim() - self.event_dim]
-        for frame in frames:
-            if batch[frame.dim] != frame.size:
-                raise ValueError(f"MeanField: site {name!r} lies in the plate {frame.name!r}, which is subsampled")
-
-
-def _sites_of(model: Any, example: tuple[Any, ...]) -> dict[str, _Site]:
-    with torch.no_grad(), poutine.block(), poutine.trace() as traced:
-        if example:
-            model(*example)
-        elif isinstance(model, BNN):
-            model.sample_blocks()
-        else:
-            raise TypeError("MeanField: give the arguments of one call of the model, MeanField(model, x, y)")
-    nodes = {
-        name: node
-        for name, node in traced.trace.nodes.items()
-        if node["type"] == "sample" and not node["is_observed"] and type(node["fn"]).__name__ != "_Subsample"
-    }
-    if not nodes:
-        raise ValueError("MeanField: the model has no latent site; was it called without the prior's sites?")
-    return {name: _Site(name, node) for name, node in nodes.items()}
-

@@ -6,6 +6,7 @@ import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from pyro.infer.util import torch_item
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.guides.normal_kl import normal_kl
@@ -56,8 +57,8 @@ class MeanFieldELBO(ELBO):
 def _negative_elbo(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     guided = poutine.trace(guide).get_trace(*args, **kwargs)
     modelled = poutine.trace(poutine.replay(model, trace=guided)).get_trace(*args, **kwargs)
-    sites = {n: s for n, s in modelled.nodes.items() if s["type"] == "sample" and type(s["fn"]).__name__ != "_Subsample"}
-    _check_sites(sites, guided)
+    sites = _sample_sites(modelled)
+    _check_sites(sites, _sample_sites(guided))
     total: Tensor | float = 0.0
     for name, site in sites.items():
         if site["is_observed"]:
@@ -68,11 +69,12 @@ def _negative_elbo(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[s
     return total
 
 
-def _kl(guide_site: dict[str, Any], model_site: dict[str, Any]) -> Tensor:
-    if model_site["mask"] is None and guide_site["mask"] is None:
+def _kl(guide_site: Any, model_site: Any) -> Tensor:
+    scale = model_site["scale"]
+    if model_site["mask"] is None and guide_site["mask"] is None and _is_number(scale, guide_site["scale"]):
         exact = normal_kl(guide_site["fn"], model_site["fn"])
         if exact is not None:
-            return exact * model_site["scale"]
+            return exact * scale
     if not guide_site["fn"].has_rsample:
         raise ValueError(f"MeanFieldELBO: site {guide_site['name']!r} cannot be reparameterised; use Trace_ELBO")
     value = guide_site["value"]
@@ -80,25 +82,34 @@ def _kl(guide_site: dict[str, Any], model_site: dict[str, Any]) -> Tensor:
     return _scaled(log_q, guide_site) - _scaled(log_p, model_site)
 
 
-def _scaled(log_prob: Tensor, site: dict[str, Any]) -> Tensor:
+def _is_number(scale: float | Tensor, other: float | Tensor) -> bool:
+    """Whether one number scales a whole site in model and guide; a scale for every element has no closed KL here."""
+    if scale is other:
+        return not isinstance(scale, Tensor) or scale.dim() == 0
+    return not isinstance(scale, Tensor) and not isinstance(other, Tensor) and scale == other
+
+
+def _scaled(log_prob: Tensor, site: Any) -> Tensor:
     if site["mask"] is not None:
-        log_prob = torch.where(torch.as_tensor(site["mask"]), log_prob, 0.0)
-    total = log_prob.sum() if not isinstance(site["scale"], Tensor) else (log_prob * site["scale"]).sum()
-    return total if isinstance(site["scale"], Tensor) else total * site["scale"]
+        log_prob = torch.where(torch.as_tensor(site["mask"], device=log_prob.device), log_prob, 0.0)
+    scale = site["scale"]
+    # A scale for every element comes before the sum; one number after it, where it is cheaper.
+    return (log_prob * scale).sum() if isinstance(scale, Tensor) else log_prob.sum() * scale
 
 
-def _check_sites(sites: dict[str, Any], guided: Any) -> None:
-    latent = {name for name, site in sites.items() if not site["is_observed"]}
-    drawn = {
-        name
-        for name, site in guided.nodes.items()
-        if site["type"] == "sample" and not site["is_observed"] and type(site["fn"]).__name__ != "_Subsample"
-    }
+def _sample_sites(trace: Any) -> dict[str, Any]:
+    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
+
+
+def _check_sites(modelled: dict[str, Any], guided: dict[str, Any]) -> None:
+    latent = {name for name, site in modelled.items() if not site["is_observed"]}
+    drawn = {name for name, site in guided.items() if not site["is_observed"]}
     if latent - drawn:
         name = sorted(latent - drawn)[0]
         raise ValueError(
-            f"MeanFieldELBO: the guide has no site {name!r}, which is latent in the model; make the guide with an example of "
-            "the data, MeanField(model, x, y), or call the loss with y"
+            f"MeanFieldELBO: the guide has no site {name!r}, which is latent in the model; make the guide with an "
+            "example of the data, MeanField(model, x, y), or call the loss with y"
         )
     if drawn - latent:
-        raise ValueError(f"MeanFieldELBO: the guide's site {sorted(drawn - latent)[0]!r} is not in the model; use Trace_ELBO")
+        name = sorted(drawn - latent)[0]
+        raise ValueError(f"MeanFieldELBO: the guide's site {name!r} is not in the model; use Trace_ELBO")

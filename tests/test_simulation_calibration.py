@@ -74,7 +74,7 @@ def test_nuts_and_laplace_agree_on_a_small_network() -> None:
     """A classifier whose last layer is random, at 4 x 160 inputs near the data and off them.
 
     The softmax makes the posterior no normal distribution, so the two agree up to Laplace's own error: 160 points,
-    14 weights: 0.05 in any probability and 0.01 on average; the log odds' standard deviation within 25 % anywhere and 10 %
+    14 weights: 0.05 in any probability and 0.01 on average; the log odds' spread within 25 % anywhere and 10 %
     in the median. (300 draws of NUTS have errors of 0.01 and 4 %.)
     """
     x = torch.cat([torch.randn(80, 2) + 0.7, torch.randn(80, 2) - 0.7])

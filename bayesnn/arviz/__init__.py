@@ -1,0 +1,7 @@
+"""The door to ArviZ, of both generations: every fit to one `InferenceData` (0.x) or `DataTree` (1.x)."""
+
+from bayesnn.arviz.collect import to_groups as to_groups
+from bayesnn.arviz.convert import Groups as Groups
+from bayesnn.arviz.convert import from_groups as from_groups
+from bayesnn.arviz.export import to_arviz as to_arviz
+from bayesnn.arviz.khat import khat as khat

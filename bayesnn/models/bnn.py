@@ -131,7 +131,8 @@ class BNN(nn.Module):
         if plates.innermost:
             raise ValueError(
                 f"BNN: its weights are shared by all examples, but the model was called inside the plate "
-                f"{plates.innermost!r} at dim -1; call it before that plate opens"
+                f"{plates.innermost!r} at dim -1; call it before that plate opens. Where Pyro opened it, for particles "
+                "or draws, observe y in a plate at dim -1 or give the ELBO max_plate_nesting=1"
             )
         return self._outputs_of_draws(values, x, plates.depth)
 
@@ -166,12 +167,21 @@ class BNN(nn.Module):
             with prefixed(self.name):
                 # A clone: where a user's prior is centred at it, a guide that starts there would train the network.
                 prior = self.prior(block, value.clone())
-            values[prefix + block] = pyro.sample(prefix + block, _over(prior, value, block))
+            over = _over(prior, value, block)
+            with SurroundingPlates() as plates:
+                values[prefix + block] = pyro.sample(prefix + block, over)
+            if over.batch_shape[: len(over.batch_shape) - plates.depth].numel() > 1:
+                raise ValueError(f"{_misfit(prior, value, block)}; only plates make axes on its left")
         return values
 
     def _full(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Full tensors of the parameters with random entries."""
         prefix = prefix_of(self.name)
+        lacking = [prefix + block for block in self.subset.names if prefix + block not in values]
+        if lacking:
+            raise ValueError(
+                f"BNN: no value of {lacking[0]!r}, which is random; there are {', '.join(values) or 'none'}"
+            )
         return self.subset.put(parameters(self.net), {block: values[prefix + block] for block in self.subset.names})
 
     def _outputs_of_draws(self, values: dict[str, Tensor], x: Inputs, depth: int) -> Tensor:
@@ -208,12 +218,16 @@ def _over(prior: Any, value: Tensor, block: str) -> dist.TorchDistribution:
         if batch[len(batch) - independent :] != own:
             raise ValueError
     except (ValueError, RuntimeError):
-        raise ValueError(
-            f"prior of {block!r}: its shape {tuple(prior.batch_shape)} + {tuple(prior.event_shape)} does not broadcast "
-            f"to the block's {tuple(value.shape)}"
-        ) from None
+        raise ValueError(_misfit(prior, value, block)) from None
     # A user's own prior, Normal(0.0, 1.0), may live on another device or in another precision than the network.
     return moved(prior, value).expand(batch).to_event(independent)
+
+
+def _misfit(prior: dist.TorchDistribution, value: Tensor, block: str) -> str:
+    return (
+        f"prior of {block!r}: its shape {tuple(prior.batch_shape)} + {tuple(prior.event_shape)} does not broadcast to "
+        f"the block's {tuple(value.shape)}"
+    )
 
 
 def check_inputs(x: Inputs) -> None:
@@ -224,12 +238,13 @@ def check_inputs(x: Inputs) -> None:
     for tensor in found:
         if tensor.dim() and not len(tensor):
             raise ValueError(f"x has no examples: its shape is {tuple(tensor.shape)}")
-        if tensor.dtype.is_floating_point and not torch.isfinite(tensor).all():
+        # The sum first: it is finite wherever all entries are and do not overflow, at a tenth of the cost.
+        if tensor.dtype.is_floating_point and not tensor.sum().isfinite() and not tensor.isfinite().all():
             where = [int(i) for i in (~torch.isfinite(tensor)).nonzero()[0]]
             raise ValueError(f"x is not finite at index {where}: {tensor[tuple(where)].item()}")
 
 
 def _describe(part: object) -> str:
-    if isinstance(part, nn.Module):
-        return repr(part).replace("\n", " ")
+    if isinstance(part, nn.Module):  # one line: without the sub-modules of repr
+        return f"{type(part).__name__}({part.extra_repr()})"
     return getattr(part, "__name__", type(part).__name__)

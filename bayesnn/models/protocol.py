@@ -1,7 +1,7 @@
 """What every model offers, so that prediction, Laplace, ArviZ and plots know only this."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
 from torch import Size, Tensor
 
@@ -12,7 +12,6 @@ Draws: TypeAlias = Mapping[str, Tensor]
 """Draws of global sites: {site name: [draw, *event]}."""
 
 
-@runtime_checkable
 class Model(Protocol):
     """A Pyro model of y given x: `sites -> outputs -> y`.
 

@@ -1,42 +1,62 @@
-"""Cumulative distribution functions that torch lacks: Student-t, Poisson, negative binomial."""
+"""Cumulative distribution functions, those that torch lacks too: Student-t, Poisson, negative binomial."""
 
 from collections.abc import Callable
 
 import torch
-from pyro import distributions as dist
+from pyro.distributions import GammaPoisson
 from torch import Tensor
+from torch import distributions as torch_dist
 
 
-def component_cdf(component: dist.TorchDistribution, value: Tensor) -> Tensor:
-    """P(y <= value), elementwise.
+def component_cdf(component: torch_dist.Distribution, value: Tensor) -> Tensor:
+    """P(y <= value), elementwise; 0 below the support and 1 above it.
 
     Raises:
         NotImplementedError: labels, which have no order, or a family without a known cdf.
     """
-    if isinstance(component, dist.StudentT):
-        z = (value - component.loc) / component.scale
-        return _scipy("stdtr", component.df, z)
-    if isinstance(component, dist.Poisson):
-        count = value.floor()
-        inside = torch.special.gammaincc(count.clamp(min=0) + 1, component.rate.expand_as(count + component.rate))
-        return torch.where(count < 0, torch.zeros_like(inside), inside)
-    if isinstance(component, dist.GammaPoisson):
+    if isinstance(component, (torch_dist.Categorical, torch_dist.Bernoulli)):
+        raise NotImplementedError("labels have no order, so no cdf; use probs")
+    if isinstance(component, torch_dist.StudentT):
+        return _scipy("stdtr", component.df, (value - component.loc) / component.scale)
+    if isinstance(component, torch_dist.Poisson):
+        count, rate = torch.broadcast_tensors(value.floor(), component.rate)
+        return torch.where(count < 0, 0.0, torch.special.gammaincc(count.clamp(min=0) + 1, rate))
+    if isinstance(component, GammaPoisson):
         count = value.floor()
         success = component.rate / (1 + component.rate)
-        inside = _scipy("betainc", component.concentration, count.clamp(min=0) + 1, success)
-        return torch.where(count < 0, torch.zeros_like(inside), inside)
-    if isinstance(component, dist.Categorical):
-        raise NotImplementedError("labels have no order, so no cdf; use probs")
+        return torch.where(count < 0, 0.0, _scipy("betainc", component.concentration, count.clamp(min=0) + 1, success))
     try:
-        return component.cdf(value)
+        return _inside_support(component, value)
     except NotImplementedError:
         raise NotImplementedError(f"no cdf is known for {type(component).__name__}") from None
 
 
+def _inside_support(component: torch_dist.Distribution, value: Tensor) -> Tensor:
+    """The family's own cdf, which refuses values outside the support or gives nonsense there."""
+    lower = getattr(component.support, "lower_bound", None)
+    upper = getattr(component.support, "upper_bound", None)
+    inside, below, above = value, None, None
+    if lower is not None:
+        lower = torch.as_tensor(lower).to(value)
+        below = value <= lower
+        number = torch.finfo(value.dtype)
+        inside = torch.maximum(inside, lower + number.eps * lower.abs() + number.tiny)  # the bound may be outside
+    if upper is not None:
+        upper = torch.as_tensor(upper).to(value)
+        above = value >= upper
+        inside = torch.minimum(inside, upper)
+    result = component.cdf(inside)
+    result = result if below is None else torch.where(below, 0.0, result)
+    return result if above is None else torch.where(above, 1.0, result)
+
+
 def _scipy(function: str, *arguments: Tensor) -> Tensor:
     """A ufunc of scipy.special on tensors: on the CPU, without gradients."""
-    from scipy import special
-
+    try:
+        from scipy import special
+    except ImportError as error:
+        raise ImportError("the cdf of this likelihood needs SciPy; pip install scipy") from error
     ufunc: Callable = getattr(special, function)
     like = arguments[-1]
-    return torch.as_tensor(ufunc(*(a.detach().cpu().double().numpy() for a in arguments)), dtype=like.dtype, device=like.device)
+    result = ufunc(*(argument.detach().cpu().double().numpy() for argument in arguments))
+    return torch.as_tensor(result, dtype=like.dtype, device=like.device)

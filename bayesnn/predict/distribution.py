@@ -1,19 +1,26 @@
 """`PredictiveDistribution`: the likelihood mixed uniformly over draws, what every method ends in."""
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import torch
 from pyro import distributions as dist
-from torch import Tensor
+from torch import Size, Tensor
+from torch import distributions as torch_dist
 
 from bayesnn.predict.cdf import component_cdf
+from bayesnn.predict.quantile import quantile
+
+NUMBERS = 2**24
+"""How many numbers are drawn at a time."""
 
 
 class PredictiveDistribution(dist.TorchDistribution):
     """p(y_i) = 1/S sum_s p_s(y_i): a uniform mixture of `components` over their first axis.
 
     Metrics, plots and ArviZ groups are computed from it. Any library's predictions make one: for example
-    `PredictiveDistribution(Categorical(probs))` with probs [draw, batch, class].
+    `PredictiveDistribution(Categorical(probs))` with probs [draw, batch, class], of Pyro's or torch's distributions.
 
     Args:
         components: batch shape [draw, batch], any event.
@@ -23,28 +30,30 @@ class PredictiveDistribution(dist.TorchDistribution):
 
     Raises:
         ValueError: the components have no [draw, batch] axes.
-        NotImplementedError: a quantity that the components' family does not have (a mean of Cauchy tails, a cdf of labels).
+        NotImplementedError: a quantity that the components' family does not have (a mean of Cauchy tails, a cdf of
+            labels).
 
     >>> p = PredictiveDistribution(dist.Normal(torch.tensor([[-1.0], [1.0]]), 1.0))
     >>> p.mean, p.variance, p.epistemic_variance
     (tensor([0.]), tensor([2.]), tensor([1.]))
     """
 
-    arg_constraints: dict = {}
+    arg_constraints: ClassVar[dict] = {}
     has_rsample = False
 
-    def __init__(self, components: dist.TorchDistribution) -> None:
+    def __init__(self, components: torch_dist.Distribution) -> None:
         if len(components.batch_shape) != 2:
             raise ValueError(
-                f"PredictiveDistribution: the components need batch axes [draw, batch], they have {tuple(components.batch_shape)}"
+                f"PredictiveDistribution: the components need batch axes [draw, batch], they have "
+                f"{tuple(components.batch_shape)}"
             )
         self.components = components
-        super().__init__(components.batch_shape[1:], components.event_shape, validate_args=False)
+        super().__init__(Size(components.batch_shape[1:]), components.event_shape, validate_args=False)
 
     def __repr__(self) -> str:
         """The family of the components and their number."""
-        family = type(_base(self.components)).__name__
-        return f"PredictiveDistribution({family}, draws: {self.draws}, batch: {self.batch_shape[0]}, event: {tuple(self.event_shape)})"
+        shapes = f"draws: {self.draws}, batch: {self.batch_shape[0]}, event: {tuple(self.event_shape)}"
+        return f"PredictiveDistribution({type(_base(self.components)).__name__}, {shapes})"
 
     @property
     def draws(self) -> int:
@@ -52,7 +61,7 @@ class PredictiveDistribution(dist.TorchDistribution):
         return self.components.batch_shape[0]
 
     @property
-    def support(self):  # type: ignore[no-untyped-def]
+    def support(self) -> Any:
         """That of the components."""
         return self.components.support
 
@@ -65,9 +74,9 @@ class PredictiveDistribution(dist.TorchDistribution):
     def component_probs(self) -> Tensor:
         """Class probabilities of every draw, [draw, batch, *event, class]; for a binary target P(0), P(1)."""
         base = _base(self.components)
-        if isinstance(base, dist.Categorical):
+        if isinstance(base, torch_dist.Categorical):
             return base.probs
-        if isinstance(base, dist.Bernoulli):
+        if isinstance(base, torch_dist.Bernoulli):
             return torch.stack([1 - base.probs, base.probs], -1)
         raise NotImplementedError(f"{type(base).__name__} has no class probabilities; use mean, variance, cdf or icdf")
 
@@ -93,30 +102,36 @@ class PredictiveDistribution(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log 1/S sum_s p_s(y), [*sample, batch]."""
-        each = self.components.log_prob(value.unsqueeze(-2 - self.event_dim))
-        return each.logsumexp(-2) - math.log(self.draws)
+        return self._log_probs(value).logsumexp(-2) - math.log(self.draws)
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """y, [*sample, batch, *event]: a component at random for every example, then y from it."""
-        shape = torch.Size(sample_shape)
-        everything = self.components.sample(shape)  # [*sample, draw, batch, *event]
-        device = everything.device
-        chosen = torch.randint(self.draws, (*shape, 1, *self.batch_shape), device=device)
-        index = chosen.reshape(chosen.shape + (1,) * self.event_dim).expand(chosen.shape + self.event_shape)
-        return everything.gather(len(shape), index).squeeze(len(shape))
+        shape = Size(sample_shape)
+        drawn = torch.cat([y for y, _ in self._draw(shape.numel())])
+        return drawn.reshape(shape + self.batch_shape + self.event_shape)
 
     def entropy(self, samples: int = 200) -> Tensor:
-        """H[p] in nats, [batch]: exact for labels and single binary targets, otherwise a Monte-Carlo mean of -log p(y)."""
+        """H[p] in nats, [batch]: exact for labels and one binary target, otherwise the mean of -log p(y) of samples."""
         if self._is_finite():
             return _entropy(self.probs).reshape(*self.batch_shape, -1).sum(-1)
-        return -self.log_prob(self.sample(torch.Size([samples]))).mean(0)
+        return -sum((self.log_prob(y).sum(0) for y, _ in self._draw(samples)), torch.zeros(())) / samples
 
     def mutual_information(self, samples: int = 200) -> Tensor:
-        """I[y; draw] = H[p] - 1/S sum_s H[p_s] in nats, [batch]: the epistemic part of the entropy."""
+        """I[y; draw] = H[p] - 1/S sum_s H[p_s] in nats, [batch]: the epistemic part of the entropy, 0 to log S.
+
+        Exact where the entropy is, otherwise the Monte-Carlo mean of log p_s(y) - log p(y) over pairs of a draw and its
+        y. For a map of pixels it is that of the whole map; for each pixel use `component_probs`.
+        """
         if self._is_finite():
-            return self.entropy() - _entropy(self.component_probs).reshape(self.draws, *self.batch_shape, -1).sum(-1).mean(0)
-        return self.entropy(samples) - self.components.entropy().mean(0)
+            each = _entropy(self.component_probs).reshape(self.draws, *self.batch_shape, -1).sum(-1)
+            return (self.entropy() - each.mean(0)).clamp(min=0)
+        total: Tensor | float = 0.0
+        for y, chosen in self._draw(samples):
+            each = self._log_probs(y)
+            own = each.gather(-2, chosen.unsqueeze(-2)).squeeze(-2)
+            total = total + (own - each.logsumexp(-2) + math.log(self.draws)).sum(0)
+        return torch.as_tensor(total / samples).clamp(min=0)
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(y <= value) for each target, [*sample, batch, *event]: at the observed y it is the PIT."""
@@ -125,72 +140,53 @@ class PredictiveDistribution(dist.TorchDistribution):
 
     def icdf(self, level: Tensor | float) -> Tensor:
         """The quantile at `level` in (0, 1) for each target, [batch, *event], by bisection; counts: the smallest y."""
-        level = torch.as_tensor(level)
-        if not bool(((level > 0) & (level < 1)).all()):
-            raise ValueError(f"icdf: levels lie strictly between 0 and 1, not {level.tolist()}")
-        return self._bisect(level)
+        return quantile(self.cdf, _base(self.components), level)
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """The equal-tailed interval of probability `level`: (lower, upper), each [batch, *event]."""
         return self.icdf((1 - level) / 2), self.icdf((1 + level) / 2)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "PredictiveDistribution":
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "PredictiveDistribution":
         """The same mixture for a larger batch."""
-        return PredictiveDistribution(self.components.expand(torch.Size([self.draws, *batch_shape])))
+        return PredictiveDistribution(self.components.expand(Size([self.draws, *batch_shape])))
+
+    def _log_probs(self, value: Tensor) -> Tensor:
+        """log p_s(y), [*sample, draw, batch]."""
+        return self.components.log_prob(value.unsqueeze(-2 - self.event_dim))
+
+    def _draw(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """`count` times y [n, batch, *event] and the component that it came from, [n, batch], n at a time."""
+        size = self.draws * (self.batch_shape + self.event_shape).numel()
+        step = max(1, NUMBERS // max(size, 1))
+        for start in range(0, max(count, 1), step):
+            n = min(step, count - start)
+            everything = self.components.sample(Size([n]))  # [n, draw, batch, *event]
+            chosen = torch.randint(self.draws, (n, *self.batch_shape), device=everything.device)
+            index = chosen.reshape(n, 1, *self.batch_shape, *(1,) * self.event_dim)
+            yield everything.gather(1, index.expand(n, 1, *self.batch_shape, *self.event_shape)).squeeze(1), chosen
 
     def _is_finite(self) -> bool:
-        """Whether the distribution is a table of class probabilities (several binary targets are not: they are dependent)."""
+        """Whether it is a table of class probabilities. Several binary targets are not: the draws make them depend."""
         base = _base(self.components)
-        if isinstance(base, dist.Categorical):
+        if isinstance(base, torch_dist.Categorical):
             return not self.event_shape
-        return isinstance(base, dist.Bernoulli) and self.event_shape.numel() == 1
+        return isinstance(base, torch_dist.Bernoulli) and self.event_shape.numel() == 1
 
     def _moment(self, name: str) -> Tensor:
         base = _base(self.components)
-        if isinstance(base, dist.Categorical):
+        if isinstance(base, torch_dist.Categorical):
             raise NotImplementedError(f"labels have no {name}; use probs")
         value: Tensor = getattr(base, name)
         if not bool(torch.isfinite(value).all()):
-            raise NotImplementedError(f"{type(base).__name__} has no finite {name} here; use icdf(0.5) and interval(...)")
+            family = type(base).__name__
+            raise NotImplementedError(f"{family} has no finite {name} here; use icdf(0.5) and interval(...)")
         return value
 
-    def _bisect(self, level: Tensor) -> Tensor:
-        base = _base(self.components)
-        counts = base.support.is_discrete
-        centre, spread = _centre(base)
-        low, high = (centre - spread).amin(0), (centre + spread).amax(0)
-        for _ in range(200):  # widen until the levels lie inside
-            outside_low, outside_high = self.cdf(low) > level, self.cdf(high) < level
-            if not bool((outside_low | outside_high).any()):
-                break
-            width = high - low
-            low, high = torch.where(outside_low, low - width, low), torch.where(outside_high, high + width, high)
-        else:
-            raise RuntimeError("icdf: no bracket of the quantile was found")
-        if counts:
-            low, high = low.floor().clamp(min=-1), high.ceil()
-        for _ in range(100):
-            middle = (low + high) / 2
-            if counts:
-                middle = middle.floor()
-            below = self.cdf(middle) < level
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-            if bool((high - low <= (1 if counts else 4 * torch.finfo(low.dtype).eps * high.abs().clamp(min=1e-30))).all()):
-                break
-        return high if counts else (low + high) / 2
 
-
-def _base(distribution: dist.TorchDistribution) -> dist.TorchDistribution:
-    while isinstance(distribution, dist.Independent):
+def _base(distribution: torch_dist.Distribution) -> torch_dist.Distribution:
+    while isinstance(distribution, torch_dist.Independent):
         distribution = distribution.base_dist
     return distribution
-
-
-def _centre(base: dist.TorchDistribution) -> tuple[Tensor, Tensor]:
-    """A location and a positive width from which a bracket of the quantiles grows; no moments are needed."""
-    if hasattr(base, "loc"):
-        return base.loc, 4 * base.scale.expand_as(base.loc)
-    return base.mean, 4 * base.stddev + 1
 
 
 def _entropy(probs: Tensor) -> Tensor:

@@ -51,9 +51,10 @@ def draw_each(
 def _from_guide(guide: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Tensor]:
     with poutine.block(), poutine.trace() as traced:
         guide(*args)
+    nodes: Mapping[str, Any] = traced.trace.nodes
     return {
         name: node["value"].detach()
-        for name, node in traced.trace.nodes.items()
+        for name, node in nodes.items()
         if node["type"] == "sample" and not node["is_observed"] and not node["infer"].get("is_auxiliary")
     }
 
@@ -66,8 +67,8 @@ def _from_dict(held: Draws, draws: int, model: Model | None) -> Iterator[dict[st
     if available < 1 or len(set(counts.values())) > 1:
         raise ValueError(f"draw: every site needs the same number of draws as its first axis; they have {counts}")
     shapes = model.sites if model is not None else {}
-    chosen = torch.linspace(0, available - 1, min(draws, available)).floor().long().tolist()
-    for i in chosen:
+    count = min(draws, available)
+    for i in (j * (available - 1) // max(count - 1, 1) for j in range(count)):
         yield {name: _event(name, value[i].detach(), shapes.get(name)) for name, value in held.items()}
 
 

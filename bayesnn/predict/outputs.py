@@ -2,22 +2,21 @@
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, batch_size, chunks, map_draws, worth_vectorising
+from bayesnn.functional import Inputs, batch_size, check_evaluation_mode, chunks, map_draws, worth_vectorising
 from bayesnn.models import Model
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
+from bayesnn.predict.together import draws_together
 
 log = logging.getLogger(__name__)
-
-GROUP = 64 * 2**20
-"""Bytes of site values that one vectorised group of draws may take."""
 
 
 @torch.no_grad()
@@ -33,8 +32,9 @@ def predict(
 ) -> Tensor:
     """f(x; w_s) for draws w_s of the posterior, [draw, batch, out], in the likelihood's natural units (logits, ...).
 
-    Every draw is one function: all inputs see the same weights. One draw is held at a time (a few where the draws are
-    vectorised) and at most `chunk` inputs pass the network together, so memory is that of the answer and one pass.
+    Every draw is one function: all inputs see the same weights. One draw is held at a time and at most `chunk` inputs
+    pass the network together, so memory is that of the answer and one pass; where draws are vectorised, as many pass
+    together as fit into `predict.together.LIMIT` bytes.
 
     Args:
         model: any model of `bayesnn.models`.
@@ -48,8 +48,9 @@ def predict(
         progress: a tqdm bar over the draws.
 
     Raises:
-        ValueError: inputs that are not finite (it says where), draws of another model, a site of the model that the
-            posterior lacks.
+        ValueError: inputs that are not finite (it says where), a network in training mode, draws of another model, a
+            site of the model that the posterior lacks.
+        TypeError: draws without a guide where the model has sites with one value an example.
 
     >>> import torch
     >>> from torch import nn
@@ -76,42 +77,49 @@ def outputs_and_latents(
     progress: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """`predict`, and the same draws of the model's remaining sites (scales), {site: [draw, *event]}."""
-    check_inputs(x)
+    _check(model, x, chunk)
     parts = list(chunks(x, chunk))
     each = draw_each(posterior, draws, parts[0], model=model)
     first = next(each)
     _check_sites(model, first)
-    per_draw = sum(first[name].numel() for name in model.sites)
-    size = min(chunk, batch_size(x))
-    if vectorised is None:
-        vectorised = bool(model.sites) and worth_vectorising(per_draw, size, first[next(iter(model.sites))].device)
-    vectorised = vectorised and not model.local
-    log.info("predict: %s over draws", "vmap" if vectorised else "loop")
-    group = max(1, GROUP // (4 * max(per_draw, size))) if vectorised else 1
+    group = _group(model, first, parts[0], vectorised)
+    log.info("predict: %s", "one draw at a time" if not group else f"{group} draws at a time, under vmap")
     results, latents = [], []
     with tqdm(total=draws, desc="predict", unit="draw", disable=not progress) as bar:
-        for some in _groups(first, each, group):
-            if vectorised:
-                stacked = {name: torch.stack([one[name] for one in some]) for name in model.sites}
-                passes = [map_draws(lambda v, p=part: model.outputs(v, p), stacked, vectorised=True) for part in parts]
-                results.append(torch.cat(passes, dim=1))
-            elif model.local:
-                passes = [model.outputs({**some[0], **_local(model, posterior, some[0], part)}, part) for part in parts]
-                results.append(torch.cat(passes).unsqueeze(0))
-            else:
-                results.append(model.outputs_of_chunks(some[0], parts).unsqueeze(0))
+        for some in _groups(first, each, max(group, 1)):
+            results.append(_outputs(model, posterior, some, parts, together=group > 0))
             latents += [{k: v for k, v in one.items() if k not in model.sites and k not in model.local} for one in some]
             bar.update(len(some))
     return torch.cat(results), {name: torch.stack([one[name] for one in latents]) for name in latents[0]}
 
 
-def _local(model: Model, posterior: Posterior, values: dict[str, Tensor], x: Inputs) -> dict[str, Tensor]:
-    """Sites with one value an example, drawn with their inputs, given the global sites of the same draw."""
-    known = {name: value for name, value in values.items() if name not in model.local}
-    if not callable(posterior):
-        raise TypeError(f"predict: {sorted(model.local)} belong to their inputs and need a guide, not a dict of draws")
-    fresh = next(draw_each(poutine.condition(posterior, data=known), 1, x))
-    return {name: fresh[name] for name in model.local}
+def _check(model: Model, x: Inputs, chunk: int) -> None:
+    if chunk < 1:
+        raise ValueError(f"predict: a chunk has at least one input, not {chunk}")
+    if isinstance(net := getattr(model, "net", None), nn.Module):
+        check_evaluation_mode(net, "predict")
+    check_inputs(x)
+
+
+def _check_sites(model: Model, values: dict[str, Tensor]) -> None:
+    lacking = [site for site in model.sites if site not in values]
+    if lacking:
+        raise ValueError(
+            f"predict: the posterior has no draws of {lacking[0]!r}, which is random in the model; it has "
+            f"{', '.join(values) or 'none'}"
+        )
+
+
+def _group(model: Model, values: dict[str, Tensor], x: Inputs, vectorised: bool | None) -> int:
+    """How many draws go through one `vmap` call; 0 for a loop."""
+    own = {name: values[name] for name in model.sites}
+    if model.local or not own or vectorised is False:
+        return 0
+    numbers, device = sum(value.numel() for value in own.values()), next(iter(own.values())).device
+    if vectorised is None and not worth_vectorising(numbers, batch_size(x), device):
+        return 0
+    group = draws_together(model, own, x)
+    return group if vectorised or group > 1 else 0
 
 
 def _groups(
@@ -123,10 +131,28 @@ def _groups(
         group = tuple(islice(rest, size))
 
 
-def _check_sites(model: Model, values: dict[str, Tensor]) -> None:
-    lacking = [site for site in model.sites if site not in values]
+def _outputs(
+    model: Model, posterior: Posterior, some: tuple[dict[str, Tensor], ...], parts: list[Inputs], *, together: bool
+) -> Tensor:
+    """[draw, batch, ...] of a few draws."""
+    if together:
+        stacked = {name: torch.stack([one[name] for one in some]) for name in model.sites}
+        passes = [map_draws(partial(model.outputs, x=part), stacked, vectorised=True) for part in parts]
+        return torch.cat(passes, dim=1)
+    (one,) = some
+    if model.local:
+        passes = [model.outputs({**one, **_local(model, posterior, one, part)}, part) for part in parts]
+        return torch.cat(passes).unsqueeze(0)
+    return model.outputs_of_chunks(one, parts).unsqueeze(0)
+
+
+def _local(model: Model, posterior: Posterior, values: dict[str, Tensor], x: Inputs) -> dict[str, Tensor]:
+    """Sites with one value an example, drawn with their inputs, given the global sites of the same draw."""
+    known = {name: value for name, value in values.items() if name not in model.local}
+    if not callable(posterior):
+        raise TypeError(f"predict: {sorted(model.local)} belong to their inputs and need a guide, not a dict of draws")
+    fresh = next(draw_each(poutine.condition(posterior, data=known), 1, x))
+    lacking = sorted(model.local - fresh.keys())
     if lacking:
-        raise ValueError(
-            f"predict: the posterior has no draws of {lacking[0]!r}, which is random in the model; it has "
-            f"{', '.join(values) or 'none'}"
-        )
+        raise ValueError(f"predict: the guide draws no {lacking[0]!r}, which the model has for every example")
+    return {name: fresh[name] for name in model.local}

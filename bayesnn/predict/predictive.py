@@ -1,15 +1,22 @@
 """The predictive distribution of y at new inputs."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from pyro import poutine
+from torch import Size, Tensor
 
 from bayesnn.functional import Inputs
+from bayesnn.handlers import prefixed
 from bayesnn.models import Model, likelihood_given
 from bayesnn.predict.distribution import PredictiveDistribution
-from bayesnn.predict.draw import Posterior, draw
+from bayesnn.predict.draw import Posterior, draw_each
 from bayesnn.predict.linearised import linearised as linearised_outputs
 from bayesnn.predict.outputs import outputs_and_latents
 
 
+@torch.no_grad()
 def predictive(
     model: Model, posterior: Posterior, x: Inputs, draws: int = 100, *, linearised: bool = False, chunk: int = 1000
 ) -> PredictiveDistribution:
@@ -24,6 +31,7 @@ def predictive(
         draws: how many components the mixture has.
         linearised: draw the outputs from the network linearised in its weights at the posterior's mean (the GLM
             predictive), which Laplace approximations are made for; the guide must offer `output_distribution(x)`.
+            Latent sites of the likelihood are then drawn independently of the outputs.
         chunk: inputs in one pass.
 
     Raises:
@@ -34,9 +42,39 @@ def predictive(
     """
     if linearised:
         outputs = linearised_outputs(posterior, x, draws)
-        held = draw(posterior, draws, x, model=model)
-        latents = {name: value for name, value in held.items() if name not in model.sites}
+        shapes = _latent_shapes(model, outputs)
+        latents = _draw_latents(model, posterior, x, draws) if shapes else {}
     else:
         outputs, latents = outputs_and_latents(model, posterior, x, draws, chunk=chunk)
-    with torch.no_grad():
-        return PredictiveDistribution(likelihood_given(model.likelihood, outputs, latents, name=model.name))
+        shapes = _latent_shapes(model, outputs)
+    latents = {name: _without_plates(name, value, shapes.get(name)) for name, value in latents.items()}
+    return PredictiveDistribution(likelihood_given(model.likelihood, outputs, latents, name=model.name))
+
+
+def _latent_shapes(model: Model, outputs: Tensor) -> dict[str, Size]:
+    """{site: event shape} of the likelihood's latent sites."""
+    with poutine.block(), poutine.trace() as traced, prefixed(model.name):
+        model.likelihood(outputs[0])
+    nodes: Mapping[str, Any] = traced.trace.nodes
+    return {n: s["fn"].shape() for n, s in nodes.items() if s["type"] == "sample" and not s["is_observed"]}
+
+
+def _draw_latents(model: Model, posterior: Posterior, x: Inputs, draws: int) -> dict[str, Tensor]:
+    """Draws of the sites that are no weights; weights are drawn with them and dropped one by one."""
+    kept = [
+        {name: value for name, value in one.items() if name not in model.sites}
+        for one in draw_each(posterior, draws, x, model=model)
+    ]
+    return {name: torch.stack([one[name] for one in kept]) for name in kept[0]}
+
+
+def _without_plates(name: str, value: Tensor, shape: Size | None) -> Tensor:
+    """Draws of a latent site as [draw, *event]: `Predictive` leaves axes of size 1 for plates in between."""
+    if shape is None:  # no site of the likelihood
+        return value
+    if value[0].numel() != shape.numel():
+        raise ValueError(
+            f"predictive: a draw of {name!r} has shape {tuple(value[0].shape)}, but the likelihood's site has "
+            f"{tuple(shape)}; are these draws of another model?"
+        )
+    return value.reshape(len(value), *shape)

@@ -24,6 +24,7 @@ class Subset:
     Raises:
         ValueError: an index is empty, out of range, repeated, or names a parameter that `shape` lacks.
 
+    >>> from bayesnn.subset import named
     >>> subset = named(nn.Linear(3, 2), "weight")
     >>> len(subset), subset.names
     (6, ('weight',))

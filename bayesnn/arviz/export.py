@@ -1,0 +1,104 @@
+"""`to_arviz`: a posterior and its model to ArviZ."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bayesnn.arviz.collect import to_groups
+from bayesnn.arviz.convert import from_groups
+from bayesnn.arviz.quantities import Function
+from bayesnn.functional import Inputs
+
+
+def to_arviz(
+    posterior: Any,
+    model: Callable[..., Any],
+    *args: Any,
+    draws: int | None = None,
+    probe: "Inputs | None" = None,
+    functions: Mapping[str, Function] | None = None,
+    limit: int = 10_000,
+    predictive: bool = True,
+    prior: int = 0,
+    group_by_chain: bool = False,
+    keywords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, Sequence[Any]] | None = None,
+    chunk: int = 1000,
+    progress: bool = False,
+) -> Any:
+    """Everything that ArviZ diagnoses: an `InferenceData` with ArviZ 0.x, an `xarray.DataTree` with ArviZ 1.x.
+
+    Works with any Pyro model, of one network, of several with other terms, or of none: each draw is one call of the
+    conditioned model. Both containers have `to_netcdf`, and ArviZ 1.x reads what 0.x wrote.
+
+    Groups, all with axes [chain, draw, ...] but the last three:
+
+    - posterior: every latent and deterministic site of at most `limit` numbers. Of larger ones the Euclidean norm
+      (`<site>_norm`), and then also `log_joint`. `f_probe` and the `functions`. The weights of a network have many
+      equivalent values: judge the convergence of chains by functions of them.
+    - log_likelihood: log p(y_i | w) in nats for each data point, never scaled by the model's size; for `arviz.loo`.
+    - posterior_predictive: new data of the same shape. With `prior`: prior and prior_predictive.
+    - sample_stats: `lp` = log p(w, y) in nats with the model's own scaling; `log_q` = log q(w) of a guide (see `khat`);
+      `diverging` of MCMC.
+    - log_prior: log p of each site in nats; for `arviz.psens`.
+    - observed_data; constant_data: the tensors that the model was called with, up to a million numbers each; metadata:
+      the random blocks, their shapes, and whether they are variables of posterior.
+
+    An axis that is a plate has its name. A target whose event is one number has no axis for it.
+
+    Args:
+        posterior: an `MCMC` that has run, with its chains; a guide, which is one chain; draws {site: [draw, *event]};
+            or a list of these, one chain each: restarts, or the members of an ensemble.
+        model: what the posterior is about: a model of `bayesnn.models` or any Pyro model. For a guide whose prior was
+            fitted, `guide.model`.
+        *args: the arguments of one call of the model with all data and targets, (x, y) for a `BNN`.
+        draws: how many of each chain. None: all that are held, 1,000 of a guide, and 1 of a guide that is a point.
+        probe: inputs for the outputs f(probe) of a model of `bayesnn.models`, [chain, draw, probe, out]; they are kept
+            as `x_probe`.
+        functions: {variable: function of {site: value} of one draw}: further variables of posterior.
+        limit: the most numbers in one draw of a variable of posterior.
+        predictive: whether to draw posterior_predictive.
+        prior: how many draws from the prior; 0 for none.
+        group_by_chain: a dict holds [chain, draw, *event], as `MCMC.get_samples(group_by_chain=True)`.
+        keywords: keyword arguments of the call of the model.
+        dims: {variable: names of its axes after chain and draw}, in place of those of plates.
+        coords: {axis: labels}.
+        chunk: examples in one pass of a model of `bayesnn.models`, so that memory stays bounded.
+        progress: show a bar over the draws.
+
+    Raises:
+        ImportError: ArviZ is not installed.
+        TypeError: nothing that holds a posterior.
+        ValueError: a model called without targets or with a subsampled plate; draws of another model, or of a guide
+            made without targets; a guide with another prior than the model; chains of different length; a bad option.
+        MemoryError: the pointwise log likelihood needs more memory than there is.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from pyro.infer.autoguide import AutoNormal
+    >>> from bayesnn import BNN, likelihoods, priors, subset
+    >>> net = nn.Linear(3, 1)
+    >>> model = BNN(net, subset.everything(net), priors.normal(), likelihoods.normal(0.1))
+    >>> tree = to_arviz(AutoNormal(model), model, torch.zeros(8, 3), torch.zeros(8, 1), draws=20)
+    >>> tree["log_likelihood"]["y"].shape, tree["posterior"]["weight"].shape
+    ((1, 20, 8), (1, 20, 1, 3))
+    """
+    return from_groups(
+        to_groups(
+            posterior,
+            model,
+            *args,
+            draws=draws,
+            probe=probe,
+            functions=functions,
+            limit=limit,
+            predictive=predictive,
+            prior=prior,
+            group_by_chain=group_by_chain,
+            keywords=keywords,
+            dims=dims,
+            coords=coords,
+            chunk=chunk,
+            progress=progress,
+        )
+    )

@@ -1,0 +1,219 @@
+"""Chains of draws, one draw at a time, from whatever holds a posterior."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from pyro.distributions import Delta, Independent
+from torch import Tensor, nn
+
+from bayesnn.arviz.call import Call, is_network_model
+from bayesnn.arviz.nodes import Node, log_prob, total, trace_of
+
+FROM_GUIDE = 1000
+"""Draws from a guide where the caller does not say how many."""
+
+Draw = tuple[dict[str, Tensor], float | None]
+"""{site: value} and log q of it in nats (None where the posterior has no density)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """One run, guide or member.
+
+    Attributes:
+        length: how many draws.
+        draws: makes the iterator over them.
+        method: what the posterior is, in a word.
+        diverging: [draw], whether the trajectory diverged; None where there is none.
+    """
+
+    length: int
+    draws: Callable[[], Iterator[Draw]]
+    method: str
+    diverging: np.ndarray | None = None
+
+
+def chains_of(posterior: Any, call: Call, draws: int | None, grouped: bool) -> list[Chain]:
+    """All chains of a posterior, of equal length.
+
+    Raises:
+        TypeError: nothing that holds a posterior.
+        ValueError: fewer than one draw, chains of different length, draws of other sites or shapes than the model's.
+    """
+    if draws is not None and draws < 1:
+        raise ValueError(f"to_arviz: at least one draw is needed, not {draws}")
+    if isinstance(posterior, (list, tuple, nn.ModuleList)):
+        if not len(posterior):
+            raise ValueError("to_arviz: the list of guides or dicts is empty")
+        chains = [chain for member in posterior for chain in chains_of(member, call, draws, grouped)]
+    elif hasattr(posterior, "get_samples"):
+        chains = _of_mcmc(posterior, call, draws)
+    elif isinstance(posterior, Mapping):
+        chains = _of_dict(posterior if grouped else _one_chain(posterior), call, draws, "draws")
+    elif callable(posterior):
+        chains = [_of_guide(posterior, call, draws)]
+    else:
+        raise TypeError(
+            f"to_arviz: a guide, an MCMC run, a dict of draws or a list of those is needed, not "
+            f"{type(posterior).__name__}"
+        )
+    lengths = sorted({chain.length for chain in chains})
+    if len(lengths) > 1:
+        raise ValueError(f"to_arviz: the chains have different numbers of draws, {lengths}; give draws={lengths[0]}")
+    return chains
+
+
+def _of_mcmc(mcmc: Any, call: Call, draws: int | None) -> list[Chain]:
+    held = mcmc.get_samples(group_by_chain=True)
+    if not held:
+        raise ValueError("to_arviz: this MCMC has not run; call mcmc.run(...) first")
+    chains = _of_dict(held, call, draws, type(mcmc.kernel).__name__)
+    length = next(iter(held.values())).shape[1]
+    if length < 4:  # Pyro computes R-hat along with what is needed here, and refuses so few
+        return chains
+    found = mcmc.diagnostics().get("divergences")
+    if found is None:
+        return chains
+    marks = np.zeros((len(chains), length), dtype=bool)
+    for row, where in zip(marks, found.values(), strict=True):
+        row[where] = True
+    marks = marks[:, _chosen(length, draws)]
+    return [Chain(one.length, one.draws, one.method, row) for one, row in zip(chains, marks, strict=True)]
+
+
+def _one_chain(held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.unsqueeze(0) for name, value in held.items()}
+
+
+def _of_dict(held: Mapping[str, Tensor], call: Call, draws: int | None, method: str) -> list[Chain]:
+    """Chains from {site: [chain, draw, *event]}."""
+    # Predictive hands back observed and deterministic sites too; they follow from the latent ones.
+    known = {name: value for name, value in held.items() if name not in call.observed | call.deterministic}
+    _check_names(known, call, "the dict of draws")
+    leading = {name: tuple(value.shape[:2]) for name, value in known.items()}
+    if len(set(leading.values())) > 1 or not all(len(shape) == 2 and all(shape) for shape in leading.values()):
+        raise ValueError(
+            f"to_arviz: every site needs the same number of draws as its first axis (with group_by_chain=True: of "
+            f"chains and draws as its first two); [chain, draw] are {leading}"
+        )
+    count, length = next(iter(leading.values()))
+    chosen = _chosen(length, draws)
+
+    def of_chain(c: int) -> Iterator[Draw]:
+        for s in chosen:
+            yield {name: _fitting(name, value[c, s].detach(), call) for name, value in known.items()}, None
+
+    return [Chain(len(chosen), lambda c=c: of_chain(c), method) for c in range(count)]  # type: ignore[misc]
+
+
+def _of_guide(guide: Callable[..., Any], call: Call, draws: int | None) -> Chain:
+    _check_prior(guide, call.model)
+    first, log_q = _guided(guide, call)
+    _check_names(first, call, f"the guide {_name(guide)}")
+    length = draws if draws is not None else FROM_GUIDE if log_q is not None else 1
+
+    def drawn() -> Iterator[Draw]:
+        for _ in range(length):
+            values, log_q = _guided(guide, call)
+            yield {name: _fitting(name, value, call) for name, value in values.items()}, log_q
+
+    return Chain(length, drawn, _name(guide))
+
+
+def _guided(guide: Callable[..., Any], call: Call) -> Draw:
+    """One draw. Sites with one value for each example come part by part, given the global sites of the same draw."""
+    nodes = trace_of(guide, call.parts[0], call.keywords)
+    values = {
+        name: node["value"]
+        for name, node in nodes.items()
+        if not node["is_observed"] and not node["infer"].get("is_auxiliary")
+    }
+    if all(_is_point(node) for node in nodes.values()):
+        return values, None
+    log_q = sum(total(node, log_prob(node)) for name, node in nodes.items() if name not in call.local)
+    if call.local:
+        known = {name: value for name, value in values.items() if name not in call.local}
+        given = poutine.condition(guide, data=known)
+        parts = [nodes, *(trace_of(given, part, call.keywords) for part in call.parts[1:])]
+        for name in call.local & nodes.keys():
+            values[name] = torch.cat([part[name]["value"] for part in parts])
+            log_q += sum(call.share(i) * total(part[name], log_prob(part[name])) for i, part in enumerate(parts))
+    return values, log_q
+
+
+def _is_point(node: Node) -> bool:
+    """A site that is always the same value, as in AutoDelta."""
+    fn = node["fn"]
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)
+
+
+def _check_names(values: Mapping[str, Tensor], call: Call, owner: str) -> None:
+    have = ", ".join(values) or "none"
+    for name in call.latent:
+        if name not in values:
+            raise ValueError(
+                f"to_arviz: {owner} has no draws of {name!r}, which is random in the model; it has {have}. Are these "
+                "draws of another model?"
+            )
+    for name in values:
+        if name in call.observed:
+            raise ValueError(
+                f"to_arviz: {owner} has the site {name!r}, which the model observes: it was made without the targets; "
+                "make it with a call of the model that has them, (x, y)"
+            )
+        if name not in call.latent:
+            raise ValueError(
+                f"to_arviz: {owner} has the site {name!r}, which is not in the model, whose sites are "
+                f"{', '.join(call.latent)}. Are these draws of another model?"
+            )
+
+
+def _check_prior(guide: Any, model: Any) -> None:
+    """A guide whose prior was fitted belongs to a model with that prior."""
+    own = getattr(guide, "model", None)
+    if not (is_network_model(own) and is_network_model(model)):
+        return
+    if getattr(own, "prior", None) is not getattr(model, "prior", None):
+        raise ValueError(
+            f"to_arviz: {_name(guide)} approximates the posterior under another prior than this model's; give its own "
+            "model, to_arviz(guide, guide.model, x, y)"
+        )
+
+
+def _fitting(name: str, value: Tensor, call: Call) -> Tensor:
+    """A draw in the shape that the model gives the site, without axes of size 1 that `Predictive` leaves for plates."""
+    site = call.latent[name]
+    shape = site.shape if name not in call.local else value.shape[:1] + site.shape[1:]
+    extra = value.dim() - len(shape)
+    if value.shape == shape:
+        return value
+    if extra > 0 and value.shape[:extra].numel() == 1 and value.shape[extra:] == shape:
+        return value.reshape(shape)
+    raise ValueError(
+        f"to_arviz: a draw of {name!r} has shape {tuple(value.shape)}, but the model's site has {tuple(shape)}; are "
+        "these draws of another model, or do they have an axis for chains (group_by_chain=True)?"
+    )
+
+
+def _chosen(length: int, draws: int | None) -> list[int]:
+    """All of them, or so many evenly spaced ones."""
+    count = length if draws is None else min(draws, length)
+    chosen: list[int] = torch.linspace(0, length - 1, count).floor().long().tolist()
+    return chosen
+
+
+def _name(guide: Any) -> str:
+    return guide.__name__ if hasattr(guide, "__name__") else type(guide).__name__
+
+
+def method_of(chains: Sequence[Chain], posterior: Any) -> str:
+    """What the posterior is, in words."""
+    if isinstance(posterior, (list, tuple, nn.ModuleList)):
+        return f"{len(posterior)} x {', '.join(dict.fromkeys(chain.method for chain in chains))}"
+    return chains[0].method

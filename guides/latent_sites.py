@@ -1,0 +1,74 @@
+"""The latent sites of a Pyro model, read from one call of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
+from torch import Size, Tensor
+from torch.distributions.constraints import Constraint
+
+from bayesnn.handlers import prefix_of
+from bayesnn.models import BNN
+
+
+@dataclass(frozen=True)
+class LatentSite:
+    """What a guide must know of a site.
+
+    Attributes:
+        support: of the distribution without its independent axes.
+        event_dim: axes of one event.
+        shape: of the value, plates included.
+        plates: (name, size, dim) of the plates around it.
+    """
+
+    support: Constraint
+    event_dim: int
+    shape: Size
+    plates: tuple[tuple[str, int, int], ...]
+
+
+def latent_sites(model: Any, example: tuple[Any, ...]) -> tuple[dict[str, LatentSite], dict[str, Tensor]]:
+    """{name: site} and {name: value} of a model's latent sites, the values drawn from its prior.
+
+    Args:
+        model: a `BNN` or any Pyro model.
+        example: arguments of one call; a `BNN` needs none.
+    """
+    with torch.no_grad(), poutine.block(), poutine.trace() as traced:
+        if example:
+            model(*example)
+        elif isinstance(model, BNN):
+            model.sample_blocks()
+        else:
+            raise TypeError("MeanField: give the arguments of one call of the model, MeanField(model, x, y)")
+    nodes: dict[str, Any] = {
+        name: node
+        for name, node in traced.trace.nodes.items()
+        if node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
+    }
+    if isinstance(model, BNN) and prefix_of(model.name) + "y" in nodes:
+        raise ValueError("MeanField: the example has no targets, so y would be latent; give MeanField(model, x, y)")
+    if not nodes:
+        raise ValueError("MeanField: the model has no latent site; was it called without the prior's sites?")
+    return {name: _site(name, node) for name, node in nodes.items()}, {n: node["value"] for n, node in nodes.items()}
+
+
+def _site(name: str, node: dict[str, Any]) -> LatentSite:
+    fn = node["fn"]
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    if fn.has_enumerate_support or fn.support.is_discrete:
+        raise ValueError(f"MeanField: site {name!r} is discrete; sum it out of the model (pyro.infer.config_enumerate)")
+    frames = [frame for frame in node["cond_indep_stack"] if frame.vectorized]
+    for frame in frames:
+        if frame.full_size not in (None, frame.size):
+            raise ValueError(
+                f"MeanField: site {name!r} lies in the plate {frame.name!r}, which is subsampled: {frame.size} of "
+                f"{frame.full_size}; make the guide with the whole plate"
+            )
+    plates = tuple((frame.name, frame.size, frame.dim) for frame in frames)
+    return LatentSite(fn.support, node["fn"].event_dim, node["value"].shape, plates)

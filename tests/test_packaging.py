@@ -1,0 +1,133 @@
+"""The package: its list of rooms, what each may import, the size of its files, and what importing it costs."""
+
+import ast
+import statistics
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = [ROOT / "bayesnn", ROOT / "guides"]
+LONGEST, MEDIAN = 400, 150
+
+CORE = {"functional", "subset", "priors", "likelihoods", "models", "scales", "handlers"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "handlers": set(),
+    "scales": {"handlers"},
+    "functional": set(),
+    "subset": {"functional"},
+    "priors": {"scales"},
+    "likelihoods": {"scales"},
+    "models": CORE - {"models"},
+    "guides": CORE,
+    "fit": {"functional"},
+    "predict": {"functional", "models", "likelihoods", "handlers"},
+    "scores": {"functional", "subset"},
+    "explain": {"predict"},
+    "metrics": set(),
+    "arviz": {"metrics", "predict", "models", "functional"},
+    "plots": {"metrics", "predict", "models", "functional"},
+    "data": {"metrics", "predict", "functional"},
+}
+"""The only allowed directions, as docs/design.md has them. `bayesnn/__init__.py` may import every room."""
+
+
+def python_files(*folders: Path) -> list[Path]:
+    """Without what lies behind links: bayesnn/guides shows guides/ a second time."""
+    return sorted(path for folder in folders for path in folder.rglob("*.py") if not _linked(path, folder))
+
+
+def _linked(path: Path, folder: Path) -> bool:
+    return any(parent.is_symlink() for parent in path.parents if folder in parent.parents)
+
+
+def room_of(path: Path) -> str:
+    relative = path.relative_to(ROOT).with_suffix("").parts
+    return "guides" if relative[0] == "guides" else relative[1]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms of bayesnn that a file imports anywhere, those inside functions and under TYPE_CHECKING too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            if node.module == "bayesnn":
+                found |= {alias.name for alias in node.names}
+            elif node.module and node.module.startswith("bayesnn."):
+                found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "bayesnn"]
+            assert "bayesnn" not in names, f"{path} imports the whole package"
+            found |= {name.split(".")[1] for name in names}
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in python_files(*SOURCE) if p.parts[-2:] != ("bayesnn", "__init__.py")], ids=str
+)
+def test_imports_go_in_the_allowed_directions(path: Path) -> None:
+    room = room_of(path)
+    assert room in MAY_IMPORT, f"the room {room!r} is not in the table"
+    forbidden = imported_rooms(path) - MAY_IMPORT[room] - {room}
+    assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
+
+
+def test_the_directions_have_no_circle() -> None:
+    done: set[str] = set()
+    while len(done) < len(MAY_IMPORT):
+        ready = {room for room, needs in MAY_IMPORT.items() if needs <= done} - done
+        assert ready, f"a circle among {sorted(MAY_IMPORT.keys() - done)}"
+        done |= ready
+
+
+def test_the_package_list_is_complete() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    present = {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in python_files(*SOURCE) if path.name == "__init__.py"
+    }
+    present = {"bayesnn." + name if name.startswith("guides") else name for name in present}
+    assert sorted(declared) == sorted(present)
+    assert list(declared) == sorted(declared)
+
+
+def test_every_folder_with_source_is_a_package() -> None:
+    assert all((path.parent / "__init__.py").exists() for path in python_files(*SOURCE))
+
+
+def test_guides_lie_at_the_top_and_ship_inside() -> None:
+    link = ROOT / "bayesnn" / "guides"
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / "guides"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_guides_have_one_name() -> None:
+    done = run("import guides")
+    assert done.returncode != 0
+    assert "ImportError: import bayesnn.guides, not guides" in done.stderr
+
+
+def test_importing_the_package_imports_no_heavy_library() -> None:
+    heavy = ["torchvision", "arviz", "matplotlib", "sklearn", "scipy.stats", "pandas", "xarray", "PIL", "torchmetrics"]
+    heavy += ["scoringrules", "lightning_fabric", "mlxtend", "IPython"]
+    done = run(f"import sys, bayesnn; print([name for name in {heavy} if name in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("folders", [SOURCE, [ROOT / "tests"]], ids=["source", "tests"])
+def test_files_are_small(folders: list[Path]) -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in python_files(*folders)}
+    long = {str(path.relative_to(ROOT)): length for path, length in lengths.items() if length > LONGEST}
+    assert not long, f"longer than {LONGEST} lines: {long}"
+    assert statistics.median(lengths.values()) <= MEDIAN
+
+
+def test_the_package_is_typed() -> None:
+    assert (ROOT / "bayesnn" / "py.typed").exists()
