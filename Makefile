@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 OUT    ?= quickstart-output
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint types docs bench clean
+.PHONY: help install quickstart test lint types docs bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
