@@ -9,10 +9,14 @@ os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
 import pyro
 import pytest
 import torch
+from hypothesis import settings
 from snapshot import unchanged
 from torch import nn
 
 torch.set_num_threads(1)
+# The same examples at every run, and no time limits on a busy machine.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 Untouched = Callable[[nn.Module], AbstractContextManager[None]]
 

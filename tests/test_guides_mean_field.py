@@ -53,7 +53,7 @@ def test_the_loss_is_unbiased(size: int | None) -> None:
     model, x, y = regression(size=size)
     guide = moved(MeanField(model))
     loss = MeanFieldELBO()(model, guide)
-    draws = torch.stack([loss(x, y) for _ in range(500)])
+    draws = torch.stack([loss(x, y) for _ in range(300)])
     assert_mean(draws, exact_loss(guide, x, y, scale=1.0 if size is None else size / 8))
 
 
@@ -101,7 +101,7 @@ def test_the_exact_optimum_has_no_gradient() -> None:
         guide.loc.copy_(mean.reshape(-1))
         guide.log_scale.copy_(-0.5 * precision.diagonal().log().repeat(2))
     loss = MeanFieldELBO()(model, guide)
-    draws = [torch.cat(torch.autograd.grad(loss(x, y), list(loss.parameters()))) for _ in range(500)]
+    draws = [torch.cat(torch.autograd.grad(loss(x, y), list(loss.parameters()))) for _ in range(300)]
     assert_mean(torch.stack(draws), 0.0)
 
 
@@ -110,16 +110,16 @@ def test_training_finds_the_optimum() -> None:
     guide = MeanField(model, scale=0.1)
     loss = MeanFieldELBO()(model, guide)
     optimiser = torch.optim.Adam(loss.parameters(), 0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 1500)
-    for _ in range(1500):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 800)
+    for _ in range(800):
         optimiser.zero_grad()
         loss(x, y).backward()
         optimiser.step()
         schedule.step()
     mean, precision = exact_posterior(x, y)
     scale = precision.diagonal().rsqrt()
-    assert ((guide.loc.reshape(2, 3) - mean) / scale).abs().max() < 0.1
-    assert (guide.log_scale.reshape(2, 3) - scale.log()).abs().max() < 0.1
+    assert ((guide.loc.reshape(2, 3) - mean) / scale).abs().max() < 0.2  # beside posterior standard deviations
+    assert (guide.log_scale.reshape(2, 3) - scale.log()).abs().max() < 0.2
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv", "lstm", "batch_norm", "dict"])

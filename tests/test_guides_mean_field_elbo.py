@@ -1,6 +1,8 @@
 """`MeanFieldELBO` and `normal_kl` beside torch's and Pyro's own."""
 
 import math
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pyro
@@ -96,18 +98,16 @@ def test_unbiased_under_every_prior(kind: str) -> None:
     """Draw by draw beside Trace_ELBO with the same noise: the difference has mean zero, and is zero where it should."""
     net = mlp()
     model = BNN(net, subset.everything(net), NET_PRIORS[kind](net), likelihoods.categorical, size=18)
-    guide = MeanField(model, scale=0.3)
+    guide = MeanField(model, scale=0.25)
     x, y = torch.randn(6, 3), torch.tensor([0, 1, 1, 0, 1, 0])
-    names = [name for name in guide._sites if name in model.sites]
     differences = []
-    for seed in range(300):
+    for seed in range(100):
         pyro.set_rng_seed(seed)
         ours = MeanFieldELBO().loss(model, guide, x, y)
         pyro.set_rng_seed(seed)
         differences.append(ours - Trace_ELBO().loss(model, guide, x, y))
     assert_mean(torch.tensor(differences), 0.0)
-    sampled = kind in ("laplace", "student-t")
-    assert names
+    sampled = kind in ("laplace", "student-t")  # both then compute the same terms
     assert (torch.tensor(differences).abs().max() < 1e-3) == sampled
 
 
@@ -119,7 +119,7 @@ def test_gradients_agree_with_pyros(stock: Any) -> None:
     guide = MeanField(model, scale=0.2)
     x, y = torch.randn(6, 3), torch.randn(6, 1)
     draws = []
-    for seed in range(300):
+    for seed in range(100):
         pair = []
         for elbo in (MeanFieldELBO, stock):
             pyro.set_rng_seed(seed)
@@ -127,55 +127,61 @@ def test_gradients_agree_with_pyros(stock: Any) -> None:
             gradients = torch.autograd.grad(loss(x, y), list(loss.parameters()))
             pair.append(torch.cat([gradient.reshape(-1) for gradient in gradients]))
         draws.append(pair[0] - pair[1])
-    assert_mean(torch.stack(draws), 0.0)
-    assert stock is Trace_ELBO or torch.stack(draws).abs().max() < 1e-4
+    if stock is TraceMeanField_ELBO:  # the same terms
+        torch.testing.assert_close(torch.stack(draws), torch.zeros(100, len(draws[0])), rtol=0, atol=1e-4)
+    else:
+        assert_mean(torch.stack(draws), 0.0)
 
 
-def normal_model(x: Tensor) -> None:
+def normal_model(x: Tensor, inner: Any = nullcontext) -> None:
     w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-    with pyro.plate("groups", 3):
+    with pyro.plate("groups", 3), inner():
         v = pyro.sample("v", dist.Normal(w[..., :1], 1.0))
     with pyro.plate("data", 3):
         pyro.sample("x", dist.Normal(v, 1.0), obs=x)
 
 
-@pytest.mark.parametrize("scale", [0.5, torch.tensor(0.5), torch.tensor([0.5])])
-def test_scales_hold_for_both_terms(scale: Any) -> None:
-    x = torch.randn(3)
-    guide = MeanField(normal_model, x, scale=0.5)
+class NormalGuide(nn.Module):
+    """A user's guide, with whatever the model has around its site in the plate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.randn(3))
+
+    def forward(self, x: Tensor, inner: Any = nullcontext) -> None:
+        pyro.sample("w", dist.Normal(torch.zeros(2), 0.5).to_event(1))
+        with pyro.plate("groups", 3), inner():
+            pyro.sample("v", dist.Normal(self.loc, 0.5))
+
+
+@pytest.mark.parametrize("scale", [0.5, torch.tensor(0.5)])
+def test_one_number_scales_the_exact_kl(scale: Any) -> None:
+    x, guide = torch.randn(3), NormalGuide()
     scaled = MeanFieldELBO()(poutine.scale(normal_model, scale), poutine.scale(guide, scale))
     values = []
     for loss in (scaled, MeanFieldELBO()(normal_model, guide)):
         pyro.set_rng_seed(0)
         values.append(loss(x))
-    if isinstance(scale, Tensor) and scale.dim():
-        assert values[0].shape == ()
-    else:
-        torch.testing.assert_close(values[0], 0.5 * values[1])
+    torch.testing.assert_close(values[0], 0.5 * values[1])
 
 
-SCALED = {
-    "the model alone": lambda model, guide: (poutine.scale(model, 0.5), guide),
-    "one number": lambda model, guide: (poutine.scale(model, 0.5), poutine.scale(guide, 0.5)),
-    "an array": lambda model, guide: (
-        poutine.scale(model, torch.tensor([0.1, 0.2, 0.3])),
-        poutine.scale(guide, torch.tensor([0.1, 0.2, 0.3])),
-    ),
-    "a mask": lambda model, guide: (
-        poutine.mask(model, torch.tensor([True, False, True])),
-        poutine.mask(guide, torch.tensor([True, False, True])),
-    ),
-    "nothing": lambda model, guide: (poutine.mask(model, False), poutine.mask(guide, False)),
+SURROUNDINGS = {
+    "nothing": nullcontext,
+    "one number": lambda: poutine.scale(scale=0.5),
+    "a number for each": lambda: poutine.scale(scale=torch.tensor([0.1, 0.2, 0.3])),
+    "a mask": lambda: poutine.mask(mask=torch.tensor([True, False, True])),
+    "a mask of all": lambda: poutine.mask(mask=False),
 }
 
 
-@pytest.mark.parametrize("kind", SCALED)
-def test_scales_and_masks_mean_what_they_mean_to_pyro(kind: str) -> None:
-    x = torch.randn(3)
-    guide = MeanField(normal_model, x, scale=0.5)
-    model, scaled = SCALED[kind](normal_model, guide)
+@pytest.mark.parametrize("kind", SURROUNDINGS)
+@pytest.mark.parametrize("of_guide", [True, False])
+def test_scales_and_masks_mean_what_they_mean_to_pyro(kind: str, of_guide: bool) -> None:
+    x, guide = torch.randn(3), NormalGuide()
+    model = partial(normal_model, inner=SURROUNDINGS[kind])
+    scaled = partial(guide, inner=SURROUNDINGS[kind]) if of_guide else guide
     differences = []
-    for seed in range(400):
+    for seed in range(100):
         pyro.set_rng_seed(seed)
         ours = MeanFieldELBO().loss(model, scaled, x)
         pyro.set_rng_seed(seed)
