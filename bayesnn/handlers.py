@@ -1,9 +1,11 @@
-"""Two small Pyro handlers: names of a network's sites inside a larger model, and the plates around them."""
+"""Small Pyro handlers: the names of a network's sites in a larger model, the plates around them, their parameters."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import effectful
+from torch import Tensor, nn
 
 
 class _Prefix(Messenger):
@@ -14,6 +16,9 @@ class _Prefix(Messenger):
         self.prefix = prefix
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        msg["name"] = self.prefix + msg["name"]
+
+    def _pyro_param(self, msg: dict[str, Any]) -> None:
         msg["name"] = self.prefix + msg["name"]
 
 
@@ -46,3 +51,17 @@ class SurroundingPlates(Messenger):
                 self.depth = max(self.depth, -frame.dim)
                 if frame.dim == -1:
                     self.innermost = frame.name
+
+
+def announced(name: str, parameter: nn.Parameter) -> Tensor:
+    """The value of a module's parameter, as a "param" site of that name: what `SVI` trains, and handlers see.
+
+    `pyro.param` keeps parameters in a global store by name, where two guides with the same names share them; a
+    `PyroModule` does so too unless `module_local_params` is set. This announces a module's own parameter in either
+    mode. ELBOs that are called as modules (`Trace_ELBO()(model, guide)`) find it among `parameters()` anyway.
+    """
+    value: Any = parameter.view_as(parameter)  # Pyro asks the value for its parameter; that note stays off the latter
+    value.unconstrained = lambda: parameter
+    announce = effectful(lambda: value, type="param")
+    result: Tensor = announce(name=name)
+    return result

@@ -12,9 +12,9 @@ from torch.distributions import biject_to, constraints
 
 from bayesnn.functional import Inputs, check_evaluation_mode
 from bayesnn.functional.jacobian import jacobian_chunks
-from bayesnn.guides.announced import announced
 from bayesnn.guides.latent_sites import LatentSite, latent_sites
 from bayesnn.guides.output_normal import output_normal
+from bayesnn.handlers import announced
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 

@@ -11,6 +11,7 @@ from torch import Size, Tensor, nn
 
 from bayesnn.functional import (
     Inputs,
+    batch_size,
     call,
     call_chunks,
     check_evaluation_mode,
@@ -18,6 +19,7 @@ from bayesnn.functional import (
     map_draws,
     mode_dependent,
     parameters,
+    worth_vectorising,
 )
 from bayesnn.functional.call import tensors
 from bayesnn.handlers import SurroundingPlates, prefix_of, prefixed
@@ -199,7 +201,8 @@ class BNN(nn.Module):
             site: values[site].reshape(leads[site] + shape).expand(lead + shape).reshape((-1, *shape))
             for site, shape in self.sites.items()
         }
-        outputs = map_draws(lambda one: self.outputs(one, x), flat, vectorised=True)
+        vectorised = worth_vectorising(len(self.subset), batch_size(x), next(iter(flat.values())).device)
+        outputs = map_draws(lambda one: self.outputs(one, x), flat, vectorised=vectorised)
         return outputs.reshape((lead[:-1] if depth else lead) + outputs.shape[1:])
 
 
