@@ -117,6 +117,15 @@ def test_intervals_of_the_parts_cover_in_spite_of_their_biases(sharpen: float) -
             assert np.mean([part.se for part in parts]) == pytest.approx(spread, rel=0.45), name
 
 
+def test_uncertainty_of_unequal_classes_has_a_two_sided_interval() -> None:
+    # UNC = 2 q (1 - q), so its error is 2 |1 - 2 q| sqrt(q (1 - q) / n) by the delta method.
+    labels = torch.tensor([0] * 100 + [1] * 400)
+    part = metrics.brier_decomposition(torch.tensor([[0.2, 0.8]] * 500), labels).uncertainty
+    se = 2 * 0.6 * math.sqrt(0.16 / 500)
+    assert part.se == pytest.approx(se, rel=0.11)  # 4.9 / sqrt(2 x 1000)
+    assert part.interval == pytest.approx((0.32 - 1.96 * se, 0.32 + 1.96 * se), abs=0.5 * se)
+
+
 @pytest.mark.parametrize("metric", [metrics.nll, metrics.brier, metrics.accuracy])
 def test_intervals_cover_the_truth_as_often_as_they_say(metric: object) -> None:
     # False-alarm rate 1e-6: of 400 nominal 95 % intervals at least 345 cover if the true rate is 0.93 or more.
