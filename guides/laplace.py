@@ -92,7 +92,7 @@ class Laplace(nn.Module):
         check_evaluation_mode(model.net, "Laplace")
         k = len(self.loc)
         memory.require(
-            6 * 8 * k * k,  # H, its eigenvectors, their work space and the covariance's root, in double precision
+            5 * 8 * k * k,  # H, its eigenvectors, their work space and the covariance's root, in double precision
             self.loc.device,
             f"Laplace: the full covariance of {k:,} weights",
             "choose a smaller subset: last_layer(net), or largest_variance(net, loader, likelihood, k=2_000)",
@@ -232,10 +232,11 @@ class Laplace(nn.Module):
         """P^-1/2 H P^-1/2 = Q diag(eigenvalues) Q^T: the posterior under any multiple of the prior precision."""
         prior = normal_prior(self.model)
         root = prior[1].double().sqrt()
-        matrix = scale * curvature.matrix.double() / root / root.unsqueeze(-1)
+        matrix = curvature.matrix.mul_(scale).div_(root).div_(root.unsqueeze(-1))  # in place: it may be most of memory
         if not bool(torch.isfinite(matrix).all()):
             raise ValueError("Laplace: the curvature is not finite; are the likelihood's fisher and the derivatives?")
         values, vectors = torch.linalg.eigh(matrix)
+        curvature.matrix = matrix = values.new_empty(0)
         if bool(values[0] < -1e-6 * values[-1].clamp(min=1.0)):
             raise ValueError(
                 "Laplace: the precision is not positive definite: the curvature has the eigenvalue "
@@ -250,11 +251,13 @@ class Laplace(nn.Module):
     @torch.no_grad()
     def _set_root(self) -> None:
         """The lower triangular root of P^-1/2 Q (eigenvalues + 1)^-1 Q^T P^-1/2."""
-        values, vectors = self._fitted("eigenvalues").double(), self._fitted("eigenvectors").double()
-        half = vectors / (values + 1).sqrt() / self._fitted("prior_precision").double().sqrt().unsqueeze(-1)
+        values, vectors = self._fitted("eigenvalues").double(), self._fitted("eigenvectors")
+        half = vectors / (values + 1).sqrt()
+        half /= self._fitted("prior_precision").double().sqrt().unsqueeze(-1)
         # half half^T = L L^T with L^T the R of a QR decomposition: no squared condition number.
         upper = torch.linalg.qr(half.mT, mode="r").R
-        self.scale_tril = (upper * upper.diagonal().sign().unsqueeze(-1)).mT.to(self.loc.dtype)
+        upper *= upper.diagonal().sign().unsqueeze(-1)
+        self.scale_tril = upper.mT.to(self.loc.dtype)
 
 
 def _flat(model: BNN, mode: Mapping[str, Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ class Curvature:
     """H = sum_i J_i^T L_i J_i and sum_i log p(y_i | f(x_i; w*)), by per-example Jacobians of the random weights.
 
     Attributes:
-        matrix: H, [param, param].
+        matrix: H, [param, param], in double precision: batches are many, and its small eigenvalues matter.
         log_likelihood: in nats, unscaled.
     """
 
@@ -26,7 +26,7 @@ class Curvature:
         self.values = dict(values)
         first = next(iter(values.values()))
         k = len(model.subset)
-        self.matrix = torch.zeros(k, k, dtype=first.dtype, device=first.device)
+        self.matrix = torch.zeros(k, k, dtype=torch.double, device=first.device)
         self.log_likelihood = torch.zeros((), dtype=torch.double, device=first.device)
 
     @torch.no_grad()

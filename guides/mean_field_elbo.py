@@ -71,7 +71,7 @@ def _negative_elbo(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[s
 
 def _kl(guide_site: Any, model_site: Any) -> Tensor:
     scale = model_site["scale"]
-    if model_site["mask"] is None and guide_site["mask"] is None and _is_number(scale, guide_site["scale"]):
+    if model_site["mask"] is None and guide_site["mask"] is None and _same_number(scale, guide_site["scale"]):
         exact = normal_kl(guide_site["fn"], model_site["fn"])
         if exact is not None:
             return exact * scale
@@ -82,11 +82,11 @@ def _kl(guide_site: Any, model_site: Any) -> Tensor:
     return _scaled(log_q, guide_site) - _scaled(log_p, model_site)
 
 
-def _is_number(scale: float | Tensor, other: float | Tensor) -> bool:
+def _same_number(scale: float | Tensor, other: float | Tensor) -> bool:
     """Whether one number scales a whole site in model and guide; a scale for every element has no closed KL here."""
-    if scale is other:
-        return not isinstance(scale, Tensor) or scale.dim() == 0
-    return not isinstance(scale, Tensor) and not isinstance(other, Tensor) and scale == other
+    if any(isinstance(one, Tensor) and one.dim() for one in (scale, other)):
+        return False
+    return bool(scale == other)
 
 
 def _scaled(log_prob: Tensor, site: Any) -> Tensor:

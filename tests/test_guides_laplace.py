@@ -154,7 +154,9 @@ def test_every_normal_prior_counts_as_it_should(kind: str) -> None:
     H = hessian(model, model.values(), x, y)
     torch.testing.assert_close(guide.covariance, torch.linalg.inv(H))
     with torch.no_grad():
-        expected = poutine_log_joint(model, x, y) + 0.5 * len(H) * torch.log(torch.tensor(2 * torch.pi)) - 0.5 * H.logdet()
+        expected = (
+            poutine_log_joint(model, x, y) + 0.5 * len(H) * torch.log(torch.tensor(2 * torch.pi)) - 0.5 * H.logdet()
+        )
     torch.testing.assert_close(guide.log_evidence(), expected)
 
 

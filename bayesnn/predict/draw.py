@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.models import Draws, Model
@@ -55,7 +56,10 @@ def _from_guide(guide: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, T
     return {
         name: node["value"].detach()
         for name, node in nodes.items()
-        if node["type"] == "sample" and not node["is_observed"] and not node["infer"].get("is_auxiliary")
+        if node["type"] == "sample"
+        and not node["is_observed"]
+        and not node["infer"].get("is_auxiliary")
+        and not site_is_subsample(node)  # the indices of a plate
     }
 
 

@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, batch_size, check_evaluation_mode, chunks, map_draws, worth_vectorising
+from bayesnn.functional import Inputs, check_evaluation_mode, chunks, map_draws
 from bayesnn.models import Model
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
@@ -42,9 +42,9 @@ def predict(
         x: inputs, on the network's device.
         draws: how many; see `draw`.
         chunk: inputs in one pass.
-        vectorised: whether several draws go through one `vmap` call. None applies the measured rule
-            `functional.worth_vectorising`: on a CPU, only where few inputs meet few values. Layers without a batching
-            rule (LSTM) loop in any case. The path taken is logged.
+        vectorised: whether several draws go through one `vmap` call. None takes what is faster, by one rule: see
+            `predict.together.draws_together`. Layers without a batching rule (LSTM) loop in any case. The path taken is
+            logged.
         progress: a tqdm bar over the draws.
 
     Raises:
@@ -82,7 +82,9 @@ def outputs_and_latents(
     each = draw_each(posterior, draws, parts[0], model=model)
     first = next(each)
     _check_sites(model, first)
-    group = _group(model, first, parts[0], vectorised)
+    own = {name: first[name] for name in model.sites}
+    looped = model.local or not own or vectorised is False
+    group = 0 if looped else draws_together(model, own, parts[0], vectorised=vectorised)
     log.info("predict: %s", "one draw at a time" if not group else f"{group} draws at a time, under vmap")
     results, latents = [], []
     with tqdm(total=draws, desc="predict", unit="draw", disable=not progress) as bar:
@@ -108,18 +110,6 @@ def _check_sites(model: Model, values: dict[str, Tensor]) -> None:
             f"predict: the posterior has no draws of {lacking[0]!r}, which is random in the model; it has "
             f"{', '.join(values) or 'none'}"
         )
-
-
-def _group(model: Model, values: dict[str, Tensor], x: Inputs, vectorised: bool | None) -> int:
-    """How many draws go through one `vmap` call; 0 for a loop."""
-    own = {name: values[name] for name in model.sites}
-    if model.local or not own or vectorised is False:
-        return 0
-    numbers, device = sum(value.numel() for value in own.values()), next(iter(own.values())).device
-    if vectorised is None and not worth_vectorising(numbers, batch_size(x), device):
-        return 0
-    group = draws_together(model, own, x)
-    return group if vectorised or group > 1 else 0
 
 
 def _groups(
