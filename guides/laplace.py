@@ -173,7 +173,7 @@ class Laplace(nn.Module):
         check_evaluation_mode(self.model.net, "Laplace.output_distribution")
         check_inputs(x)
         root = self._fitted("scale_tril")
-        chunks = jacobian_chunks(self.model.outputs, self._values(self.loc), x)
+        chunks = jacobian_chunks(self.model.outputs, self._values(self.loc), x, numbers=self.model.touched)
         return output_normal((outputs, jac @ root) for _, outputs, jac in chunks)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ class Curvature:
     def add(self, x: Inputs, y: Tensor) -> int:
         """Add a batch; returns its number of examples."""
         self._add_likelihood(self.model.outputs(self.values, x), y)
-        self.matrix += ggn(self.model.outputs, self.values, x, self._fisher)
+        self.matrix += ggn(self.model.outputs, self.values, x, self._fisher, numbers=self.model.touched)
         return batch_size(x)
 
     def _fisher(self, outputs: Tensor) -> Tensor:

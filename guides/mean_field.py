@@ -102,7 +102,7 @@ class MeanField(nn.Module):
         means = dict(zip(self._sites, self._split(self.loc), strict=True))
         scales = dict(zip(self._sites, self._split(self.log_scale.exp()), strict=True))
         scale = torch.cat([scales[name].flatten() for name in model.sites])
-        chunks = jacobian_chunks(model.outputs, {name: means[name] for name in model.sites}, x)
+        chunks = jacobian_chunks(model.outputs, {name: means[name] for name in model.sites}, x, numbers=model.touched)
         return output_normal((outputs, jac * scale) for _, outputs, jac in chunks)
 
     def get_extra_state(self) -> dict[str, str]:

@@ -12,17 +12,21 @@ Fisher = Callable[[Tensor], Tensor]
 """outputs [batch, class] -> E[d log p(y | f)/df d log p(y | f)/df^T], [batch, class, class]."""
 
 
-def ggn(function: Function, values: Mapping[str, Tensor], x: Inputs, fisher: Fisher) -> Tensor:
+def ggn(
+    function: Function, values: Mapping[str, Tensor], x: Inputs, fisher: Fisher, *, numbers: int | None = None
+) -> Tensor:
     """H = sum_i J_i^T L_i J_i, [param, param], over the examples of `x`.
 
     Its columns follow the order of `values`. The unit is nats per squared unit of the values. It equals the Fisher
     information of the parameters, and for a network that is linear in its values the Hessian of the negative log
     likelihood of an exponential family in its natural parameter.
 
+    `numbers` bounds the memory where the values are a few entries of large tensors: see `jacobian_chunks`.
+
     Reference: Schraudolph (2002), Fast curvature matrix-vector products for second-order gradient descent.
     """
     total: Tensor | None = None
-    for _, outputs, jac in jacobian_chunks(function, values, x):
+    for _, outputs, jac in jacobian_chunks(function, values, x, numbers=numbers):
         weighted = fisher(outputs) @ jac  # [batch, class, param]
         part = jac.flatten(0, 1).T @ weighted.flatten(0, 1)
         total = part if total is None else total + part

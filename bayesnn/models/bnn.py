@@ -103,6 +103,11 @@ class BNN(nn.Module):
         """{site name: event shape} of the random blocks, in the network's order."""
         return {prefix_of(self.name) + block: self.subset.event_shape(block) for block in self.subset.names}
 
+    @property
+    def touched(self) -> int:
+        """How many numbers the parameters with random entries have in all: the length of one output's gradient."""
+        return sum(self.subset.shape[block].numel() for block in self.subset.names)
+
     def values(self) -> dict[str, Tensor]:
         """{site name: what the network holds there now} (clones): the pretrained point, where guides start."""
         return {prefix_of(self.name) + block: value for block, value in self.subset.take(self.net).items()}
