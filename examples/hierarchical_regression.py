@@ -1,0 +1,179 @@
+"""Two Bayesian networks and a random intercept in one Pyro model, by variational inference and by NUTS, in ArviZ.
+
+Simulated harvests on plots of eight fields: the weather and the fertiliser act by two unknown smooth curves, and each
+field has an intercept of its own. Networks stand for the curves; the rest is an ordinary hierarchical regression.
+
+    python examples/hierarchical_regression.py --out output
+
+prints ArviZ's summary of what can be interpreted and LOO for both fits, and writes curves.png, nuts.nc and
+mean_field.nc. SMOKE=1 in the environment shortens everything to seconds.
+"""
+
+import argparse
+import os
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro.infer import MCMC, NUTS
+from torch import Tensor, nn
+
+from bayesnn import BNN, likelihoods, priors, subset
+from bayesnn.arviz import khat, to_arviz
+from bayesnn.fit import fit
+from bayesnn.guides import MeanField, MeanFieldELBO
+
+SMOKE = bool(os.environ.get("SMOKE"))
+FIELDS, PLOTS = 8, 160
+TRUTH = {"spread": 0.5, "noise": 0.2, "gain": 1.52}
+GRID = torch.linspace(-1.0, 1.0, 41).unsqueeze(1)
+
+Data = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def curve(name: str) -> BNN:
+    """A smooth function of one variable; as a component it observes nothing, so that its likelihood is never used."""
+    net = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).eval()
+    return BNN(net, subset.everything(net), priors.normal(1.5), likelihoods.normal(), name=name)
+
+
+class Harvest(nn.Module):
+    """harvest ~ N(weather(rain) + response(dose) + effect[field], noise^2), effect ~ N(0, spread^2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weather, self.response = curve("weather"), curve("response")
+
+    def forward(self, rain: Tensor, dose: Tensor, field: Tensor, harvest: Tensor) -> None:
+        """The whole Pyro model."""
+        curves = self.weather.sample(rain) + self.response.sample(dose)
+        spread = pyro.sample("spread", dist.HalfNormal(1.0))
+        noise = pyro.sample("noise", dist.HalfNormal(1.0))
+        with pyro.plate("fields", FIELDS):
+            effect = pyro.sample("effect", dist.Normal(0.0, spread))
+        with pyro.plate("plots", len(harvest)):
+            pyro.sample("harvest", dist.Normal(curves.squeeze(-1) + effect[field], noise), obs=harvest)
+
+
+def true_weather(rain: Tensor) -> Tensor:
+    """Too little and too much rain both harm."""
+    return 0.8 * torch.cos(2.5 * rain)
+
+
+def true_response(dose: Tensor) -> Tensor:
+    """Saturates: from the lowest to the highest dose it gains 2 tanh(1) = 1.52."""
+    return torch.tanh(dose)
+
+
+def simulate(generator: torch.Generator) -> tuple[Data, Tensor]:
+    """The data, and the true effects of the fields."""
+    rain, dose = (torch.rand(PLOTS, 1, generator=generator) * 2 - 1 for _ in range(2))
+    field = torch.arange(PLOTS) % FIELDS
+    effect = TRUTH["spread"] * torch.randn(FIELDS, generator=generator)
+    noise = TRUTH["noise"] * torch.randn(PLOTS, generator=generator)
+    return (rain, dose, field, (true_weather(rain) + true_response(dose)).squeeze(-1) + effect[field] + noise), effect
+
+
+def diagnose(posterior: Any, model: Harvest, data: Data, draws: int) -> Any:
+    """ArviZ's container, with what the data identify: curves and effects up to a constant, differences."""
+    functions = {
+        "gain": lambda w: model.response.outputs(w, GRID[-1:]).sum() - model.response.outputs(w, GRID[:1]).sum(),
+        "weather_curve": lambda w: centred(model.weather.outputs(w, GRID).squeeze(-1)),
+        "response_curve": lambda w: centred(model.response.outputs(w, GRID).squeeze(-1)),
+        "field": lambda w: centred(w["effect"]),
+    }
+    curves = {"weather_curve": ["grid"], "response_curve": ["grid"], "field": ["fields"]}
+    names = [f"field {i}" for i in range(1, FIELDS + 1)]
+    coords: dict[str, Any] = {"grid": GRID.flatten().numpy().round(2), "fields": names}
+    return to_arviz(posterior, model, *data, draws=draws, functions=functions, dims=curves, coords=coords)
+
+
+def centred(values: Tensor) -> Tensor:
+    """The networks' offsets and the mean of the effects share one constant, which no data can divide among them."""
+    return values - values.mean()
+
+
+def report(name: str, tree: Any) -> None:
+    """Summary and LOO."""
+    import arviz
+
+    print(f"\n{name}\n{'-' * len(name)}")
+    print(arviz.summary(tree, var_names=["spread", "noise", "gain", "field"]).to_string())
+    print(arviz.loo(tree))
+
+
+def draw_figure(trees: dict[str, Any], effect: Tensor, path: Path) -> None:
+    """Both curves and the fields' effects: posterior means, central 90 % intervals, and the truth."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
+    grid = GRID.flatten().numpy()
+    truths = {"weather_curve": true_weather(GRID), "response_curve": true_response(GRID)}
+    for axis, (variable, truth) in zip(axes, truths.items(), strict=False):
+        for colour, (name, tree) in zip(("C0", "C1"), trees.items(), strict=True):
+            draws = np.asarray(tree["posterior"][variable]).reshape(-1, len(grid))
+            axis.fill_between(grid, *np.quantile(draws, (0.05, 0.95), axis=0), color=colour, alpha=0.25, lw=0)
+            axis.plot(grid, draws.mean(0), color=colour, label=name)
+        axis.plot(grid, centred(truth.flatten()), "k--", lw=1, label="truth")
+        axis.set(xlabel="rain" if variable == "weather_curve" else "dose", ylabel="effect on the harvest")
+    axes[0].legend(frameon=False)
+    for offset, colour, tree in zip((-0.12, 0.12), ("C0", "C1"), trees.values(), strict=True):
+        draws = np.asarray(tree["posterior"]["field"]).reshape(-1, FIELDS)
+        mean, place = draws.mean(0), np.arange(1, FIELDS + 1) + offset
+        low, high = np.quantile(draws, (0.05, 0.95), axis=0)
+        axes[2].errorbar(place, mean, (mean - low, high - mean), fmt="o", ms=4, color=colour)
+    axes[2].plot(np.arange(1, FIELDS + 1), centred(effect), "k_", ms=14)
+    axes[2].set(xlabel="field", ylabel="its effect, about their mean")
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("output"), help="folder for the figure and the netCDF files")
+    parser.add_argument("--seed", type=int, default=1, help="of the data and of both fits")
+    parser.add_argument("--draws", type=int, default=30 if SMOKE else 300, help="of each of two chains, 30 or more")
+    options = parser.parse_args()
+    if options.draws < 30:
+        parser.error(f"--draws: 30 or more are needed for diagnostics, not {options.draws}")
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    pyro.set_rng_seed(options.seed)
+    data, effect = simulate(torch.Generator().manual_seed(options.seed))
+    model = Harvest()
+
+    guides = []
+    for _ in range(2):  # two restarts are two chains: R-hat says whether they agree
+        guides.append(MeanField(model, *data))
+        optimizer = partial(torch.optim.Adam, lr=0.02)
+        fit(MeanFieldELBO()(model, guides[-1]), [data], epochs=50 if SMOKE else 3000, optimizer=optimizer)
+
+    warnings.filterwarnings("ignore", message="num_chains")  # few cores: one chain after the other
+    sampler = NUTS(model, max_tree_depth=3 if SMOKE else 6)
+    mcmc = MCMC(sampler, num_samples=options.draws, warmup_steps=options.draws, num_chains=2)
+    mcmc.run(*data)
+
+    trees = {
+        "NUTS": diagnose(mcmc, model, data, options.draws),
+        "mean field": diagnose(guides, model, data, options.draws),
+    }
+    for name, tree in trees.items():
+        report(name, tree)
+        tree.to_netcdf(str(options.out / f"{name.lower().replace(' ', '_')}.nc"))
+    print(f"\nk-hat of the two mean-field guides: {khat(trees['mean field']).round(2)} (below 0.7: usable as they are)")
+    print("truth: " + ", ".join(f"{name} {value}" for name, value in TRUTH.items()))
+    print("effects of the fields: " + ", ".join(f"{value:.2f}" for value in centred(effect)))
+    draw_figure(trees, effect, options.out / "curves.png")
+    print(f"written to {options.out}: {', '.join(sorted(file.name for file in options.out.iterdir()))}")
+
+
+if __name__ == "__main__":
+    main()
