@@ -6,10 +6,11 @@ READY  := $(VENV)/.ready
 OUT    ?= quickstart-output
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint types docs bench clean
+SHELL := /bin/bash
+.PHONY: help install quickstart arviz1 test lint types docs bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "bayesnn needs Python >= 3.11; name one: make PYTHON=python3.12 ..."; exit 1; }
@@ -22,7 +23,10 @@ install: $(READY)  ## make the environment (.venv) and nothing else
 quickstart: $(READY)  ## the main job: Laplace on real digits, table, figures and one HTML page
 	$(BIN)/python examples/quickstart.py --out $(OUT)
 
-test: $(READY)  ## the whole test suite
+arviz1:  ## an environment with ArviZ 1.x for the tests of both generations, where there is a Python >= 3.12
+	@.ci/arviz1
+
+test: $(READY) arviz1  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)  ## ruff
@@ -38,4 +42,4 @@ bench: $(READY)  ## the benchmarks: ratios to a plain step or forward pass, besi
 	$(BIN)/python examples/benchmarks/core.py
 
 clean:  ## remove the environment and what was built
-	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info $(OUT)
+	rm -rf $(VENV) .venv-arviz1 docs/_build .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info $(OUT)
