@@ -33,6 +33,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"  # a cache would not notice that the library has changed
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_execution_timeout = 300
 nb_output_stderr = "remove"
 nb_merge_streams = True

@@ -1,12 +1,13 @@
-"""Two Bayesian networks and a random intercept in one Pyro model, by variational inference and by NUTS, in ArviZ.
+"""Two Bayesian networks and random intercepts in one Pyro model, by variational inference and by NUTS, in ArviZ.
 
 Simulated harvests on plots of eight fields: the weather and the fertiliser act by two unknown smooth curves, and each
-field has an intercept of its own. Networks stand for the curves; the rest is an ordinary hierarchical regression.
+field has an intercept of its own. Networks stand for the curves: they are trained by least squares, then their last
+layers become random. The rest is an ordinary hierarchical regression.
 
     python examples/hierarchical_regression.py --out output
 
-prints ArviZ's summary of what can be interpreted and LOO for both fits, and writes curves.png, nuts.nc and
-mean_field.nc. SMOKE=1 in the environment shortens everything to seconds.
+prints ArviZ's summary of what can be interpreted, LOO and k-hat for three fits, and writes curves.png and a netCDF file
+for each. SMOKE=1 in the environment shortens everything to seconds.
 """
 
 import argparse
@@ -20,8 +21,10 @@ import numpy as np
 import pyro
 import torch
 from pyro import distributions as dist
-from pyro.infer import MCMC, NUTS
+from pyro.infer import MCMC, NUTS, Trace_ELBO
+from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.arviz import khat, to_arviz
@@ -29,8 +32,8 @@ from bayesnn.fit import fit
 from bayesnn.guides import MeanField, MeanFieldELBO
 
 SMOKE = bool(os.environ.get("SMOKE"))
-FIELDS, PLOTS = 8, 160
-TRUTH = {"spread": 0.5, "noise": 0.2, "gain": 1.52}
+FIELDS, PLOTS = 8, 120
+TRUTH = {"spread": 0.5, "noise": 0.3, "gain": 1.52}
 GRID = torch.linspace(-1.0, 1.0, 41).unsqueeze(1)
 
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -38,8 +41,8 @@ Data = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def curve(name: str) -> BNN:
     """A smooth function of one variable; as a component it observes nothing, so that its likelihood is never used."""
-    net = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).eval()
-    return BNN(net, subset.everything(net), priors.normal(1.5), likelihoods.normal(), name=name)
+    net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1, bias=False)).eval()
+    return BNN(net, subset.last_layer(net), priors.normal(1.0), likelihoods.normal(), name=name)
 
 
 class Harvest(nn.Module):
@@ -60,6 +63,17 @@ class Harvest(nn.Module):
             pyro.sample("harvest", dist.Normal(curves.squeeze(-1) + effect[field], noise), obs=harvest)
 
 
+def train(model: Harvest, rain: Tensor, dose: Tensor, field: Tensor, harvest: Tensor) -> None:
+    """Least squares over both networks, about the mean of each field."""
+    centred_harvest = harvest - torch.stack([harvest[field == i].mean() for i in range(FIELDS)])[field]
+    nets = nn.ModuleList([model.weather.net, model.response.net])
+    optimizer = torch.optim.Adam(nets.parameters(), lr=0.02)
+    for _ in range(20 if SMOKE else 500):
+        optimizer.zero_grad()
+        (nets[0](rain) + nets[1](dose) - centred_harvest.unsqueeze(1)).square().mean().backward()
+        optimizer.step()
+
+
 def true_weather(rain: Tensor) -> Tensor:
     """Too little and too much rain both harm."""
     return 0.8 * torch.cos(2.5 * rain)
@@ -77,6 +91,14 @@ def simulate(generator: torch.Generator) -> tuple[Data, Tensor]:
     effect = TRUTH["spread"] * torch.randn(FIELDS, generator=generator)
     noise = TRUTH["noise"] * torch.randn(PLOTS, generator=generator)
     return (rain, dose, field, (true_weather(rain) + true_response(dose)).squeeze(-1) + effect[field] + noise), effect
+
+
+def variational(guide: Any, elbo: Any, model: Harvest, data: Data) -> Any:
+    """A fitted guide. Restarts serve as chains: R-hat then says whether they agree."""
+    steps = 30 if SMOKE else 2000
+    optimizer, schedule = partial(torch.optim.Adam, lr=0.03), partial(CosineAnnealingLR, T_max=steps)
+    fit(elbo(model, guide), [data], epochs=steps, optimizer=optimizer, schedule=schedule)
+    return guide
 
 
 def diagnose(posterior: Any, model: Harvest, data: Data, draws: int) -> Any:
@@ -105,10 +127,12 @@ def report(name: str, tree: Any) -> None:
     print(f"\n{name}\n{'-' * len(name)}")
     print(arviz.summary(tree, var_names=["spread", "noise", "gain", "field"]).to_string())
     print(arviz.loo(tree))
+    if "log_q" in tree["sample_stats"]:
+        print(f"k-hat of the two guides: {khat(tree).round(2)} (below 0.7 their draws can stand for the posterior)")
 
 
 def draw_figure(trees: dict[str, Any], effect: Tensor, path: Path) -> None:
-    """Both curves and the fields' effects: posterior means, central 90 % intervals, and the truth."""
+    """The curves and the fields' effects: posterior means, central 90 % intervals, and the truth."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -118,14 +142,14 @@ def draw_figure(trees: dict[str, Any], effect: Tensor, path: Path) -> None:
     grid = GRID.flatten().numpy()
     truths = {"weather_curve": true_weather(GRID), "response_curve": true_response(GRID)}
     for axis, (variable, truth) in zip(axes, truths.items(), strict=False):
-        for colour, (name, tree) in zip(("C0", "C1"), trees.items(), strict=True):
+        for colour, (name, tree) in zip(("C0", "C2", "C1"), trees.items(), strict=True):
             draws = np.asarray(tree["posterior"][variable]).reshape(-1, len(grid))
             axis.fill_between(grid, *np.quantile(draws, (0.05, 0.95), axis=0), color=colour, alpha=0.25, lw=0)
             axis.plot(grid, draws.mean(0), color=colour, label=name)
         axis.plot(grid, centred(truth.flatten()), "k--", lw=1, label="truth")
         axis.set(xlabel="rain" if variable == "weather_curve" else "dose", ylabel="effect on the harvest")
     axes[0].legend(frameon=False)
-    for offset, colour, tree in zip((-0.12, 0.12), ("C0", "C1"), trees.values(), strict=True):
+    for offset, colour, tree in zip((-0.2, 0, 0.2), ("C0", "C2", "C1"), trees.values(), strict=True):
         draws = np.asarray(tree["posterior"]["field"]).reshape(-1, FIELDS)
         mean, place = draws.mean(0), np.arange(1, FIELDS + 1) + offset
         low, high = np.quantile(draws, (0.05, 0.95), axis=0)
@@ -139,36 +163,35 @@ def draw_figure(trees: dict[str, Any], effect: Tensor, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("output"), help="folder for the figure and the netCDF files")
-    parser.add_argument("--seed", type=int, default=1, help="of the data and of both fits")
+    parser.add_argument("--seed", type=int, default=0, help="of the data and of both fits")
     parser.add_argument("--draws", type=int, default=30 if SMOKE else 300, help="of each of two chains, 30 or more")
     options = parser.parse_args()
     if options.draws < 30:
         parser.error(f"--draws: 30 or more are needed for diagnostics, not {options.draws}")
     options.out.mkdir(parents=True, exist_ok=True)
 
+    torch.set_num_threads(1)  # threads that share work this small cost more than they do
     pyro.set_rng_seed(options.seed)
     data, effect = simulate(torch.Generator().manual_seed(options.seed))
     model = Harvest()
 
-    guides = []
-    for _ in range(2):  # two restarts are two chains: R-hat says whether they agree
-        guides.append(MeanField(model, *data))
-        optimizer = partial(torch.optim.Adam, lr=0.02)
-        fit(MeanFieldELBO()(model, guides[-1]), [data], epochs=50 if SMOKE else 3000, optimizer=optimizer)
+    train(model, *data)
 
     warnings.filterwarnings("ignore", message="num_chains")  # few cores: one chain after the other
-    sampler = NUTS(model, max_tree_depth=3 if SMOKE else 6)
+    sampler = NUTS(model, full_mass=True, max_tree_depth=3 if SMOKE else 8)
     mcmc = MCMC(sampler, num_samples=options.draws, warmup_steps=options.draws, num_chains=2)
     mcmc.run(*data)
-
-    trees = {
-        "NUTS": diagnose(mcmc, model, data, options.draws),
-        "mean field": diagnose(guides, model, data, options.draws),
+    posteriors = {
+        "NUTS": mcmc,
+        "full rank": [
+            variational(AutoMultivariateNormal(model, init_scale=0.1), Trace_ELBO(), model, data) for _ in range(2)
+        ],
+        "mean field": [variational(MeanField(model, *data), MeanFieldELBO(), model, data) for _ in range(2)],
     }
+    trees = {name: diagnose(posterior, model, data, options.draws) for name, posterior in posteriors.items()}
     for name, tree in trees.items():
         report(name, tree)
         tree.to_netcdf(str(options.out / f"{name.lower().replace(' ', '_')}.nc"))
-    print(f"\nk-hat of the two mean-field guides: {khat(trees['mean field']).round(2)} (below 0.7: usable as they are)")
     print("truth: " + ", ".join(f"{name} {value}" for name, value in TRUTH.items()))
     print("effects of the fields: " + ", ".join(f"{value:.2f}" for value in centred(effect)))
     draw_figure(trees, effect, options.out / "curves.png")

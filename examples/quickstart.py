@@ -14,20 +14,19 @@ minute and a half on two cores; SMOKE=1 in the environment shortens it to second
 """
 
 import time
+from functools import partial
 
 import torch
 from quickstart_parts import figures, page, scoring
-from quickstart_parts.choice import Fold, Rule, choose_scale, scale_of
-from quickstart_parts.datasets import batches, folds, load
-from quickstart_parts.network import train
+from quickstart_parts.choice import Rule, choose_scale, scale_of
+from quickstart_parts.datasets import batches, load
+from quickstart_parts.network import train_all
 from quickstart_parts.options import Options, parse
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
-from tqdm import tqdm
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.arviz import to_arviz
-from bayesnn.fit import History
 from bayesnn.guides import Laplace
 from bayesnn.predict import predictive
 
@@ -43,10 +42,9 @@ def rules(options: Options) -> dict[str, Rule]:
 
 
 def laplace(net: nn.Module, chosen: subset.Subset, scale: float, data: TensorDataset) -> Laplace:
-    """The whole method, in three lines."""
+    """The whole method."""
     model = BNN(net, chosen, priors.normal(scale), likelihoods.categorical, size=len(data))
-    guide = Laplace(model).fit(batches(data))
-    return guide
+    return Laplace(model).fit(batches(data))
 
 
 def probabilities(guide: Laplace, x: Tensor, draws: int) -> Tensor:
@@ -54,28 +52,11 @@ def probabilities(guide: Laplace, x: Tensor, draws: int) -> Tensor:
     return predictive(guide.model, guide, x, draws, linearised=True).component_probs
 
 
-def train_all(options: Options, data: TensorDataset) -> tuple[list[nn.Module], History, list[Fold]]:
-    """The ensemble, whose first member is the network to be made Bayesian, and the networks of the cross-validation."""
-    members: list[nn.Module] = []
-    held: list[Fold] = []
-    first: History | None = None
-    with tqdm(total=options.members + options.folds, desc="train", unit="network") as bar:
-        for i in range(options.members):
-            net, history = train(data, seed=100 * options.seed + i, epochs=options.epochs)
-            first = first or history
-            members.append(net)
-            bar.update()
-        for i, (part, validation) in enumerate(folds(data, options.folds)):
-            net, _ = train(part, seed=100 * options.seed + 50 + i, epochs=options.epochs)
-            held.append(Fold(net, part, validation))
-            bar.update()
-    assert first is not None
-    return members, first, held
-
-
 def main() -> None:
     """The whole run."""
     options, start = parse(), time.perf_counter()
+    # Networks this small gain little from several threads, and lose much where another process wants the cores.
+    torch.set_num_threads(1)
     sets = load(options)
     members, history, held = train_all(options, sets.train)
     net = members[0]
@@ -87,24 +68,23 @@ def main() -> None:
         guides[name] = laplace(net, rule(net, sets.train), choices[name].scale, sets.train)
         evidence[name] = scale_of(guides[name].maximise_evidence().model.prior)
 
+    # {method: {set: class probabilities of every draw, [draw, batch, class]}}
     predictions = {"MAP": scoring.predict_everywhere(lambda x: net(x).softmax(-1).unsqueeze(0), sets, "MAP")}
     for name, guide in guides.items():
-        predictions[f"Laplace, {name}"] = scoring.predict_everywhere(
-            lambda x, guide=guide: probabilities(guide, x, options.draws), sets, name
-        )
+        predictor = partial(probabilities, guide, draws=options.draws)
+        predictions[f"Laplace, {name}"] = scoring.predict_everywhere(predictor, sets, name)
     predictions[f"ensemble of {options.members}"] = scoring.predict_everywhere(
         lambda x: torch.stack([member(x).softmax(-1) for member in members]), sets, "ensemble"
     )
     scores = scoring.score(predictions, sets)
 
-    tree = to_arviz(
-        guides["last layer"], guides["last layer"].model, *sets.train.tensors, draws=options.draws, progress=True
-    )
+    guide = guides["last layer"]
+    tree = to_arviz(guide, guide.model, *sets.train.tensors, draws=options.draws, progress=True)
     tree.to_netcdf(str(options.out / "laplace.nc"))
     pictures = figures.draw_all(sets, history, choices, evidence, predictions)
     seconds = time.perf_counter() - start
     report = page.Report(options, sets, choices, evidence, scores, seconds)
-    page.write(report, pictures, tree)
+    page.write(report, predictions, pictures, tree)
 
     print(f"\n{len(sets.test.x):,} test images; mean ± standard error; AUROC by predictive entropy, OOD positive\n")
     print(scoring.to_text(*scoring.as_table(scores)))

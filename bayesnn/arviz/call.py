@@ -130,10 +130,7 @@ class Call:
 
 
 def is_network_model(model: Any) -> bool:
-    """Whether it is a model of `bayesnn.models`: outputs that depend on values and inputs, observed by a likelihood.
-
-    Not `isinstance(model, Model)`, which from Python 3.12 on overlooks a likelihood that is a sub-module.
-    """
+    """Whether it is a `bayesnn.models.Model`: outputs that depend on values and inputs, observed by a likelihood."""
     return all(hasattr(model, name) for name in ("likelihood", "size", "local", "sites", "outputs"))
 
 

@@ -1,10 +1,11 @@
 """A posterior and its model to groups of plain arrays, draw by draw."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -61,8 +62,8 @@ def to_groups(
     blocks = {name: tuple(site.shape) for name, site in call.latent.items()}
     attrs = {
         "inference_library": "bayesnn",
-        "inference_library_version": version("bayesnn"),
-        "pyro_version": version("pyro-ppl"),
+        "inference_library_version": _version(),
+        "pyro_version": pyro.__version__,
         "torch_version": str(torch.__version__),
         "method": method_of(chains, posterior),
         "random": ", ".join(f"{name} {list(shape)}" for name, shape in blocks.items()),
@@ -165,6 +166,13 @@ def _metadata(blocks: Mapping[str, tuple[int, ...]], posterior: Mapping[str, obj
         "random_numbers": np.array([torch.Size(shape).numel() for shape in blocks.values()]),
         "random_in_posterior": np.array([name in posterior for name in blocks]),
     }
+
+
+def _version() -> str:
+    try:
+        return version("bayesnn")
+    except PackageNotFoundError:  # a checkout that was not installed
+        return "unknown"
 
 
 def _dims(quantities: Quantities, inputs: Mapping[str, object]) -> dict[str, Sequence[str]]:

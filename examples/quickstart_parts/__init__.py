@@ -1,1 +1,1 @@
-"""What `quickstart.py` and `quickstart_seeds.py` share: options, data, training, the choice of a prior, scores, pictures."""
+"""What the quickstart is made of: options, data, training, the choice of a prior, scores, pictures, the page."""

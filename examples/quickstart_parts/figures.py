@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
 from bayesnn import metrics, plots
 from bayesnn.fit import History
 from quickstart_parts.choice import SCALES, Choice
 from quickstart_parts.datasets import LETTERS, Sets
-from quickstart_parts.scoring import Predictions
+from quickstart_parts.scoring import SURE, Predictions, sure_and_wrong
 
-INK, FAINT, BLUE, VERMILION, GREEN = "#222222", "#767676", "#0072B2", "#D55E00", "#009E73"
+FAINT, BLUE, VERMILION = "#767676", "#0072B2", "#D55E00"
 
 
 def draw_all(
@@ -42,22 +41,19 @@ def _training(history: History) -> Figure:
 
 
 def _prior(choices: Mapping[str, Choice], evidence: Mapping[str, float]) -> Figure:
-    figure = Figure(figsize=(5.2 * len(choices), 3.8), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(choices), 4.0), layout="constrained")
     panels: Any = figure.subplots(1, len(choices), squeeze=False, sharey=True)[0]
-    highest = max(choice.without for choice in choices.values()) * 1.5
+    without = max(choice.without for choice in choices.values())
+    lowest = min(min(choice.nll) for choice in choices.values())
     for ax, (name, choice) in zip(panels, choices.items(), strict=True):
-        ax.axhline(choice.without, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
-        ax.text(SCALES[0], choice.without, " without Laplace (MAP)", color=FAINT, fontsize=9, va="bottom")
-        ax.plot(SCALES, choice.nll, color=BLUE, linewidth=1.8)
-        ax.plot(choice.scale, min(choice.nll), "o", color=BLUE, markersize=8)
-        ax.axvline(evidence[name], color=VERMILION, linewidth=1.4)
-        ax.set(xscale="log", ylim=(None, highest), xlabel="prior scale (standard deviation of a weight)")
-        ax.set_title(name, loc="left", fontsize=11)
-        ax.text(0.98, 0.98, f"chosen: {choice.scale:.3g}", color=BLUE, fontsize=9, ha="right", va="top", transform=ax.transAxes)
-        ax.text(
-            0.98, 0.91, f"largest evidence: {evidence[name]:.3g}",
-            color=VERMILION, fontsize=9, ha="right", va="top", transform=ax.transAxes,
-        )  # fmt: skip
+        ax.axhline(choice.without, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)), label="MAP")
+        ax.plot(SCALES, choice.nll, color=BLUE, linewidth=1.8, label="Laplace")
+        ax.plot(choice.scale, min(choice.nll), "o", color=BLUE, markersize=8, label=f"chosen, {choice.scale:.2g}")
+        ax.axvline(evidence[name], color=VERMILION, linewidth=1.4, label=f"largest evidence, {evidence[name]:.2g}")
+        ax.set(xscale="log", ylim=(lowest - 0.15 * (without - lowest), without + 0.8 * (without - lowest)))
+        ax.set_xlabel("prior scale (standard deviation of a weight)")
+        ax.set_title(name, loc="left", fontsize=11, pad=38)
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9, borderaxespad=0.2)
         ax.grid(color="#E6E6E6", linewidth=0.7)
         ax.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("validation NLL (nats)")
@@ -97,24 +93,22 @@ def _rejection(sets: Sets, predictions: Mapping[str, Predictions]) -> Figure:
 
 
 def _images(sets: Sets, predictions: Mapping[str, Predictions], count: int = 8) -> Figure:
-    """The network's most confident mistakes, and the letters that it takes for digits with most confidence."""
-    before, after = list(predictions.values())[:2]
-    titles = list(predictions)[:2]
-    figure = Figure(figsize=(1.45 * count, 5.4), layout="constrained")
-    rows: Any = figure.subfigures(2, 1)
+    """Mistakes that the network makes with confidence, and letters that it takes for digits; the first in the set."""
+    (first, before), (second, after) = list(predictions.items())[:2]
     assert sets.test.y is not None
-    wrong = before["test"].mean(0).argmax(-1) != sets.test.y.cpu()
-    for rowfigure, kind, eligible, words in (
-        (rows[0], "test", wrong, "The most confident mistakes"),
-        (rows[1], LETTERS, torch.ones(len(sets.outside[LETTERS].x), dtype=torch.bool), "The most confident readings of letters"),
-    ):
+    y = sets.test.y.cpu()
+    figure = Figure(figsize=(1.45 * count, 5.6), layout="constrained")
+    rows: Any = figure.subfigures(2, 1)
+    for row, kind, what in ((rows[0], "test", "wrong test digits"), (rows[1], LETTERS, "letters")):
         p, q = before[kind].mean(0), after[kind].mean(0)
-        order = torch.where(eligible, p.amax(-1), -torch.inf).argsort(descending=True)[: min(count, int(eligible.sum()))]
-        rowfigure.suptitle(f"{words} of {titles[0]}, and what {titles[1]} makes of them", x=0.01, ha="left", fontsize=11)
-        cells: Any = rowfigure.subplots(1, count)
+        sure = [sure_and_wrong(draws, y if kind == "test" else None) for draws in (before[kind], after[kind])]
+        counts = f"{int(sure[0].sum())} by {first}, {int(sure[1].sum())} by {second}"
+        words = f"{what} read with more than {SURE:.0%} confidence: {counts}"
+        row.suptitle(words[0].upper() + words[1:], x=0.01, ha="left", fontsize=11)
+        cells: Any = row.subplots(1, count)
         for cell in cells:
             cell.axis("off")
-        for cell, i in zip(cells, order.tolist(), strict=False):
+        for cell, i in zip(cells, sure[0].nonzero().flatten().tolist(), strict=False):
             cell.imshow(sets.everywhere[kind].x[i, 0].cpu(), cmap="gray_r", vmin=0, vmax=1)
             cell.set_title(f"{p[i].argmax()} with {p[i].amax():.1%}", fontsize=9, color=VERMILION)
             cell.text(

@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
 
 from bayesnn.fit import History, fit
+from quickstart_parts.choice import Fold
+from quickstart_parts.datasets import folds
+from quickstart_parts.options import Options
 
 BATCH, RATE = 100, 3e-3
 
@@ -36,9 +40,7 @@ class CrossEntropy(nn.Module):
         return nn.functional.cross_entropy(self.net(x), y)
 
 
-def train(
-    dataset: TensorDataset, *, seed: int, epochs: int, prior_scale: float = 1.0
-) -> tuple[nn.Sequential, History]:
+def train(dataset: TensorDataset, *, seed: int, epochs: int, prior_scale: float = 1.0) -> tuple[nn.Sequential, History]:
     """The maximum a posteriori under w ~ N(0, prior_scale^2), from a random start of its own.
 
     Per example, the prior's -log density is weight decay 1 / (n prior_scale^2).
@@ -55,3 +57,24 @@ def train(
         progress=False,
     )
     return net.eval(), history
+
+
+def train_all(
+    options: Options, data: TensorDataset, prior_scale: float = 1.0
+) -> tuple[list[nn.Module], History, list[Fold]]:
+    """The ensemble, whose first member is the network to be made Bayesian, and the networks of the cross-validation."""
+    members: list[nn.Module] = []
+    held: list[Fold] = []
+    first: History | None = None
+    with tqdm(total=options.members + options.folds, desc="train", unit="network") as bar:
+        for i in range(options.members):
+            net, history = train(data, seed=100 * options.seed + i, epochs=options.epochs, prior_scale=prior_scale)
+            first = first or history
+            members.append(net)
+            bar.update()
+        for i, (part, validation) in enumerate(folds(data, options.folds)):
+            net, _ = train(part, seed=100 * options.seed + 50 + i, epochs=options.epochs, prior_scale=prior_scale)
+            held.append(Fold(net, part, validation))
+            bar.update()
+    assert first is not None
+    return members, first, held

@@ -11,11 +11,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from bayesnn.arviz import khat
+from bayesnn.arviz.khat import FEWEST
 from quickstart_parts import scoring
 from quickstart_parts.choice import Choice
-from quickstart_parts.datasets import Sets
+from quickstart_parts.datasets import LETTERS, Sets
 from quickstart_parts.options import Options
-from quickstart_parts.scoring import Scores
+from quickstart_parts.scoring import Predictions, Scores
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -32,7 +34,7 @@ class Report:
     seconds: float
 
 
-def write(report: Report, figures: Mapping[str, Figure], tree: Any) -> None:
+def write(report: Report, predictions: Mapping[str, Predictions], figures: Mapping[str, Figure], tree: Any) -> None:
     """table.csv, table.md, one PNG file a figure, and index.html, which needs none of them."""
     out = report.options.out
     header, rows = scoring.as_table(report.scores)
@@ -51,6 +53,7 @@ def write(report: Report, figures: Mapping[str, Figure], tree: Any) -> None:
         "shift_table": _table(*shifted),
         "verdicts": "\n".join(_verdict(name, report.scores) for name in list(report.scores)[1:]),
         "priors": " ".join(_prior(name, report) for name in report.choices),
+        "khat": _khat(tree, options.draws),
         "groups": ", ".join(f"<code>{html.escape(name)}</code>" for name in _groups(tree)),
         "train": f"{options.train_size:,}",
         "test": f"{len(report.sets.test.x):,}",
@@ -63,14 +66,34 @@ def write(report: Report, figures: Mapping[str, Figure], tree: Any) -> None:
         "seed": str(options.seed),
         "device": str(options.device),
         "seconds": f"{report.seconds:.0f}",
+        "confidence": _confidence(report, next(iter(predictions.values()))),
     }
-    (out / "index.html").write_text(Template(TEMPLATE.read_text(encoding="utf-8")).substitute(words | images), encoding="utf-8")
+    (out / "index.html").write_text(
+        Template(TEMPLATE.read_text(encoding="utf-8")).substitute(words | images), encoding="utf-8"
+    )
+
+
+def _confidence(report: Report, predictions: Predictions) -> str:
+    """What is wrong with the network alone."""
+    test, letters = report.sets.test, predictions[LETTERS]
+    assert test.y is not None
+    y = test.y.cpu()
+    wrong = int((predictions["test"].mean(0).argmax(-1) != y).sum())
+    sure = int(scoring.sure_and_wrong(predictions["test"], y).sum())
+    share = scoring.sure_and_wrong(letters, None).double().mean()
+    return (
+        f"It reads {wrong:,} of {len(y):,} other images wrongly, {sure:,} of these with more than {scoring.SURE:.0%} "
+        f"confidence, and of images that show letters it takes {share:.0%} for a digit with as much confidence."
+    )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join(
-        "<tr>" + f"<th>{html.escape(row[0])}</th>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:]) + "</tr>"
+        "<tr>"
+        + f"<th>{html.escape(row[0])}</th>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
         for row in rows
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -92,8 +115,19 @@ def _verdict(name: str, scores: Mapping[str, Scores]) -> str:
 
 
 def _prior(name: str, report: Report) -> str:
-    choice = report.choices[name]
-    return f"For the {html.escape(name)} that is {choice.scale:.2g}; the evidence is largest at {report.evidence[name]:.2g}."
+    chosen, evidence = report.choices[name].scale, report.evidence[name]
+    return f"For the {html.escape(name)} that is {chosen:.2g}; the evidence is largest at {evidence:.2g}."
+
+
+def _khat(tree: Any, draws: int) -> str:
+    """What importance weights say of the normal approximation."""
+    if draws < FEWEST:
+        return ""
+    return (
+        f"k-hat, which compares the approximation with the exact posterior, is {float(khat(tree).squeeze()):.1f}; "
+        "below 0.7 the draws could be reweighted to it. A normal distribution over hundreds of weights seldom gets "
+        "there, so it is judged by its predictions here, and methods that reweight (<code>arviz.loo</code>) will warn."
+    )
 
 
 def _groups(tree: Any) -> list[str]:

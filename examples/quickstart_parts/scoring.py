@@ -10,8 +10,10 @@ from tqdm import tqdm
 from bayesnn import metrics
 from quickstart_parts.datasets import Images, Sets
 
+SURE = 0.95
+
 Predictions = dict[str, Tensor]
-"""{name of the set: class probabilities of every draw, [draw, batch, class]}; their mean over draws is the prediction."""
+"""{name of the set: class probabilities of every draw [draw, batch, class]}; their mean is the prediction."""
 
 
 def predict_everywhere(predictor: Callable[[Tensor], Tensor], sets: Sets, name: str) -> Predictions:
@@ -66,9 +68,7 @@ def score(predictions: Mapping[str, Predictions], sets: Sets) -> dict[str, Score
     return result
 
 
-def _shift(
-    draws: Tensor, images: Images
-) -> tuple[metrics.Estimate, metrics.Estimate, metrics.CalibrationError]:
+def _shift(draws: Tensor, images: Images) -> tuple[metrics.Estimate, metrics.Estimate, metrics.CalibrationError]:
     p, y = _mean(draws), _labels(images)
     return metrics.accuracy(p, y), metrics.nll(p, y), metrics.ece(p, y)
 
@@ -88,43 +88,71 @@ def _log_loss(draws: Tensor, images: Images) -> Tensor:
     return -_mean(draws)[torch.arange(len(y)), y].double().log()
 
 
+def sure_and_wrong(draws: Tensor, y: Tensor | None) -> Tensor:
+    """Images [batch] given more than `SURE` for a wrong class; without y every class is wrong."""
+    confidence, predicted = _mean(draws).max(-1)
+    return confidence > SURE if y is None else (confidence > SURE) & (predicted != y)
+
+
 def as_table(scores: Mapping[str, Scores]) -> tuple[list[str], list[list[str]]]:
     """Header and rows to read: value ± standard error; the ECE with its 95 % interval and its noise floor."""
     first = next(iter(scores.values()))
-    header = ["method", "accuracy", "NLL (nats)", "NLL - MAP's", "Brier", "ECE [95 % interval]", "ECE if calibrated"]
+    header = ["method", "accuracy (%)", "NLL (nats)", "NLL - MAP's", "Brier", "ECE [95 % interval]", "if calibrated"]
     header += [f"AUROC {kind}" for kind in first.auroc]
     rows = []
     for name, one in scores.items():
-        gain = "" if one is first else str(one.gain)
-        ece = f"{one.ece.value:.4f} [{one.ece.low:.4f}, {one.ece.high:.4f}]"
-        cells = [name, str(one.accuracy), str(one.nll), gain, str(one.brier), ece, f"{one.ece.noise_floor:.4f}"]
-        rows.append(cells + [str(one.auroc[kind]) for kind in one.auroc])
+        gain = "" if one is first else f"{one.gain.value:+.3f} ± {one.gain.se:.3f}"
+        ece = f"{one.ece.value:.3f} [{one.ece.low:.3f}, {one.ece.high:.3f}]"
+        cells = [
+            name,
+            percent(one.accuracy),
+            f"{one.nll:.3f}",
+            gain,
+            f"{one.brier:.3f}",
+            ece,
+            f"{one.ece.noise_floor:.3f}",
+        ]
+        rows.append(cells + [f"{one.auroc[kind]:.3f}" for kind in one.auroc])
     return header, rows
 
 
 def shift_table(scores: Mapping[str, Scores]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the sets whose images have classes of ours, though they look different."""
     kinds = list(next(iter(scores.values())).shift)
-    header = ["method"] + [f"{what}, {kind}" for kind in kinds for what in ("accuracy", "NLL (nats)", "ECE")]
+    header = ["method"] + [f"{what}, {kind}" for kind in kinds for what in ("accuracy (%)", "NLL (nats)", "ECE")]
     rows = []
     for name, one in scores.items():
         cells = [name]
         for kind in kinds:
             accuracy, nll, ece = one.shift[kind]
-            cells += [str(accuracy), str(nll), metrics.Estimate.__str__(ece)]
+            cells += [percent(accuracy), f"{nll:.2f}", f"{ece:.3f}"]
         rows.append(cells)
     return header, rows
+
+
+def percent(share: metrics.Estimate) -> str:
+    """A share and its standard error in per cent."""
+    return f"{100 * share.value:.1f} ± {100 * share.se:.1f}"
 
 
 def as_numbers(scores: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
     """{method: {column: number}}: everything of the tables, for a CSV file and for means over seeds."""
     result = {}
     for name, one in scores.items():
-        found = {"accuracy": one.accuracy, "nll": one.nll, "nll_minus_map": one.gain, "brier": one.brier, "ece": one.ece}
+        found = {
+            "accuracy": one.accuracy,
+            "nll": one.nll,
+            "nll_minus_map": one.gain,
+            "brier": one.brier,
+            "ece": one.ece,
+        }
         found |= {f"auroc_{kind.replace(' ', '_')}": value for kind, value in one.auroc.items()}
         for kind, values in one.shift.items():
-            found |= {f"{what}_{kind.replace(' ', '_')}": v for what, v in zip(("accuracy", "nll", "ece"), values, strict=True)}
-        row = {}
+            found |= {
+                f"{what}_{kind.replace(' ', '_')}": v
+                for what, v in zip(("accuracy", "nll", "ece"), values, strict=True)
+            }
+        row: dict[str, float] = {}
         for column, estimate in found.items():
             row |= {column: estimate.value, f"{column}_se": estimate.se}
             if column == "ece":

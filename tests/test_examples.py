@@ -1,0 +1,118 @@
+"""Every example runs: all scripts under examples/ are found, there is no list to forget."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("benchmarks/*.py")])
+
+
+def run(script: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # One thread each: several tests run at a time.
+    environment = {**os.environ, "SMOKE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_there_are_examples() -> None:
+    assert EXAMPLES / "quickstart.py" in SCRIPTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: str(script.relative_to(EXAMPLES)))
+def test_example_runs(script: Path, tmp_path: Path) -> None:
+    done = run(script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_quickstart_writes_its_folder(tmp_path: Path) -> None:
+    arviz = pytest.importorskip("arviz")
+    out = tmp_path / "made" / "here"
+    done = run(EXAMPLES / "quickstart.py", "--out", str(out), "--seed", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    methods = ["MAP", "Laplace, last layer", "Laplace, sub-network", "ensemble of 2"]
+    page = (out / "index.html").read_text(encoding="utf-8")
+    for method in methods:
+        assert method in done.stdout
+        assert method in page
+        assert f'"{method}"' in (out / "table.csv").read_text()
+        assert f"| {method} |" in (out / "table.md").read_text()
+    figures = sorted(path.stem for path in out.glob("*.png"))
+    assert page.count("data:image/png;base64,") == len(figures) == 6
+    assert "$" not in page.split("</style>")[1], "a placeholder was left"
+    data = arviz.from_netcdf(out / "laplace.nc")
+    assert data["log_likelihood"]["y"].shape == (1, 20, 100)
+    assert not list(tmp_path.glob("quickstart-output"))
+
+
+BAD = [
+    ("--epochs", "0"),
+    ("--epochs", "many"),
+    ("--train-size", "5000"),
+    ("--seed", "-1"),
+    ("--device", "abacus"),
+    ("--out", str(EXAMPLES / "quickstart.py")),
+    ("--out", os.devnull + "/x"),
+    ("--learning-rate", "1"),
+]
+
+
+def test_quickstart_refuses_a_bad_value_before_it_starts(tmp_path: Path) -> None:
+    done = run(EXAMPLES / "quickstart.py", *BAD[0], cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "quickstart.py: argument --epochs: a whole number from 1 to 10000 is needed, not '0'\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=[" ".join(pair[:1]) + f" {i}" for i, pair in enumerate(BAD)])
+def test_every_bad_value_gets_one_line(
+    arguments: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.chdir(tmp_path)
+    from quickstart_parts.options import parse
+
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+    assert ended.value.code == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert len(error.strip().splitlines()) == 1
+    assert arguments[0] in error
+
+
+def test_every_option_is_explained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from quickstart_parts.options import parse
+
+    with pytest.raises(SystemExit) as ended:
+        parse(["--help"])
+    assert not ended.value.code
+    text = capsys.readouterr().out
+    for option in ("--out", "--seed", "--device", "--epochs", "--train-size"):
+        assert option in text
+
+
+@pytest.mark.slow
+def test_study_goes_on_from_the_seeds_it_has(tmp_path: Path) -> None:
+    arguments = ("--seeds", "7", "--runs", "runs", "--out", "tables")
+    done = run(EXAMPLES / "quickstart_seeds.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    kept = tmp_path / "runs" / "seed_7.json"
+    numbers = json.loads(kept.read_text())
+    numbers["wide prior"]["MAP"]["nll"] = 123.0
+    kept.write_text(json.dumps(numbers))
+    again = run(EXAMPLES / "quickstart_seeds.py", *arguments, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "123.000" in again.stdout
+    assert "123.000" in (tmp_path / "tables" / "quickstart.md").read_text()
