@@ -19,9 +19,7 @@ EQUATIONS = {
     "w ~ N(0, scale^2)": r"w \sim N(0, \mathtt{scale}^2)",
     "w ~ N(0, gain^2 / fan-in)": r"w \sim N(0, \mathtt{gain}^2 / \text{fan-in})",
     "N(0, bias_scale^2)": r"N(0, \mathtt{bias\_scale}^2)",
-    "p(w) = exp(-|w| / scale) / (2 scale)": (
-        r"p(w) = \exp(-|w| / \mathtt{scale}) / (2\, \mathtt{scale})"
-    ),
+    "p(w) = exp(-|w| / scale) / (2 scale)": (r"p(w) = \exp(-|w| / \mathtt{scale}) / (2\, \mathtt{scale})"),
     "w ~ scale * t(df)": r"w \sim \mathtt{scale} \cdot t_{\mathtt{df}}",
     "w | s ~ N(0, s^2)": r"w \mid s \sim N(0, s^2)",
     "w ~ N(w_0, scale^2)": r"w \sim N(w_0, \mathtt{scale}^2)",
@@ -95,17 +93,11 @@ EQUATIONS = {
         r" \text{interval } m \pm z\, \mathrm{se}"
     ),
     "H[p] = -sum_k p_k log p_k": r"H[p] = -\sum_k p_k \log p_k",
-    "H[mean_s p_s] = mean_s H[p_s] + I": (
-        r"H\bigl[\tfrac1S \sum_s p_s\bigr] = \tfrac1S \sum_s H[p_s] + I"
-    ),
-    "I[y; w] = H[mean_s p_s] - mean_s H[p_s]": (
-        r"I[y; w] = H\bigl[\tfrac1S \sum_s p_s\bigr] - \tfrac1S \sum_s H[p_s]"
-    ),
+    "H[mean_s p_s] = mean_s H[p_s] + I": (r"H\bigl[\tfrac1S \sum_s p_s\bigr] = \tfrac1S \sum_s H[p_s] + I"),
+    "I[y; w] = H[mean_s p_s] - mean_s H[p_s]": (r"I[y; w] = H\bigl[\tfrac1S \sum_s p_s\bigr] - \tfrac1S \sum_s H[p_s]"),
     "Var[y] = mean_s v_s + var_s(m_s)": r"\operatorname{Var}[y] = \frac1S \sum_s v_s + \operatorname{var}_s(m_s)",
     "[q_{(1 - level)/2}, q_{(1 + level)/2}]": r"[q_{(1 - \mathtt{level})/2},\, q_{(1 + \mathtt{level})/2}]",
-    "mean_i 1[lower_i <= y_i <= upper_i]": (
-        r"\frac1n \sum_i \mathbb 1[\mathtt{lower}_i \le y_i \le \mathtt{upper}_i]"
-    ),
+    "mean_i 1[lower_i <= y_i <= upper_i]": (r"\frac1n \sum_i \mathbb 1[\mathtt{lower}_i \le y_i \le \mathtt{upper}_i]"),
     "mean_i (upper_i - lower_i)": r"\frac1n \sum_i (\mathtt{upper}_i - \mathtt{lower}_i)",
     "IS = mean_i { (u_i - l_i) + (2 / a) (l_i - y_i)_+ + (2 / a) (y_i - u_i)_+ }, a = 1 - nominal": (
         r"\mathrm{IS} = \frac1n \sum_i \bigl\{(u_i - l_i) + \tfrac2a (l_i - y_i)_+ + \tfrac2a (y_i - u_i)_+\bigr\},\;"
