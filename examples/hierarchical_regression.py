@@ -95,7 +95,7 @@ def simulate(generator: torch.Generator) -> tuple[Data, Tensor]:
 
 def variational(guide: Any, elbo: Any, model: Harvest, data: Data) -> Any:
     """A fitted guide. Restarts serve as chains: R-hat then says whether they agree."""
-    steps = 30 if SMOKE else 2000
+    steps = 30 if SMOKE else 1500
     optimizer, schedule = partial(torch.optim.Adam, lr=0.03), partial(CosineAnnealingLR, T_max=steps)
     fit(elbo(model, guide), [data], epochs=steps, optimizer=optimizer, schedule=schedule)
     return guide
@@ -164,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("output"), help="folder for the figure and the netCDF files")
     parser.add_argument("--seed", type=int, default=0, help="of the data and of both fits")
-    parser.add_argument("--draws", type=int, default=30 if SMOKE else 300, help="of each of two chains, 30 or more")
+    parser.add_argument("--draws", type=int, default=30 if SMOKE else 200, help="of each of two chains, 30 or more")
     options = parser.parse_args()
     if options.draws < 30:
         parser.error(f"--draws: 30 or more are needed for diagnostics, not {options.draws}")
@@ -178,7 +178,7 @@ def main() -> None:
     train(model, *data)
 
     warnings.filterwarnings("ignore", message="num_chains")  # few cores: one chain after the other
-    sampler = NUTS(model, full_mass=True, max_tree_depth=3 if SMOKE else 8)
+    sampler = NUTS(model, full_mass=True, max_tree_depth=3 if SMOKE else 5)
     mcmc = MCMC(sampler, num_samples=options.draws, warmup_steps=options.draws, num_chains=2)
     mcmc.run(*data)
     posteriors = {
