@@ -1,9 +1,10 @@
 """The pictures of the page, each a Matplotlib figure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from bayesnn import metrics, plots
 from bayesnn.fit import History
@@ -22,14 +23,15 @@ def draw_all(
     predictions: Mapping[str, Predictions],
 ) -> dict[str, Figure]:
     """{file name without ending: figure}."""
-    return {
-        "training": _training(history),
-        "prior": _prior(choices, evidence),
-        "reliability": _reliability(sets, predictions),
-        "outside": _outside(predictions),
-        "rejection": _rejection(sets, predictions),
-        "images": _images(sets, predictions),
+    pictures: dict[str, Callable[[], Figure]] = {
+        "training": lambda: _training(history),
+        "prior": lambda: _prior(choices, evidence),
+        "reliability": lambda: _reliability(sets, predictions),
+        "outside": lambda: _outside(predictions),
+        "rejection": lambda: _rejection(sets, predictions),
+        "images": lambda: _images(sets, predictions),
     }
+    return {name: picture() for name, picture in tqdm(pictures.items(), desc="figures", unit="figure")}
 
 
 def _training(history: History) -> Figure:

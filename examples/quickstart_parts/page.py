@@ -106,11 +106,11 @@ def _verdict(name: str, scores: Mapping[str, Scores]) -> str:
     better = one.gain.value < 0
     kind = "better" if clear and better else "worse" if clear else "same"
     words = {"better": "predicts better than", "worse": "predicts worse than", "same": "predicts as well as"}[kind]
+    nll = f"{'lower' if better else 'higher'} by {abs(one.gain.value):.3f} ± {one.gain.se:.3f} nats an image"
     return (
-        f'<li class="{kind}"><strong>{html.escape(name)}</strong> {words} the network alone: NLL {one.gain.value:+.3f} '
-        f"± {one.gain.se:.3f} nats an image, ECE {one.ece.value:.3f} instead of {first.ece.value:.3f} "
-        f"({one.ece.noise_floor:.3f} would be perfect), accuracy {one.accuracy.value:.1%} instead of "
-        f"{first.accuracy.value:.1%}.</li>"
+        f'<li class="{kind}"><strong>{html.escape(name)}</strong> {words} the network alone: NLL {nll}, '
+        f"ECE {one.ece.value:.3f} instead of {first.ece.value:.3f} ({one.ece.noise_floor:.3f} would be perfect), "
+        f"accuracy {one.accuracy.value:.1%} instead of {first.accuracy.value:.1%}.</li>"
     )
 
 
