@@ -2,8 +2,8 @@
 
 Simulated harvests on plots of eight fields: the weather and the fertiliser act by two unknown smooth curves, and each
 field has an intercept of its own. Networks stand for the curves: they are trained by least squares, then their last
-layers become random. The rest is an ordinary hierarchical regression. (What the hidden layers learned counts as known, so
-the intervals of the curves are a little narrow: over eight seeds the error of the gain was 1.5 of its standard
+layers become random. The rest is an ordinary hierarchical regression. (What the hidden layers learned counts as known,
+so the intervals of the curves are a little narrow: over eight seeds the error of the gain was 1.5 of its standard
 deviations, root mean square.)
 
     python examples/hierarchical_regression.py --out output
