@@ -1,0 +1,63 @@
+"""The documentation is complete: every public name, every page in reach, no stale link or equation."""
+
+import ast
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+ROOMS = sorted(file.parent.name for file in (ROOT / "bayesnn").glob("*/__init__.py"))
+
+
+def exported(room: str) -> set[str]:
+    """The names that a room's __init__.py imports as themselves, and its own constants."""
+    tree = ast.parse((ROOT / "bayesnn" / room / "__init__.py").read_text())
+    names = {alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return {name for name in names if name}
+
+
+def toctree(page: Path) -> list[Path]:
+    """The pages that a page's toctrees list."""
+    blocks = re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [page.parent / f"{line}.md" for line in lines if line and not line.startswith(":")]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_is_in_the_reference(room: str) -> None:
+    page = (DOCS / "api" / f"{room}.md").read_text()
+    documented = set(re.findall(rf"\.\. (?:auto\w+|py:data):: bayesnn\.{room}\.(\w+)", page))
+    assert documented == exported(room)
+
+
+def test_every_page_can_be_reached_from_the_first() -> None:
+    reached: set[Path] = set()
+    waiting = [DOCS / "index.md"]
+    while waiting:
+        page = waiting.pop()
+        assert page.is_file(), f"{page.relative_to(ROOT)} is in a toctree, but does not exist"
+        if page not in reached:
+            reached.add(page)
+            waiting += toctree(page)
+    left_out = ("_build", "tables")  # built, and included by other pages
+    pages = {page for page in DOCS.rglob("*.md") if page.relative_to(DOCS).parts[0] not in left_out}
+    assert reached == pages
+
+
+def test_links_and_includes_lead_somewhere() -> None:
+    for page in [page for page in DOCS.rglob("*.md") if "_build" not in page.parts]:
+        text = page.read_text()
+        targets = re.findall(r"\]\(([^)#:]+\.md)", text) + re.findall(r"\{include\} (\S+)", text)
+        for target in targets:
+            assert (page.parent / target).is_file(), f"{page.relative_to(ROOT)}: {target}"
+
+
+def test_equations_are_those_of_the_docstrings() -> None:
+    equations = runpy.run_path(str(DOCS / "_ext" / "equations.py"))["EQUATIONS"]
+    files = [*(ROOT / "bayesnn").rglob("*.py"), *(ROOT / "guides").rglob("*.py")]
+    source = " ".join(" ".join(file.read_text().split()) for file in files)
+    stale = [text for text in equations if " ".join(text.split()) not in source]
+    assert not stale, f"no docstring has {stale}; change docs/_ext/equations.py with the docstring"
