@@ -29,6 +29,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 quiet = partial(fit, progress=False)
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """Python's own handler: a suite that was started in the background inherits a Ctrl-C that is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Augmented(Dataset):
     """Numbers with noise of all three global generators and of one of its own."""
 
