@@ -200,6 +200,7 @@ DRAWS: dict[str, Callable[[BNN], dict[str, Tensor]]] = {
         (lambda m, x, y: DRAWS["good"](m), {"limit": -1}, "limit"),
         (lambda m, x, y: DRAWS["good"](m), {"chunk": 0}, "chunk"),
         (lambda m, x, y: DRAWS["good"](m), {"functions": {"2.bias": len}}, "'2.bias', which is already a variable"),
+        (lambda m, x, y: DRAWS["good"](m), {"functions": {"2.weight_norm": len}, "limit": 1}, "'2.weight_norm', which"),
     ],
 )
 def test_refused(line: Case, posterior: Callable[..., Any], options: dict[str, Any], message: str) -> None:

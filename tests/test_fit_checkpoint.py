@@ -58,6 +58,11 @@ def written(tmp_path):
         ({}, {"optimizer": partial(torch.optim.SGD, lr=0.1)}, "of another optimizer: it has Adam.*this run SGD"),
         ({}, {"schedule": partial(torch.optim.lr_scheduler.StepLR, step_size=2)}, "of another schedule"),
         ({}, {"loader": loader(batch_size=4)}, "of another number of batches: it has 4, this run 2"),
+        (
+            {},
+            {"loader": DataLoader(torch.arange(8.0), batch_size=2, generator=torch.Generator())},
+            "of another number of generators of the loader: it has 0, this run 1",
+        ),
     ],
 )
 def test_refused_before_anything_is_changed(written, loss, options, words):

@@ -103,3 +103,6 @@ def test_central_intervals_keep_dtype_and_inner_shape() -> None:
     lower, upper = metrics.central_interval(torch.zeros(1, 4, 2, dtype=torch.float64))
     assert (lower.shape, upper.dtype) == ((4, 2), torch.float64)
     assert metrics.central_interval(torch.zeros(5, 4))[0].dtype == torch.float32
+    for precision in (torch.float64, torch.float32):
+        assert metrics.central_interval(torch.zeros(5, 4, dtype=precision).numpy())[0].dtype == precision
+    assert metrics.central_interval(np.zeros((5, 4), dtype=int))[0].dtype == torch.float32

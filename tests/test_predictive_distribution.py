@@ -225,12 +225,23 @@ class Nameless(dist.Normal):
 
 
 def test_families_without_a_cdf() -> None:
-    for components in (Nameless(A, 1.0).to_event(1), dist.MultivariateNormal(A, torch.eye(EVENT).double())):
+    for components in (Nameless(A, 1.0).to_event(1), dist.VonMises(A, 1.0).to_event(1)):
         p = PredictiveDistribution(components)
         with pytest.raises(NotImplementedError, match="no cdf is known for"):
             p.cdf(torch.zeros(BATCH, EVENT))
         torch.testing.assert_close(p.mean, A.mean(0))
         assert p.log_prob(torch.zeros(BATCH, EVENT).double()).shape == (BATCH,)
+
+
+def test_a_joint_normal_has_the_cdf_of_each_target() -> None:
+    half = torch.randn(EVENT, EVENT, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    covariance = half @ half.T + torch.eye(EVENT).double()
+    y = torch.zeros(BATCH, EVENT).double()
+    alone = PredictiveDistribution(dist.Normal(A, covariance.diagonal().sqrt()).to_event(1))
+    for family in (dist.MultivariateNormal(A, covariance), torch.distributions.MultivariateNormal(A, covariance)):
+        p = PredictiveDistribution(family)
+        torch.testing.assert_close(p.cdf(y), alone.cdf(y))
+        torch.testing.assert_close(torch.stack(p.interval(0.9)), torch.stack(alone.interval(0.9)))
 
 
 def test_scipy_is_asked_for_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,13 @@ def chains_of(posterior: Any, call: Call, draws: int | None, grouped: bool) -> l
     return chains
 
 
+def method_of(chains: Sequence[Chain], posterior: Any) -> str:
+    """What the posterior is, in words."""
+    if isinstance(posterior, (list, tuple, nn.ModuleList)):
+        return f"{len(posterior)} x {', '.join(dict.fromkeys(chain.method for chain in chains))}"
+    return chains[0].method
+
+
 def _of_mcmc(mcmc: Any, call: Call, draws: int | None) -> list[Chain]:
     held = mcmc.get_samples(group_by_chain=True)
     if not held:
@@ -210,10 +217,3 @@ def _chosen(length: int, draws: int | None) -> list[int]:
 
 def _name(guide: Any) -> str:
     return guide.__name__ if hasattr(guide, "__name__") else type(guide).__name__
-
-
-def method_of(chains: Sequence[Chain], posterior: Any) -> str:
-    """What the posterior is, in words."""
-    if isinstance(posterior, (list, tuple, nn.ModuleList)):
-        return f"{len(posterior)} x {', '.join(dict.fromkeys(chain.method for chain in chains))}"
-    return chains[0].method

@@ -45,7 +45,9 @@ class Quantities:
             raise ValueError(
                 f"to_arviz: probe= has no values for {sorted(self.call.local)}, which belong to the inputs of the data"
             )
-        taken = self.call.latent.keys() | self.call.deterministic.keys() | {self.probe_name, "log_joint"}
+        sites = {**self.call.latent, **self.call.deterministic}
+        norms = {f"{name}_norm" for name, site in sites.items() if site.shape.numel() > self.limit}
+        taken = sites.keys() | norms | {self.probe_name, "log_joint"}
         if clash := sorted(taken & self.functions.keys()):
             raise ValueError(f"to_arviz: functions has {clash[0]!r}, which is already a variable; choose another name")
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from bayesnn.fit.batches import length
 from bayesnn.fit.history import RunState
+from bayesnn.fit.randomness import generators_of
 
 VERSION = 1
 
@@ -106,6 +107,7 @@ def fingerprint(
         "optimizer": f"{type(optimizer).__name__} over groups of {groups} parameters",
         "schedule": None if scheduler is None else type(scheduler).__name__,
         "number of batches": length(loader),
+        "number of generators of the loader": len(generators_of(loader)),
         "number of processes": processes,
     }
 

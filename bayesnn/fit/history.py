@@ -40,6 +40,7 @@ class RunState:
         batch: batches of the epoch under way that were trained on.
         steps: optimiser steps in all.
         total: sum of the losses of the epoch under way.
+        loss, validation, best_epoch: as in `History`, so far.
         stale: epochs since the best one.
         best: the loss module's state after the best epoch, where it is to be restored.
     """

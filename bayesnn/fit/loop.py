@@ -89,7 +89,7 @@ def fit(
     Raises:
         FloatingPointError: loss, gradient or validation value is not finite: with step and cause, before the update.
         ValueError: an empty loader, no trainable parameter, a model size below the number of training examples, a
-            checkpoint of another model, subset, optimiser, loader or version, an argument out of range.
+            checkpoint of another model, subset, optimiser, schedule, loader or version, an argument out of range.
         TypeError: a loss that is no module or gives no single number, a loader that can be read only once, a factory
             that makes something else.
 

@@ -83,22 +83,11 @@ def mce(
 ) -> CalibrationError:
     """MCE = max_b |acc_b - conf_b| over the non-empty bins of the top label's confidence.
 
-    A bin of a handful of examples usually decides it: read it beside its noise floor only.
-
-    Args:
-        probs: Mean predictive probabilities [batch, class].
-        labels: Class numbers [batch].
-        bins: Number of bins (left, right] of equal width on [0, 1].
-        resamples: Bootstrap resamples, and simulations of the noise floor; 0 skips both.
-        level: Probability of the interval.
-        generator: Source of the resamples; by default one of our own with a fixed seed.
+    A bin of a handful of examples usually decides it: read it beside its noise floor only. Arguments and errors are
+    those of `ece`.
 
     Returns:
         No unit, between 0 and 1; standard error and interval as of `ece`, but rough: a maximum is no smooth statistic.
-
-    Raises:
-        TypeError: Labels that are not integers.
-        ValueError: nan, shapes that do not fit, not probabilities, or a label outside the classes.
 
     Source: Naeini et al., AAAI 2015.
 
@@ -123,22 +112,11 @@ def classwise_ece(
     """Class-wise ECE = mean_k sum_b (n_kb / n) |share of class k in bin b - mean p_k in bin b|, over all classes.
 
     Its size falls with the number of classes, as most probabilities are near zero; compare it between methods and with
-    its noise floor, not between data sets. Costs resamples x batch x class: with 1,000 classes give fewer resamples.
-
-    Args:
-        probs: Mean predictive probabilities [batch, class].
-        labels: Class numbers [batch].
-        bins: Number of bins (left, right] of equal width on [0, 1], for each class.
-        resamples: Bootstrap resamples, and simulations of the noise floor; 0 skips both.
-        level: Probability of the interval.
-        generator: Source of the resamples; by default one of our own with a fixed seed.
+    its noise floor, not between data sets. Arguments and errors are those of `ece`; every class has `bins` bins of its
+    own. Costs resamples x batch x class: with 1,000 classes give fewer resamples.
 
     Returns:
         No unit; standard error and interval as of `ece`. Its `bins` are [class, bin].
-
-    Raises:
-        TypeError: Labels that are not integers.
-        ValueError: nan, shapes that do not fit, not probabilities, or a label outside the classes.
 
     Source: Kull et al., NeurIPS 2019, arXiv:1910.12656.
 
@@ -155,18 +133,11 @@ def classwise_ece(
 def calibration_bins(probs: Array, labels: Array, *, bins: int = 15, level: float = 0.95) -> CalibrationBins:
     """acc_b and conf_b of the top label in equal-width bins, with counts and Wilson intervals: a reliability diagram.
 
-    Args:
-        probs: Mean predictive probabilities [batch, class].
-        labels: Class numbers [batch].
-        bins: Number of bins (left, right] of equal width on [0, 1].
-        level: Probability of each bin's interval (of each alone, not of all together).
+    Arguments and errors are those of `ece`, except for `level`: the probability of each bin's interval, of each alone
+    and not of all together.
 
     Returns:
         `CalibrationBins` of tensors [bin], no units.
-
-    Raises:
-        TypeError: Labels that are not integers.
-        ValueError: nan, shapes that do not fit, not probabilities, or a label outside the classes.
 
     Source: Murphy and Winkler, J. R. Stat. Soc. C 26, 1977; Niculescu-Mizil and Caruana, ICML 2005.
 
@@ -220,7 +191,7 @@ def _error(
         p_value = (1 + int((floor >= value - 1e-12).sum())) / (1 + resamples)
     spread = reflected_estimate(value, replicates, n=binning.n, level=level, zero=p_value > (1 - level) / 2)
     return CalibrationError(
-        **{**spread.__dict__, "method": f"{spread.method}; noise floor by {resamples} simulations"},
+        **{**vars(spread), "method": f"{spread.method}; noise floor by {resamples} simulations"},
         noise_floor=float(floor.mean()),
         noise_floor_high=float(floor.quantile(level)),
         p_value=p_value,

@@ -65,11 +65,14 @@ def mean_estimate(values: Array, *, level: float = 0.95) -> Estimate:
     Also the tool for paired comparisons: the mean of `score_a - score_b` over the same examples.
 
     Args:
-        values: Per-example scores [batch], in any unit, without nan.
+        values: Per-example scores [batch], in any unit.
         level: Probability of the interval.
 
     Returns:
-        The mean in the unit of `values`.
+        The mean in the unit of `values`. Where one of them is infinite the mean is too, and its error is nan.
+
+    Raises:
+        ValueError: nan, another shape, or no example.
 
     Example:
         >>> import torch

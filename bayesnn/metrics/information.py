@@ -38,14 +38,14 @@ def entropy(probs: Array) -> Tensor:
         >>> entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
         tensor([0.6931, 0.0000])
     """
-    return _entropy(_probabilities("entropy", "probs", probs, axes=1))
+    return _entropy(_probabilities("entropy", probs, ("class",)))
 
 
 def decompose_entropy(probs: Array) -> Decomposition:
     """H[mean_s p_s] = mean_s H[p_s] + I: total entropy = aleatoric part + mutual information of label and weights.
 
     Args:
-        probs: Draws of probabilities [draw, *batch, class]. Gradients flow through.
+        probs: Draws of probabilities [draw, *batch, class], with at least one batch axis. Gradients flow through.
 
     Returns:
         `total`, `aleatoric` and `epistemic`, each [*batch] in nats. With S draws the epistemic part is at most log S,
@@ -63,7 +63,7 @@ def decompose_entropy(probs: Array) -> Decomposition:
         >>> parts.aleatoric, parts.epistemic
         (tensor([0.6931, 0.0000]), tensor([0.0000, 0.6931]))
     """
-    draws = _probabilities("decompose_entropy", "probs", probs, axes=2)
+    draws = _probabilities("decompose_entropy", probs, ("draw", "batch", "class"))
     total, aleatoric = _entropy(draws.mean(0)), _entropy(draws).mean(0)
     # Jensen's inequality holds exactly for the plug-in values too; below zero is rounding.
     return Decomposition(total, aleatoric, (total - aleatoric).clamp(min=0))
@@ -76,7 +76,8 @@ def mutual_information(probs: Array) -> Tensor:
         probs: Draws of probabilities [draw, *batch, class].
 
     Returns:
-        [*batch] in nats, between 0 and log(class); see `decompose_entropy` for its bias with few draws.
+        [*batch] in nats, between 0 and the smaller of log(class) and log(draw); see `decompose_entropy` for its bias
+        with few draws.
 
     Raises:
         ValueError: nan, no draw axis, or not probabilities.
@@ -138,15 +139,13 @@ def _entropy(probs: Tensor) -> Tensor:
     return torch.special.entr(probs.clamp(min=0)).sum(-1)
 
 
-def _probabilities(where: str, name: str, value: Array, *, axes: int) -> Tensor:
-    probs = _floating(where, name, value)
-    if probs.ndim < axes or (axes == 2 and probs.ndim == 2):
-        words = "[draw, batch, class]" if axes == 2 else "[batch, class]"
-        raise ValueError(
-            f"{where}: {name} of shape {list(probs.shape)} must have the axes {words}"
-            + ("; the draw axis comes first (one draw: probs[None])." if axes == 2 else ".")
-        )
-    check_probabilities(where, name, probs)
+def _probabilities(where: str, value: Array, axes: tuple[str, ...]) -> Tensor:
+    """Checked probabilities with at least these axes."""
+    probs = _floating(where, "probs", value)
+    if probs.ndim < len(axes):
+        hint = "; the draw axis comes first (one draw: probs[None])" if "draw" in axes else ""
+        raise ValueError(f"{where}: probs of shape {list(probs.shape)} must have the axes [{', '.join(axes)}]{hint}.")
+    check_probabilities(where, "probs", probs)
     return probs
 
 

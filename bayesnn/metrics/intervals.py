@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bayesnn.metrics._checks import Array, check_level, check_same_batch, reals
+from bayesnn.metrics._checks import Array, check_level, check_same_batch, reals, tensor
 from bayesnn.metrics.estimate import Estimate, mean_estimate, share_estimate
 
 
@@ -15,7 +15,7 @@ def central_interval(draws: Array, *, level: float = 0.95) -> tuple[Tensor, Tens
         level: Probability between the ends.
 
     Returns:
-        `(lower, upper)`, each [*batch], in target units, in the dtype of float draws.
+        `(lower, upper)`, each [*batch], in target units; in the precision of the draws, if they are no integers.
 
     Raises:
         ValueError: nan, no draw, or a level outside (0, 1).
@@ -28,7 +28,8 @@ def central_interval(draws: Array, *, level: float = 0.95) -> tuple[Tensor, Tens
         (tensor([5.]), tensor([95.]))
     """
     check_level("central_interval", level)
-    given = draws.dtype if isinstance(draws, Tensor) and draws.is_floating_point() else torch.get_default_dtype()
+    given = tensor(draws).dtype
+    given = given if given.is_floating_point else torch.get_default_dtype()
     values = reals("central_interval", "draws", draws)
     if values.ndim < 2 or values.numel() == 0:
         raise ValueError(f"central_interval: draws of shape {list(values.shape)} must be [draw, batch], not empty.")

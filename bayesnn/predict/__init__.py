@@ -5,5 +5,8 @@ from bayesnn.predict.draw import Posterior as Posterior
 from bayesnn.predict.draw import draw as draw
 from bayesnn.predict.draw import draw_each as draw_each
 from bayesnn.predict.linearised import linearised as linearised
+from bayesnn.predict.links import bridge as bridge
+from bayesnn.predict.links import gaussian as gaussian
+from bayesnn.predict.links import probit as probit
 from bayesnn.predict.outputs import predict as predict
 from bayesnn.predict.predictive import predictive as predictive

@@ -9,13 +9,15 @@ from torch import distributions as torch_dist
 
 
 def component_cdf(component: torch_dist.Distribution, value: Tensor) -> Tensor:
-    """P(y <= value), elementwise; 0 below the support and 1 above it.
+    """P(y <= value) for each target by itself; 0 below the support and 1 above it.
 
     Raises:
         NotImplementedError: labels, which have no order, or a family without a known cdf.
     """
     if isinstance(component, (torch_dist.Categorical, torch_dist.Bernoulli)):
         raise NotImplementedError("labels have no order, so no cdf; use probs")
+    if isinstance(component, (torch_dist.MultivariateNormal, torch_dist.LowRankMultivariateNormal)):
+        component = torch_dist.Normal(component.mean, component.stddev)  # of each target
     if isinstance(component, torch_dist.StudentT):
         return _scipy("stdtr", component.df, (value - component.loc) / component.scale)
     if isinstance(component, torch_dist.Poisson):

@@ -59,6 +59,13 @@ EQUATIONS = {
     "p(y | x, D) = 1/S sum_s p(y | f(x; w_s), ...)": (
         r"p(y \mid x, D) = \frac1S \sum_s p\bigl(y \mid f(x; w_s), \dots\bigr)"
     ),
+    "p(y) = softmax(f / sqrt(1 + pi/8 diag V))": (
+        r"p(y) = \operatorname{softmax}\bigl(f / \sqrt{1 + \tfrac{\pi}{8} \operatorname{diag} V}\bigr)"
+    ),
+    "alpha_k = (1 - 2/K + exp(f_k) / K^2 sum_j exp(-f_j)) / V_kk": (
+        r"\alpha_k = \Bigl(1 - \frac2K + \frac{e^{f_k}}{K^2} \sum_j e^{-f_j}\Bigr) / V_{kk}"
+    ),
+    "p(y) = N(f, V + scale^2)": r"p(y) = N(f, V + \mathtt{scale}^2)",
     "p(y_i) = 1/S sum_s p_s(y_i)": r"p(y_i) = \frac1S \sum_s p_s(y_i)",
     "1/S sum_s p_s": r"\frac1S \sum_s p_s",
     "log 1/S sum_s p_s(y)": r"\log \frac1S \sum_s p_s(y)",

@@ -10,7 +10,8 @@ from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
 from bayesnn import BNN, likelihoods, priors
-from bayesnn.functional import ggn, jacobian
+from bayesnn.functional import jacobian
+from bayesnn.guides import Full, Laplace
 from bayesnn.subset import Subset
 from quickstart_parts.datasets import batches
 
@@ -63,10 +64,9 @@ def _under_every_scale(model: BNN, train: TensorDataset, x: Tensor) -> Iterator[
     With H = Q diag(l) Q^T the covariance (H + 1/s^2)^-1 is Q diag(1 / (l + 1/s^2)) Q^T: one decomposition and one
     Jacobian do for all scales. The same random numbers do too, which makes the curve smooth.
     """
-    values, fisher = model.values(), likelihoods.categorical.fisher
-    curvature = sum(ggn(model.outputs, values, inputs, fisher).double() for inputs, _ in batches(train))
-    assert isinstance(curvature, Tensor)
-    eigenvalues, eigenvectors = torch.linalg.eigh(curvature)
+    values, full = model.values(), Laplace(model).fit(batches(train)).structure
+    assert isinstance(full, Full)
+    eigenvalues, eigenvectors = torch.linalg.eigh(full.matrix.double())
     parts = [jacobian(model.outputs, values, part) for part in x.split(25)]
     mean = torch.cat([part[0] for part in parts]).double()
     half = torch.cat([part[1] for part in parts]).double() @ eigenvectors

@@ -15,9 +15,9 @@ LEAST, MOST = 100, 4_500  # training images: ten of each class, and something le
 
 @dataclass(frozen=True)
 class Options:
-    """What a run does; SMOKE=1 in the environment makes everything small, to see only that it runs."""
+    """What a run does by default; SMOKE=1 in the environment makes everything small, to see only that it runs."""
 
-    out: Path
+    out: Path = Path("quickstart-output")
     seed: int = 0
     device: torch.device = torch.device("cpu")
     epochs: int = 40
@@ -44,18 +44,21 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         description="Laplace approximations of a network that reads digits, against MAP and an ensemble.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    parser.add_argument("--out", type=_folder, default=Options.out, help="folder for everything that is written")
     parser.add_argument(
-        "--out", type=_folder, default=Path("quickstart-output"), help="folder for everything that is written"
+        "--seed", type=_whole(0, 2**31 - 1), default=Options.seed, help="of the split, the networks and the draws"
     )
-    parser.add_argument("--seed", type=_whole(0, 2**31 - 1), default=0, help="of the split, the networks and the draws")
-    parser.add_argument("--device", type=_device, default=torch.device("cpu"), help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", type=_device, default=Options.device, help="cpu, cuda, cuda:1, ...")
     parser.add_argument(
-        "--epochs", type=_whole(1, 10_000), default=2 if smoke else 40, help="passes over the training images"
+        "--epochs",
+        type=_whole(1, 10_000),
+        default=2 if smoke else Options.epochs,
+        help="passes over the training images",
     )
     parser.add_argument(
         "--train-size",
         type=_whole(LEAST, MOST),
-        default=LEAST if smoke else 1_000,
+        default=LEAST if smoke else Options.train_size,
         help=f"training images, {LEAST} to {MOST:,}; all others of the {IMAGES:,} are for the test",
     )
     given = vars(parser.parse_args(arguments))

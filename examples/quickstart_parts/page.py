@@ -39,8 +39,9 @@ def write(report: Report, predictions: Mapping[str, Predictions], figures: Mappi
     out = report.options.out
     header, rows = scoring.as_table(report.scores)
     shifted = scoring.shift_table(report.scores)
-    (out / "table.csv").write_text(scoring.to_csv(scoring.as_numbers(report.scores)))
-    (out / "table.md").write_text(scoring.to_markdown(header, rows) + "\n" + scoring.to_markdown(*shifted))
+    (out / "table.csv").write_text(scoring.to_csv(scoring.as_numbers(report.scores)), encoding="utf-8")
+    tables = scoring.to_markdown(header, rows) + "\n" + scoring.to_markdown(*shifted)
+    (out / "table.md").write_text(tables, encoding="utf-8")
     images = {}
     for name, figure in figures.items():
         buffer = io.BytesIO()

@@ -54,8 +54,8 @@ def score(predictions: Mapping[str, Predictions], sets: Sets) -> dict[str, Score
     reference = _log_loss(next(iter(predictions.values()))["test"], sets.test)
     result = {}
     for name, of in tqdm(predictions.items(), desc="scores", unit="method"):
-        p, y = _mean(of["test"]), _labels(sets.test)
-        entropy = {kind: metrics.entropy(_mean(of[kind])) for kind in of}
+        p, y = of["test"].mean(0), _labels(sets.test)
+        entropy = {kind: metrics.entropy(of[kind].mean(0)) for kind in of}
         result[name] = Scores(
             accuracy=metrics.accuracy(p, y),
             nll=metrics.nll(p, y),
@@ -69,12 +69,8 @@ def score(predictions: Mapping[str, Predictions], sets: Sets) -> dict[str, Score
 
 
 def _shift(draws: Tensor, images: Images) -> tuple[metrics.Estimate, metrics.Estimate, metrics.CalibrationError]:
-    p, y = _mean(draws), _labels(images)
+    p, y = draws.mean(0), _labels(images)
     return metrics.accuracy(p, y), metrics.nll(p, y), metrics.ece(p, y)
-
-
-def _mean(draws: Tensor) -> Tensor:
-    return draws.mean(0)
 
 
 def _labels(images: Images) -> Tensor:
@@ -85,12 +81,12 @@ def _labels(images: Images) -> Tensor:
 def _log_loss(draws: Tensor, images: Images) -> Tensor:
     """-log p(y_i) in nats, [batch]."""
     y = _labels(images)
-    return -_mean(draws)[torch.arange(len(y)), y].double().log()
+    return -draws.mean(0)[torch.arange(len(y)), y].double().log()
 
 
 def sure_and_wrong(draws: Tensor, y: Tensor | None) -> Tensor:
     """Images [batch] given more than `SURE` for a wrong class; without y every class is wrong."""
-    confidence, predicted = _mean(draws).max(-1)
+    confidence, predicted = draws.mean(0).max(-1)
     return confidence > SURE if y is None else (confidence > SURE) & (predicted != y)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from statistics import mean, stdev
 
 from quickstart_parts import scoring
@@ -54,13 +55,9 @@ def to_markdown(runs: Sequence[Run]) -> str:
     for setting, caption in SETTINGS.items():
         rows = []
         for method in runs[0][setting]:
-
-            def cell(name: str, places: int, times: float = 1.0, minus: str | None = None, method: str = method) -> str:
-                value, error = average([times * v for v in column(runs, setting, method, name, minus=minus)])  # noqa: B023
-                return f"{value:{'+' if minus else ''}.{places}f} ± {error:.{places}f}"
-
-            differs = method != "MAP"
-            cells = [method, cell("accuracy", 2, 100.0), cell("nll", 3), cell("nll", 3, minus="MAP") if differs else ""]
+            cell, differs = partial(_cell, runs, setting, method), method != "MAP"
+            cells = [method, cell("accuracy", 2, times=100.0), cell("nll", 3)]
+            cells += [cell("nll", 3, minus="MAP") if differs else ""]
             cells += [cell("brier", 4), cell("ece", 4), cell("ece", 4, minus="MAP") if differs else ""]
             cells += [f"{average(column(runs, setting, method, 'ece_noise_floor'))[0]:.4f}"]
             rows.append(cells + [cell(f"auroc_{kind}", 3) for kind in KINDS])
@@ -72,3 +69,17 @@ def to_markdown(runs: Sequence[Run]) -> str:
         f"{', '.join(f'{scale:g}' for scale in scales)} for the networks of the second table.\n"
     )
     return "\n".join([*parts, note])
+
+
+def _cell(
+    runs: Sequence[Run],
+    setting: str,
+    method: str,
+    name: str,
+    places: int,
+    *,
+    times: float = 1.0,
+    minus: str | None = None,
+) -> str:
+    value, error = average([times * number for number in column(runs, setting, method, name, minus=minus)])
+    return f"{value:{'+' if minus else ''}.{places}f} ± {error:.{places}f}"
