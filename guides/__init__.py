@@ -4,6 +4,19 @@
 if __name__ != "bayesnn.guides":
     raise ImportError(f"import bayesnn.guides, not {__name__}: the folder guides/ ships as bayesnn.guides")
 
+from bayesnn.guides.laplace import Diagonal as Diagonal
+from bayesnn.guides.laplace import Full as Full
+from bayesnn.guides.laplace import Kronecker as Kronecker
 from bayesnn.guides.laplace import Laplace as Laplace
+from bayesnn.guides.laplace import MonteCarlo as MonteCarlo
+from bayesnn.guides.laplace import empirical as empirical
+from bayesnn.guides.laplace import exact as exact
+from bayesnn.guides.last_layer import LastLayer as LastLayer
+from bayesnn.guides.last_layer import LastLayerMeanField as LastLayerMeanField
+from bayesnn.guides.last_layer_elbo import LastLayerELBO as LastLayerELBO
+from bayesnn.guides.last_layer_evidence import LastLayerEvidence as LastLayerEvidence
+from bayesnn.guides.last_layer_expectations import jensen_bound as jensen_bound
+from bayesnn.guides.last_layer_expectations import second_order as second_order
+from bayesnn.guides.last_layer_posterior import LastLayerPosterior as LastLayerPosterior
 from bayesnn.guides.mean_field import MeanField as MeanField
 from bayesnn.guides.mean_field_elbo import MeanFieldELBO as MeanFieldELBO

@@ -65,7 +65,7 @@ def test_a_wrong_posterior_is_found(scale: float, shift: float) -> None:
     """Too narrow, too wide, or beside the mode, by about half a posterior standard deviation."""
     model, x, y, truth = replicates(400)
     guide = Laplace(model).fit([(x, y)])
-    guide.scale_tril *= scale
+    guide.posterior.scale_tril *= scale
     guide.loc += shift
     assert uniformity(truth, draw(guide, 99)["weight"]) < FALSE_ALARM
 

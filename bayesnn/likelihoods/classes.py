@@ -15,7 +15,10 @@ class Categorical(nn.Module):
     def fisher(self, outputs: Tensor) -> Tensor:
         """diag(p) - p p^T."""
         p = outputs.softmax(-1)
-        return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+        products = p.unsqueeze(-1) * p.unsqueeze(-2)
+        products.diagonal(dim1=-2, dim2=-1).zero_()
+        # p (1 - p) as a sum over the other classes: 1 - p has no digits where the network is certain.
+        return torch.diag_embed(products.sum(-1)) - products
 
 
 class PixelwiseCategorical(nn.Module):

@@ -1,6 +1,8 @@
 """Pyro models, one a file, and the one place where outputs meet targets."""
 
 from bayesnn.models.bnn import BNN as BNN
+from bayesnn.models.generative_classifier import GenerativeClassifier as GenerativeClassifier
+from bayesnn.models.neural_linear import NeuralLinear as NeuralLinear
 from bayesnn.models.observe import likelihood_given as likelihood_given
 from bayesnn.models.observe import observe as observe
 from bayesnn.models.protocol import Draws as Draws

@@ -153,6 +153,10 @@ class BNN(nn.Module):
         """The same model under another prior."""
         return BNN(self.net, self.subset, prior, self.likelihood, size=self.size, name=self.name)
 
+    def with_likelihood(self, likelihood: Likelihood) -> "BNN":
+        """The same model under another likelihood."""
+        return BNN(self.net, self.subset, self.prior, likelihood, size=self.size, name=self.name)
+
     def __str__(self) -> str:
         """A table of the random blocks and their prior, then the likelihood."""
         rows = [

@@ -7,7 +7,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from bayesnn.functional import Inputs, call, check_evaluation_mode, ggn_diagonal, parameters
+from bayesnn.functional import Inputs, Rows, check_evaluation_mode, parameters, semidefinite_root, squares
 from bayesnn.functional.call import to_device
 from bayesnn.subset.core import Subset, shapes
 
@@ -43,8 +43,7 @@ def largest_variance(
         loader: batches (x, y); y is not used.
         likelihood: one of `bayesnn.likelihoods`, or any with a method `fisher(outputs) -> [batch, class, class]`.
         k: how many weights.
-        within: choose among these only. Give one for large networks: the cost is that of one backward pass for each
-            example and class through the tensors that it touches.
+        within: choose among these only.
 
     Raises:
         ValueError: fewer than k weights have Fisher information; the likelihood has no `fisher`, or a latent site; an
@@ -63,13 +62,19 @@ def largest_variance(
     _check_within(net, within)
     chosen = {name: value for name, value in parameters(net).items() if within is None or name in within.index}
     device = next(iter(chosen.values())).device
+    rows = Rows(net, chosen, dict.fromkeys(chosen))
+
+    def roots(outputs: Tensor, examples: slice) -> Tensor:
+        with _NoSites():
+            return semidefinite_root(fisher(outputs))
+
     total: Tensor | None = None
     for x, *_ in loader:
-        with _NoSites():
-            part = ggn_diagonal(lambda values, x: call(net, values, x), chosen, to_device(x, device), fisher).detach()
-        total = part if total is None else total + part
+        part = squares(rows, to_device(x, device), roots)
+        total = part if total is None else total.add_(part)
     if total is None:
         raise ValueError("largest_variance: the loader is empty")
+    total = total.to(next(iter(chosen.values())).dtype)
     informed = total > torch.finfo(total.dtype).eps * total.mean()
     scores = torch.where(informed, -total, -torch.inf)
     sizes = [value.numel() for value in chosen.values()]

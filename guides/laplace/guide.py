@@ -1,47 +1,52 @@
-"""The Laplace approximation with full covariance over a subset of the weights."""
+"""The Laplace approximation as a Pyro guide."""
 
-import math
-from collections.abc import Iterable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pyro
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, check_evaluation_mode, memory, to_device
-from bayesnn.functional.jacobian import jacobian_chunks
-from bayesnn.guides.laplace_curvature import Curvature, curvature_of
-from bayesnn.guides.laplace_prior import check_same_prior, normal_prior
-from bayesnn.guides.output_normal import output_normal
+from bayesnn.functional import Inputs, check_evaluation_mode, parameters
+from bayesnn.functional.roots import semidefinite_root, triangular
+from bayesnn.functional.rows import Rows
+from bayesnn.guides.laplace import evidence
+from bayesnn.guides.laplace.fisher import Fisher, check_fisher, exact
+from bayesnn.guides.laplace.full import Full, FullPosterior
+from bayesnn.guides.laplace.prior import check_same_prior, normal_prior
+from bayesnn.guides.laplace.structure import Posterior, Structure
+from bayesnn.guides.laplace.sweep import Sweep
 from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
-from bayesnn.priors import rescaled
 
-FITTED = ("prior_loc", "prior_precision", "log_likelihood", "eigenvalues", "eigenvectors", "scale_tril")
+FITTED = ("prior_loc", "prior_precision", "log_likelihood", "examples", "observations", "factor", "fixed")
 
 
 class Laplace(nn.Module):
     """q(w) = N(w*, (H + P)^-1): a normal distribution around the mode, with the curvature of the log joint density.
 
-    H = sum_i J_i^T L_i J_i is the generalised Gauss-Newton matrix over the training data (exact; L_i the Fisher
-    information of the likelihood in the outputs), P the diagonal precision of the normal prior. For a model that is
-    linear in its random weights with a normal likelihood, and w* its mode, it is the exact posterior.
+    H = sum_i J_i^T L_i J_i is the generalised Gauss-Newton matrix over the training data (L_i the Fisher information of
+    the likelihood in the outputs), P the diagonal precision of the normal prior. With full structure and exact L_i, for
+    a model that is linear in its random weights with a normal likelihood, and w* its mode, it is the exact posterior.
 
-    The guide is a plain Pyro guide: an auxiliary site "_laplace" holds all blocks jointly, and each block follows from
-    it. Its `model` is the model under the prior that the posterior has: after `maximise_evidence` use that one.
+    The guide is a plain Pyro guide. Its `model` is the model under the prior that the posterior has: after
+    `maximise_evidence` use that one.
 
     Args:
-        model: a `BNN` with a normal prior of fixed scales, and a likelihood that has a `fisher` and no latent sites.
+        model: a `BNN` with a normal prior of fixed scales, and a likelihood without latent sites.
         mode: {site: value} of the mode w*; by default the network's own weights, so that the predictions at the mean
             are the trained network's. `AutoDelta(model).median()` gives one.
+        structure: in which form H is kept: `Full`, `Kronecker`, `Diagonal`, `functools.partial(LowRank, rank=50)`, or
+            `Hessian` in the place of the Gauss-Newton matrix.
+        fisher: how L_i is had: `exact`, `MonteCarlo(draws=1)`, `empirical`.
 
     Raises:
         ValueError: a prior that is not normal or has latent scales; a likelihood without a `fisher`; an empty loader;
             data that are not finite or do not fit; a precision that is not positive definite; use before `fit`; a state
-            of another network, subset or prior.
+            of another network, subset or prior; a layer or subset that the structure does not know.
         MemoryError: the covariance needs more memory than there is (its size is given, and what to do instead).
 
     References: MacKay (1992), A practical Bayesian framework for backpropagation networks; Ritter, Botev, Barber
@@ -56,20 +61,34 @@ class Laplace(nn.Module):
     """
 
     loc: Tensor
+    prior_loc: Tensor
+    prior_precision: Tensor
     log_likelihood: Tensor
+    examples: Tensor
+    observations: Tensor
+    factor: Tensor
+    fixed: Tensor
 
-    def __init__(self, model: BNN, mode: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        model: BNN,
+        mode: Mapping[str, Tensor] | None = None,
+        *,
+        structure: Callable[[BNN, Rows], Structure] = Full,
+        fisher: Fisher = exact,
+    ) -> None:
         super().__init__()
-        if getattr(model.likelihood, "fisher", None) is None:
-            raise ValueError(
-                "Laplace: the likelihood has no Fisher information of its outputs; give it a method "
-                "fisher(outputs) -> [batch, class, class]"
-            )
+        if fisher is exact:
+            check_fisher(model.likelihood)
         normal_prior(model)  # raises for priors that are not normal
         self._model = (model,)
+        self._make, self._fisher = structure, fisher
         self.register_buffer("loc", _flat(model, model.values() if mode is None else mode))
         for name in FITTED:
             self.register_buffer(name, None)
+        self.structure: Structure | None = None
+        self._posterior: Posterior | None = None
+        self._rows = self._derivatives()
 
     @property
     def model(self) -> BNN:
@@ -77,108 +96,108 @@ class Laplace(nn.Module):
         return self._model[0]
 
     @property
+    def posterior(self) -> Posterior:
+        """N(w*, (H + P)^-1) in the structure's form; found when it is first asked for."""
+        if self._posterior is None:
+            self._posterior = self._fitted().posterior(self.prior_precision.double(), self._scale())
+        return self._posterior
+
+    @property
     def covariance(self) -> Tensor:
         """(H + P)^-1, [param, param], in the order of the blocks."""
-        root = self._fitted("scale_tril")
-        return root @ root.mT
+        return self.posterior.covariance()
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """The lower triangular root of the covariance, [param, param]; full structure only."""
+        posterior = self.posterior
+        if not isinstance(posterior, FullPosterior):
+            raise AttributeError(f"Laplace: {type(self.structure).__name__} has no scale_tril; use covariance")
+        return posterior.scale_tril
 
     def fit(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = False) -> "Laplace":
-        """Sum the curvature over the training data, one pass, and return this guide.
+        """Sum the curvature over the training data and return this guide.
 
         Batches (x, y) of the training data, each example once. Where the model's `size` says that there are more, H is
-        scaled by size / examples seen.
+        scaled by size / examples seen. One pass (`LowRank`: several).
         """
-        model = self.model
-        check_evaluation_mode(model.net, "Laplace")
-        k = len(self.loc)
-        memory.require(
-            5 * 8 * k * k,  # H, its eigenvectors, their work space and the covariance's root, in double precision
-            self.loc.device,
-            f"Laplace: the full covariance of {k:,} weights",
-            "choose a smaller subset: last_layer(net), or largest_variance(net, loader, likelihood, k=2_000)",
-        )
-        curvature = curvature_of(model, self._values(self.loc))
-        seen = 0
-        for number, (x, y) in enumerate(tqdm(loader, desc="Laplace", unit="batch", disable=not progress)):
-            try:
-                check_inputs(x)
-                # Targets that are no tensor are refused where outputs meet them.
-                target = y.to(self.loc.device) if isinstance(y, Tensor) else y
-                seen += curvature.add(to_device(x, self.loc.device), target)
-            except (TypeError, ValueError) as error:
-                error.add_note(f"Laplace.fit: in batch {number} of the loader, counted from 0")
-                raise
-            if model.size is not None and seen > model.size:
-                raise ValueError(
-                    f"Laplace: the model's size is {model.size}, but the loader has more examples: {seen} so far"
-                )
-        if not seen:
-            raise ValueError("Laplace: the loader is empty")
-        self._decompose(curvature, 1.0 if model.size is None else model.size / seen)
-        return self
+        return self._collect(self._make(self.model, self._rows), loader, progress=progress)
+
+    def update(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = False) -> "Laplace":
+        """Add further data to those of the fit, at the same mode, and return this guide.
+
+        Raises:
+            ValueError: the observation noise was fitted since: the sums belong to the noise before.
+        """
+        structure = copy.deepcopy(self._fitted())
+        if self.factor != 1:
+            raise ValueError("Laplace.update: the noise was fitted after the curvature was summed; fit again instead")
+        return self._collect(structure, loader, progress=progress, more=True)
 
     def log_evidence(self, factor: float | Tensor = 1.0) -> Tensor:
         """log p(y) ~ log p(y | w*) + log p(w*) + k/2 log 2 pi - 1/2 log |H + P|, in nats.
 
         `factor` multiplies the prior's precision: a tensor of several gives the evidence of each, nearly for free.
         """
-        values = self._fitted("eigenvalues").double()
-        factor = torch.as_tensor(factor, dtype=torch.double, device=values.device)
+        factor = torch.as_tensor(factor, dtype=torch.double, device=self.loc.device)
         if not bool((factor > 0).all()):
             raise ValueError(f"Laplace: a prior precision is positive, and so are its factors, not {factor.tolist()}")
-        ratio = (values / factor.unsqueeze(-1)).log1p().sum(-1)
-        return self._fitted("log_likelihood").double() - 0.5 * (factor * self._prior_quadratic() + ratio)
+        return self._evidence().of_factor(factor)
 
-    def maximise_evidence(self) -> "Laplace":
-        """The guide under the prior precision, a multiple of the present one, that maximises `log_evidence`.
+    def maximise_evidence(self, *, per: evidence.Per = "network", noise: bool = False) -> "Laplace":
+        """The guide under the prior, and noise, that maximise `log_evidence` at the present mode and curvature.
 
-        Returns a new guide whose `model` has that prior (`priors.rescaled`); the curvature is not computed again.
+        Returns a new guide whose `model` has them; nothing is summed again.
+
+        Args:
+            per: one factor of the prior's precisions for the whole "network", for every "block", or for every "weight".
+            noise: fit a factor of the noise scale of `likelihoods.normal` as well.
 
         Raises:
-            ValueError: the evidence has no maximum: it grows as the prior becomes a point, or flat.
+            ValueError: the evidence has no maximum: it grows as the prior becomes a point, or flat; a noise scale to
+                fit where the likelihood has none; several precisions in one block for `Kronecker`.
+
+        References: MacKay (1992); Immer, Bauer, Fortuin, Rätsch, Khan (2021), Scalable marginal likelihood estimation
+        for model selection in deep learning.
         """
-        values, quadratic = self._fitted("eigenvalues").double(), self._prior_quadratic()
-
-        def grows(log_factor: float) -> bool:
-            """Whether the evidence grows in log(factor): it does up to its maximum, which is the only one."""
-            factor = math.exp(log_factor)
-            return bool((values / (values + factor)).sum() > factor * quadratic)
-
-        low, high = -46.0, 46.0
-        if grows(high):
-            raise ValueError(
-                "Laplace: the evidence grows without end in the prior's precision, since the weights lie at the "
-                "prior's mean; keep a fixed prior scale"
-            )
-        if not grows(low):
-            raise ValueError(
-                "Laplace: the evidence falls in the prior's precision from 0 on, since the data say nothing of the "
-                "weights; keep a fixed prior scale"
-            )
-        while high - low > 1e-13:
-            middle = (low + high) / 2
-            low, high = (middle, high) if grows(middle) else (low, middle)
-        factor = math.exp(low)
-        other = Laplace(self.model.with_prior(rescaled(self.model.prior, factor**-0.5)), self._values(self.loc))
+        best = evidence.maximum(self._evidence(), self.model, per=per, noise=noise)
+        other = Laplace(best.model, self._values(self.loc), structure=self._make, fisher=self._fisher)
         other.prior_loc, other.prior_precision = normal_prior(other.model)
-        other.log_likelihood = self.log_likelihood
-        other.eigenvalues = values.to(self.loc.dtype) / factor
-        other.eigenvectors = self._fitted("eigenvectors")
-        other._set_root()
+        for name in ("examples", "observations"):
+            setattr(other, name, getattr(self, name))
+        other.log_likelihood = self.log_likelihood if not noise else best.log_likelihood / self._share()
+        other.factor, other.fixed = self.factor / best.noise_variance, self.fixed
+        other.structure = self._fitted()
         return other
 
     @torch.no_grad()
-    def output_distribution(self, x: Inputs) -> dist.MultivariateNormal:
-        """N(f(x; w*), J (H + P)^-1 J^T) over the outputs, [batch] x [class]: the network linearised at the mode."""
+    def output_distribution(self, x: Inputs, *, diagonal: bool = False) -> dist.TorchDistribution:
+        """N(f(x; w*), J (H + P)^-1 J^T) over the outputs, [batch] x [class]: the network linearised at the mode.
+
+        Args:
+            x: inputs.
+            diagonal: compute the variances alone: an `Independent` normal in the place of a multivariate one.
+        """
         check_evaluation_mode(self.model.net, "Laplace.output_distribution")
         check_inputs(x)
-        root = self._fitted("scale_tril")
-        chunks = jacobian_chunks(self.model.outputs, self._values(self.loc), x, numbers=self.model.touched)
-        return output_normal((outputs, jac @ root) for _, outputs, jac in chunks)
+        found = list(self.posterior.output_variances(self._rows, x, diagonal=diagonal))
+        loc = torch.cat([outputs.flatten(1) for outputs, _ in found])
+        variances = torch.cat([variance for _, variance in found])
+        if diagonal:
+            return dist.Normal(loc, variances.sqrt(), validate_args=False).to_event(1)
+        return dist.MultivariateNormal(loc, scale_tril=triangular(semidefinite_root(variances)), validate_args=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Sample all blocks; the arguments are the model's and are not used."""
-        joint = dist.MultivariateNormal(self.loc, scale_tril=self._fitted("scale_tril"), validate_args=False)
+        """Sample all blocks; the arguments are the model's and are not used.
+
+        Independent blocks are one site each; with full covariance an auxiliary site "_laplace" holds all blocks
+        jointly, and each block follows from it.
+        """
+        posterior = self.posterior
+        if (joint := posterior.joint(self.loc)) is None:
+            loc = dict(zip(self.model.subset.names, self._values(self.loc).values(), strict=True))
+            found = posterior.distributions(loc)
+            return {site: pyro.sample(site, found[block]) for site, block in self._blocks()}
         flat = pyro.sample(prefix_of(self.model.name) + "_laplace", joint, infer={"is_auxiliary": True})
         return {
             site: pyro.sample(site, dist.Delta(value, event_dim=len(self.model.sites[site])))
@@ -187,25 +206,102 @@ class Laplace(nn.Module):
 
     def get_extra_state(self) -> dict[str, str]:
         """What a state dict says of the model it belongs to."""
-        return {"fingerprint": self.model.subset.fingerprint()}
+        return {"fingerprint": self.model.subset.fingerprint(), "structure": type(self.structure).__name__}
 
     def set_extra_state(self, state: dict[str, str]) -> None:
         """Checked before anything is loaded: see `_load_from_state_dict`."""
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        held = state_dict.get(prefix + "_extra_state", {}).get("fingerprint")
-        if held != self.model.subset.fingerprint():
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load a fitted or an unfitted state."""
+        fitted = state_dict.get("prior_precision") is not None
+        structure = self._make(self.model, self._rows) if fitted else None
+        self._check_state(state_dict, structure)
+        self.structure = structure
+        for name in FITTED:
+            held = state_dict.get(name)
+            setattr(self, name, None if held is None else torch.empty_like(held, device=self.loc.device))
+        result = super().load_state_dict(state_dict, *args, **kwargs)
+        self._moved()
+        return result
+
+    def _check_state(self, state: Mapping[str, Any], structure: Structure | None) -> None:
+        extra = state.get("_extra_state", {})
+        if extra.get("fingerprint") != self.model.subset.fingerprint():
             raise ValueError(
                 "Laplace: this state belongs to another network or subset (names, shapes or indices differ)"
             )
-        fitted = {name: state_dict[prefix + name] for name in FITTED if prefix + name in state_dict}
-        if "prior_loc" in fitted and "prior_precision" in fitted:
-            check_same_prior(normal_prior(self.model), (fitted["prior_loc"], fitted["prior_precision"]))
-        for name in FITTED:
-            precise = name == "log_likelihood"
-            like = self.loc.new_empty(0, dtype=torch.double if precise else None)
-            setattr(self, name, like.new_empty(fitted[name].shape) if name in fitted else None)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        if structure is None:
+            return
+        if (held := extra.get("structure")) != type(structure).__name__:
+            raise ValueError(f"Laplace: this state has the structure {held}; use Laplace(model, structure={held})")
+        check_same_prior(normal_prior(self.model), (state["prior_loc"], state["prior_precision"]))
+        ours = fixed_weights(self.model)
+        if not torch.allclose(ours, state["fixed"].to(ours), rtol=1e-4):
+            raise ValueError(
+                "Laplace: this state was fitted around other fixed weights: the network was trained further, or is "
+                "another of the same shape; load the network's own state first, or fit again"
+            )
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._apply(*args, **kwargs)
+        self._moved()
+        return result
+
+    def _moved(self) -> None:
+        """The mode has other values, or is elsewhere: forget what was found at it."""
+        self._posterior = None
+        self._rows = self._derivatives()
+        if self.structure is not None:
+            self.structure.at(self._rows)
+
+    def _derivatives(self) -> Rows:
+        net = self.model.net
+        values = dict(zip(self.model.subset.names, self._values(self.loc).values(), strict=True))
+        return Rows(net, self.model.subset.put(parameters(net), values), self.model.subset.index)
+
+    def _collect(
+        self, structure: Structure, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool, more: bool = False
+    ) -> "Laplace":
+        check_evaluation_mode(self.model.net, "Laplace")
+        before = int(self.examples) if more else 0
+        sweep = Sweep(self.model, loader, self._fisher, self.loc.device, progress, before=before)
+        prior = normal_prior(self.model)
+        structure.collect(sweep)
+        found = {"log_likelihood": sweep.log_likelihood, "examples": sweep.seen, "observations": sweep.observations}
+        for name, value in found.items():
+            value = torch.as_tensor(value, dtype=torch.double, device=self.loc.device)
+            setattr(self, name, value + getattr(self, name) if more else value)
+        self.prior_loc, self.prior_precision = prior
+        self.factor = torch.ones((), dtype=torch.double, device=self.loc.device)
+        self.fixed = fixed_weights(self.model)
+        self.structure, self._posterior = structure, None
+        return self
+
+    def _evidence(self) -> evidence.Evidence:
+        return evidence.Evidence(
+            structure=self._fitted(),
+            scale=self._scale(),
+            log_likelihood=self.log_likelihood * self._share(),
+            observations=float(self.observations) * self._share(),
+            precision=self.prior_precision.double(),
+            difference=(self.loc - self.prior_loc).double(),
+        )
+
+    def _share(self) -> float:
+        """All training examples over those seen."""
+        return 1.0 if self.model.size is None else self.model.size / float(self.examples)
+
+    def _scale(self) -> float:
+        """What the summed curvature is multiplied with."""
+        return self._share() * float(self.factor)
+
+    def _fitted(self) -> Structure:
+        if self.structure is None:
+            raise ValueError("Laplace: call fit(loader) first")
+        return self.structure
+
+    def _blocks(self) -> Iterable[tuple[str, str]]:
+        return zip(self.model.sites, self.model.subset.names, strict=True)
 
     def _values(self, flat: Tensor) -> dict[str, Tensor]:
         """The blocks of a joint value [*lead, param]."""
@@ -215,49 +311,6 @@ class Laplace(nn.Module):
             site: part.reshape(part.shape[:-1] + shape)
             for (site, shape), part in zip(sites.items(), parts, strict=True)
         }
-
-    def _fitted(self, name: str) -> Tensor:
-        value: Tensor | None = getattr(self, name)
-        if value is None:
-            raise ValueError("Laplace: call fit(loader) first")
-        return value
-
-    def _prior_quadratic(self) -> Tensor:
-        """(w* - m)^T P (w* - m)."""
-        difference = (self.loc - self._fitted("prior_loc")).double()
-        return (difference**2 * self._fitted("prior_precision").double()).sum()
-
-    @torch.no_grad()
-    def _decompose(self, curvature: Curvature, scale: float) -> None:
-        """P^-1/2 H P^-1/2 = Q diag(eigenvalues) Q^T: the posterior under any multiple of the prior precision."""
-        prior = normal_prior(self.model)
-        root = prior[1].double().sqrt()
-        matrix = curvature.matrix.mul_(scale).div_(root).div_(root.unsqueeze(-1))  # in place: it may be most of memory
-        if not bool(torch.isfinite(matrix).all()):
-            raise ValueError("Laplace: the curvature is not finite; are the likelihood's fisher and the derivatives?")
-        values, vectors = torch.linalg.eigh(matrix)
-        curvature.matrix = matrix = values.new_empty(0)
-        if bool(values[0] < -1e-6 * values[-1].clamp(min=1.0)):
-            raise ValueError(
-                "Laplace: the precision is not positive definite: the curvature has the eigenvalue "
-                f"{values[0].item():.3g}; is the likelihood's fisher positive semi-definite?"
-            )
-        dtype = self.loc.dtype
-        self.prior_loc, self.prior_precision = prior
-        self.log_likelihood = scale * curvature.log_likelihood
-        self.eigenvalues, self.eigenvectors = values.clamp(min=0).to(dtype), vectors.to(dtype)
-        self._set_root()
-
-    @torch.no_grad()
-    def _set_root(self) -> None:
-        """The lower triangular root of P^-1/2 Q (eigenvalues + 1)^-1 Q^T P^-1/2."""
-        values, vectors = self._fitted("eigenvalues").double(), self._fitted("eigenvectors")
-        half = vectors / (values + 1).sqrt()
-        half /= self._fitted("prior_precision").double().sqrt().unsqueeze(-1)
-        # half half^T = L L^T with L^T the R of a QR decomposition: no squared condition number.
-        upper = torch.linalg.qr(half.mT, mode="r").R
-        upper *= upper.diagonal().sign().unsqueeze(-1)
-        self.scale_tril = upper.mT.to(self.loc.dtype)
 
 
 def _flat(model: BNN, mode: Mapping[str, Tensor]) -> Tensor:
@@ -270,3 +323,12 @@ def _flat(model: BNN, mode: Mapping[str, Tensor]) -> Tensor:
                 f"Laplace: the mode of {site!r} has shape {tuple(mode[site].shape)}, the block has {tuple(shape)}"
             )
     return torch.cat([mode[site].detach().reshape(-1) for site in model.sites])
+
+
+def fixed_weights(model: BNN) -> Tensor:
+    """The sum and the sum of squares of all weights and buffers that are not random: what states know a network by."""
+    held = parameters(model.net)
+    nothing = {name: torch.zeros(model.subset.event_shape(name)).to(held[name]) for name in model.subset.names}
+    held.update(model.subset.put(held, nothing))
+    tensors = [tensor.detach().double() for tensor in (*held.values(), *model.net.buffers())]
+    return torch.stack([torch.stack([tensor.sum(), tensor.square().sum()]) for tensor in tensors]).sum(0)

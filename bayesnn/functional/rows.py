@@ -1,0 +1,178 @@
+"""R_i^T J_i, the rows that Gauss-Newton matrices and predictive variances are made of, by passes back to the layers."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from bayesnn.functional.call import Inputs, batch_size, call
+from bayesnn.functional.jacobian import jacobian
+from bayesnn.functional.layer_rules import Lookup, Matrix, Use
+from bayesnn.functional.layers import Pass, forward_pass
+
+log = logging.getLogger(__name__)
+
+
+class Roots(Protocol):
+    """(outputs [batch, ...], which examples of the batch they are) -> R [batch, out, column], the outputs flattened."""
+
+    def __call__(self, outputs: Tensor, examples: slice) -> Tensor:
+        """R."""
+        ...
+
+
+MEMORY = 64 * 2**20
+"""Bytes that the rows of one chunk of examples may take."""
+
+
+class Rows:
+    """R_i^T J_i with J_i the derivative of f(x_i) in chosen entries of the parameters, [batch, column, param].
+
+    One forward pass and one pass back to the layers' outputs for every column; the chosen entries are then products of
+    a layer's input and the derivative in its output, so that time and memory grow with their number and not with the
+    network. Where a layer has no rule (LSTM), or its batch axis is not found, Jacobians by `torch.func` stand in, which
+    is logged.
+
+    Args:
+        net: the network.
+        values: {parameter: full tensor} of those with chosen entries.
+        index: {parameter: flat indices of the chosen entries; None = all}.
+    """
+
+    def __init__(self, net: nn.Module, values: Mapping[str, Tensor], index: Mapping[str, Tensor | None]) -> None:
+        self.net, self.values = net, dict(values)
+        self.index = {
+            name: chosen if chosen is None else chosen.to(values[name].device) for name, chosen in index.items()
+        }
+        self.count = sum(values[name].numel() if i is None else len(i) for name, i in self.index.items())
+        self.layerwise: bool | None = None  # not known before the first batch
+        self._columns: int | None = None
+
+    def chunks(self, x: Inputs, roots: Roots) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """(examples, outputs, R^T J) in chunks of examples whose rows take at most `MEMORY` bytes.
+
+        `roots` is asked once for every example.
+        """
+        start, batch = 0, batch_size(x)
+        while start < batch:
+            numbers = self.count if self.layerwise is not False else sum(v.numel() for v in self.values.values())
+            size = MEMORY // ((self._columns or 1) * numbers * next(iter(self.values.values())).element_size())
+            examples = slice(start, min(batch, start + max(1, size if self._columns else min(size, 8))))
+            outputs, rows = self.of(_pick(x, examples), partial(roots, examples=examples))
+            yield examples, outputs, rows
+            start, self._columns = examples.stop, rows.shape[1]
+
+    def layers(self, x: Inputs) -> Pass | None:
+        """The pass over a batch; None where derivatives by layers are not to be had."""
+        if self.layerwise is False:
+            return None
+        done = forward_pass(self.net, self.values, x)
+        if self.layerwise is None:
+            self.layerwise = _trusted(done)
+        return done if self.layerwise else None
+
+    @torch.no_grad()
+    def of(self, x: Inputs, roots: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """The outputs [batch, ...] and R^T J, [batch, column, param]."""
+        if (done := self.layers(x)) is not None:
+            outputs = done.outputs.detach()
+            return outputs, self._by_layers(done, roots(outputs).reshape(*outputs.shape, -1))
+        outputs, jac = jacobian(lambda values, x: call(self.net, values, x), self.values, x)
+        outputs = call(self.net, self.values, x)  # the Jacobian's are flat
+        return outputs, roots(outputs).mT @ self._chosen(jac)
+
+    def _by_layers(self, done: Pass, roots: Tensor) -> Tensor:
+        columns = roots.shape[-1]
+        rows = roots.new_empty(len(roots), columns, self.count)
+        for column in range(columns):
+            found = done.back(roots[..., column], last=column == columns - 1)
+            start = 0
+            for name, chosen in self.index.items():
+                stop = start + (self.values[name].numel() if chosen is None else len(chosen))
+                parts = [entries(use, use.roles[name], found[id(use)], chosen) for use in done.uses.get(name, [])]
+                rows[:, column, start:stop] = sum(parts, torch.zeros((), device=rows.device))
+                start = stop
+        return rows
+
+    def _chosen(self, jac: Tensor) -> Tensor:
+        """The chosen columns of a Jacobian over the full tensors."""
+        parts = jac.split([value.numel() for value in self.values.values()], -1)
+        named = dict(zip(self.values, parts, strict=True))
+        return torch.cat(
+            [named[n] if chosen is None else named[n][..., chosen] for n, chosen in self.index.items()], -1
+        )
+
+
+def entries(use: Use, role: str, g: Tensor, chosen: Tensor | None) -> Tensor:
+    """Derivatives in the chosen entries of one parameter, [batch, entry], of every example."""
+    if chosen is None or role == "bias" or not isinstance(use, Matrix) or isinstance(use, Lookup):
+        whole = use.gradients(role, g).flatten(1)
+        return whole if chosen is None else whole[:, chosen]
+    at, rows = use.cotangent(g), use.rows  # [batch, position, group, out], [batch, position, group, in]
+    out, width = at.shape[-1], rows.shape[-1]
+    row, column = chosen // width, chosen % width
+    at, rows = at.flatten(2), rows.flatten(2)
+    column = column + width * (row // out)
+    positions = at.shape[1]
+    if positions == 1:
+        return at[:, 0, row] * rows[:, 0, column]
+    used, row = row.unique(return_inverse=True)
+    held, column = column.unique(return_inverse=True)
+    if len(used) * len(held) <= 8 * len(chosen):  # dense enough for one matrix product an example
+        return (at[..., used].mT @ rows[..., held])[:, row, column]
+    step = max(1, MEMORY // (4 * len(at) * positions * at.element_size()))
+    pairs = zip(used[row].split(step), held[column].split(step), strict=True)
+    return torch.cat([(at[..., r] * rows[..., c]).sum(1) for r, c in pairs], 1)
+
+
+def identity(outputs: Tensor, examples: slice = slice(None)) -> Tensor:
+    """R = 1: rows that are the Jacobian itself."""
+    count = outputs[0].numel()
+    return torch.eye(count, dtype=outputs.dtype, device=outputs.device).expand(len(outputs), -1, -1)
+
+
+def one_position(use: Use, name: str) -> bool:
+    """Whether an example's derivative in this weight is one outer product."""
+    if not isinstance(use, Matrix) or isinstance(use, Lookup) or use.roles[name] != "weight":
+        return False
+    return use.groups == 1 and use.rows.shape[1] == 1
+
+
+def slices(batch: int, size: int) -> list[slice]:
+    """Consecutive parts of a batch."""
+    return [slice(start, min(batch, start + size)) for start in range(0, batch, size)]
+
+
+def _trusted(done: Pass) -> bool:
+    """Whether every layer has a rule, and the first example's derivatives are those of autograd."""
+    if done.unknown:
+        name, what = next(iter(done.unknown.items()))
+        log.info(
+            "rows: Jacobians by torch.func, as %r goes through %r, which has no rule for its derivatives", name, what
+        )
+        return False
+    seed = torch.zeros_like(done.outputs)
+    seed[0] = torch.linspace(0.5, 1.5, seed[0].numel(), device=seed.device).reshape(seed[0].shape)
+    true = torch.autograd.grad(
+        done.outputs, list(done.leaves.values()), seed, retain_graph=True, materialize_grads=True
+    )
+    found = done.back(seed)
+    for (name, leaf), expected in zip(done.leaves.items(), true, strict=True):
+        uses = done.uses.get(name, [])
+        try:
+            ours = sum((u.gradients(u.roles[name], found[id(u)], slice(0, 1))[0] for u in uses), torch.zeros_like(leaf))
+        except (ValueError, RuntimeError):
+            ours = torch.full_like(leaf, torch.nan)
+        if not torch.allclose(ours, expected, rtol=1e-2, atol=1e-4 * float(expected.abs().max()) + 1e-30):
+            log.info("rows: Jacobians by torch.func, as the batch axis where %r is used was not found", name)
+            return False
+    return True
+
+
+def _pick(x: Inputs, examples: slice) -> Inputs:
+    picked: Inputs = pytree.tree_map_only(Tensor, lambda leaf: leaf[examples], x)
+    return picked

@@ -1,0 +1,9 @@
+"""Laplace approximations: one guide, and the structures that its curvature may have."""
+
+from bayesnn.guides.laplace.diagonal import Diagonal as Diagonal
+from bayesnn.guides.laplace.fisher import MonteCarlo as MonteCarlo
+from bayesnn.guides.laplace.fisher import empirical as empirical
+from bayesnn.guides.laplace.fisher import exact as exact
+from bayesnn.guides.laplace.full import Full as Full
+from bayesnn.guides.laplace.guide import Laplace as Laplace
+from bayesnn.guides.laplace.kronecker import Kronecker as Kronecker

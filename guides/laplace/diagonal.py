@@ -1,0 +1,45 @@
+"""A variance for every weight, and no covariances."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Size, Tensor
+
+from bayesnn.functional import Inputs
+from bayesnn.functional.rows import Roots, Rows
+from bayesnn.functional.squares import squares
+from bayesnn.guides.laplace.rotated import Basis
+from bayesnn.guides.laplace.separable import Separable
+from bayesnn.models import BNN
+
+
+class Diagonal(Separable):
+    """diag(H) = sum_i diag(J_i^T L_i J_i), exact for exact Fisher roots; any subset, any normal prior.
+
+    The cheapest in memory, and the coarsest: it takes each weight's variance given all others, so that predictions are
+    too certain where weights compensate one another.
+
+    Reference: LeCun, Denker, Solla (1990); Ritter, Botev, Barber (2018), A scalable Laplace approximation.
+    """
+
+    diagonal: Tensor
+
+    def __init__(self, model: BNN, rows: Rows) -> None:
+        super().__init__(model, rows)
+        like = next(iter(rows.values.values()))
+        self.register_buffer("diagonal", torch.zeros(rows.count, dtype=torch.double, device=like.device))
+
+    def add(self, x: Inputs, roots: Roots) -> None:
+        """Add one batch."""
+        self.diagonal += squares(self.rows, x, roots)
+
+    def bases(self) -> Mapping[str, Basis]:
+        """Every weight is its own."""
+        found, start = {}, 0
+        for name, chosen in self.rows.index.items():
+            shape = self.rows.values[name].shape if chosen is None else Size([len(chosen)])
+            values = self.diagonal[start : start + shape.numel()]
+            out = shape[0] if len(shape) > 1 else 1
+            found[name] = Basis(shape, values.reshape(1, out, -1))
+            start += shape.numel()
+        return found

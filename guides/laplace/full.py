@@ -1,0 +1,181 @@
+"""Full covariance over the random weights: for a last layer or a sub-network of up to some ten thousand."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+from torch import Tensor
+
+from bayesnn.functional import Inputs, memory
+from bayesnn.functional.rows import MEMORY, Roots, Rows, identity
+from bayesnn.guides.laplace.last_layer import LastLayer, add_last_layer, last_layer_inputs
+from bayesnn.guides.laplace.structure import Posterior, Structure
+from bayesnn.models import BNN
+
+DOUBLE = 4096
+"""Up to so many weights all sums are in double precision: batches are many, and small eigenvalues matter."""
+
+
+class Full(Structure):
+    """H as one matrix, [param, param]: exact.
+
+    The time of a fit grows with the square of the number of random weights, that of the first prediction with its cube.
+    A whole linear last layer is summed in closed form from its inputs.
+
+    Raises:
+        MemoryError: it needs more memory than there is.
+
+    Reference: MacKay (1992), A practical Bayesian framework for backpropagation networks; for a sub-network Daxberger,
+    Nalisnick, Allingham, Antoran, Hernández-Lobato (2021).
+    """
+
+    H: Tensor
+
+    def __init__(self, model: BNN, rows: Rows) -> None:
+        super().__init__(model, rows)
+        k = len(model.subset)
+        like = next(iter(rows.values.values()))
+        self.dtype = torch.double if k <= DOUBLE else like.dtype
+        memory.require(
+            4 * torch.finfo(self.dtype).bits // 8 * k * k,  # H, and a root of (H + P)^-1 with the room to find it
+            like.device,
+            f"Laplace: the full covariance of {k:,} weights",
+            "choose a smaller subset, last_layer(net) or largest_variance(net, loader, likelihood, k=2_000), or "
+            "structure=Kronecker or Diagonal",
+        )
+        self.register_buffer("H", torch.zeros(k, k, dtype=self.dtype, device=like.device))
+        self._last: LastLayer | None = None
+        self._general = False  # whether a batch has shown that there is no linear last layer
+
+    def add(self, x: Inputs, roots: Roots) -> None:
+        """Add one batch: from the inputs of a linear last layer, otherwise by rows of the Jacobian."""
+        if not self._general:
+            last = add_last_layer(self._last, self.rows, x, roots, self.dtype)
+            if last is not None:
+                self._last = last
+                return
+            self._general = True
+        for _, _, part in self.rows.chunks(x, roots):
+            flat = part.flatten(0, 1)
+            if flat.dtype == self.dtype:
+                self.H.addmm_(flat.mT, flat)  # in place: H may be most of the memory
+            else:
+                self.H += flat.mT @ flat
+
+    @property
+    def matrix(self) -> Tensor:
+        """H."""
+        if self._last is not None:
+            whole = self._last.matrix(bias=len(self.rows.index) == 2)
+            self.H += whole
+            self._last = None
+        return self.H
+
+    @torch.no_grad()
+    def spectrum(self, precision: Tensor) -> Tensor:
+        """The eigenvalues of P^-1/2 H P^-1/2."""
+        root = precision.sqrt().to(self.dtype)
+        matrix = self.matrix / root
+        matrix /= root.unsqueeze(-1)
+        values = torch.linalg.eigvalsh(matrix).double()
+        _check_definite(values)
+        return values.clamp(min=0)
+
+    def log_ratio(self, precision: Tensor) -> Tensor:
+        """log |H + P| - log |P|, by a Cholesky factor."""
+        root = torch.linalg.cholesky(self.matrix.double() + torch.diag(precision))
+        return 2 * root.diagonal().log().sum() - precision.log().sum()
+
+    @torch.no_grad()
+    def posterior(self, precision: Tensor, scale: float) -> "FullPosterior":
+        """N(w*, (scale H + P)^-1)."""
+        if not bool(torch.isfinite(self.matrix).all()):
+            raise ValueError("Laplace: the curvature is not finite; are the likelihood's fisher and the derivatives?")
+        turned = self.matrix.flip(0, 1).mul_(scale)
+        turned.diagonal().add_(precision.flip(0).to(self.dtype))
+        root, failed = torch.linalg.cholesky_ex(turned)
+        if bool(failed):
+            _check_definite(torch.linalg.eigvalsh(self.matrix.double() * scale + torch.diag(precision)))
+            root = torch.linalg.cholesky(turned.double()).to(self.dtype)
+        del turned
+        # With the rows of H + P = U^T U turned, U^T is lower triangular, and so is U^-1: U^-1 U^-T = (H + P)^-1.
+        inverse = root.flip(0, 1).mT
+        del root
+        eye = torch.eye(len(inverse), dtype=inverse.dtype, device=inverse.device)
+        scale_tril = torch.linalg.solve_triangular(inverse, eye, upper=False)
+        return FullPosterior(scale_tril.to(next(iter(self.rows.values.values())).dtype))
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        _ = self.matrix
+        super()._save_to_state_dict(*args, **kwargs)
+
+
+class FullPosterior(Posterior):
+    """N(w*, L L^T).
+
+    Attributes:
+        scale_tril: L, [param, param], lower triangular.
+    """
+
+    def __init__(self, scale_tril: Tensor) -> None:
+        self.scale_tril = scale_tril
+        self._pairs: Tensor | None = None
+
+    def joint(self, loc: Tensor) -> dist.TorchDistribution:
+        """All weights."""
+        return dist.MultivariateNormal(loc, scale_tril=self.scale_tril, validate_args=False)
+
+    def covariance(self) -> Tensor:
+        """L L^T."""
+        return self.scale_tril @ self.scale_tril.mT
+
+    def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of a linear last layer phi^T Sigma_cd phi for each pair of classes; otherwise from J L."""
+        found = last_layer_inputs(rows, x)
+        if found is not None:
+            yield found[0], self._last_layer(*found, bias=len(rows.index) == 2, diagonal=diagonal)
+            return
+        for _, outputs, jac in rows.chunks(x, identity):
+            half = jac @ self.scale_tril
+            yield outputs, half.square().sum(-1) if diagonal else half @ half.mT
+
+    def _last_layer(self, outputs: Tensor, features: Tensor, *, bias: bool, diagonal: bool) -> Tensor:
+        """[batch, class, class] or [batch, class]."""
+        classes, width = outputs.shape[1], features.shape[1]
+        first, second = torch.triu_indices(classes, classes, device=outputs.device)
+        if self._pairs is None:
+            blocks = _by_feature(self.covariance(), classes, width, bias=bias)
+            self._pairs = blocks[first, second].transpose(0, 1).contiguous()  # [feature, pair, feature]
+        pairs = self._pairs[:, first == second] if diagonal else self._pairs
+        step = max(1, MEMORY // (4 * pairs[0].numel() * pairs.element_size()))
+        found = torch.cat(
+            [
+                torch.einsum("bpg,bg->bp", (phi @ pairs.flatten(1)).unflatten(1, (-1, width)), phi)
+                for phi in features.split(step)
+            ]
+        )
+        if diagonal:
+            return found
+        variances = found.new_empty(len(found), classes, classes)
+        variances[:, first, second] = found
+        variances[:, second, first] = found
+        return variances
+
+
+def _by_feature(covariance: Tensor, classes: int, width: int, *, bias: bool) -> Tensor:
+    """Sigma of a weight [class, feature] and, after it, a bias as blocks [class, class, feature, feature]."""
+    order = torch.arange(classes * width, device=covariance.device)
+    if bias:
+        features = classes * (width - 1)
+        order = torch.cat([order[:features].reshape(classes, -1), order[features:].unsqueeze(1)], 1).flatten()
+    blocks = covariance[order][:, order].reshape(classes, width, classes, width)
+    return blocks.transpose(1, 2).contiguous()
+
+
+def _check_definite(values: Tensor) -> None:
+    if bool(values[0] < -1e-6 * values[-1].clamp(min=1.0)):
+        raise ValueError(
+            "Laplace: the precision is not positive definite: the curvature has the eigenvalue "
+            f"{values[0].item():.3g}; is the likelihood's fisher positive semi-definite?"
+        )

@@ -1,0 +1,143 @@
+"""Kronecker-factored curvature: one factor for a layer's inputs, one for the derivatives in its outputs."""
+
+from collections.abc import Mapping
+from typing import TypeGuard
+
+import torch
+from torch import Tensor
+
+from bayesnn.functional import Inputs
+from bayesnn.functional.layer_rules import Lookup, Matrix, Use
+from bayesnn.functional.layers import forward_pass
+from bayesnn.functional.rows import Roots, Rows
+from bayesnn.guides.laplace.rotated import Basis
+from bayesnn.guides.laplace.separable import Separable
+from bayesnn.models import BNN
+
+DENSE = 1024
+"""Biases and scales of normalisations have a full block up to this length, and a diagonal one above."""
+
+
+class Kronecker(Separable):
+    """H of a weight ~ A (x) B / N with A = sum a a^T over the layer's inputs and B = sum g g^T over its derivatives.
+
+    Sums are over examples and positions, N of them in all (KFAC in its "expand" form); g = d f^T R_i / d (the layer's
+    output), summed over the columns of R_i. Exact for one example and one position, or where inputs and derivatives are
+    independent. Biases and the scales of normalisations have exact blocks of their own, without N.
+
+    Linear layers, convolutions with groups, embeddings, attention projections. A weight that is used several times
+    counts as one with more positions.
+
+    Raises:
+        ValueError: a weight only some of whose entries are random; a layer without a rule (named); a prior with several
+            scales inside one block.
+
+    Reference: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen, Immer, Turner,
+    Schneider, Hennig (2023) for shared weights.
+    """
+
+    def __init__(self, model: BNN, rows: Rows) -> None:
+        super().__init__(model, rows)
+        partial = [name for name, chosen in rows.index.items() if chosen is not None]
+        if partial:
+            raise ValueError(
+                f"Kronecker: only some entries of {partial[0]!r} are random, which have no Kronecker factors; use Full "
+                "or Diagonal, or make the whole tensor random"
+            )
+        self._sums: dict[str, Tensor] = {}
+        self._bases: dict[str, Basis] | None = None
+
+    def add(self, x: Inputs, roots: Roots) -> None:
+        """Add one batch."""
+        self._bases = None
+        done = forward_pass(self.rows.net, self.rows.values, x)
+        if done.unknown:
+            name, what = next(iter(done.unknown.items()))
+            raise ValueError(
+                f"Kronecker: {name!r} goes through {what!r}, for which there is no Kronecker factor; use Diagonal, "
+                "Full on a subset, or leave it out: everything(net) - named(net, ...)"
+            )
+        outputs = done.outputs.detach()
+        R = roots(outputs, slice(0, len(outputs))).reshape(*outputs.shape, -1)
+        for name, uses in done.uses.items():
+            for use in uses:
+                if _is_weight(use, name):
+                    inputs, count = _inputs(use)
+                    self._add(name, "inputs", inputs)
+                    self._add(name, "count", count)
+        for column in range(R.shape[-1]):
+            found = done.back(R[..., column], last=column == R.shape[-1] - 1)
+            for name, uses in done.uses.items():
+                weights = [use for use in uses if _is_weight(use, name)]
+                if len(weights) == len(uses):
+                    for use in weights:
+                        self._add(name, "outputs", _outputs(use, found[id(use)]))
+                else:
+                    self._add_block(name, uses, found)
+
+    def bases(self) -> Mapping[str, Basis]:
+        """The factors' eigenvectors."""
+        if self._bases is None:
+            self._bases = {name: self._basis(name, value) for name, value in self.rows.values.items()}
+        return self._bases
+
+    def _add(self, name: str, what: str, value: Tensor) -> None:
+        key = f"{name}:{what}".replace(".", "/")
+        value = value.double()
+        if key not in self._buffers:
+            self.register_buffer(key, torch.zeros_like(value))
+        held = self._buffers[key]
+        assert held is not None
+        held += value
+
+    def _sum(self, name: str, what: str) -> Tensor | None:
+        return self._buffers.get(f"{name}:{what}".replace(".", "/"))
+
+    def _add_block(self, name: str, uses: list[Use], found: dict[int, Tensor]) -> None:
+        """The exact block of a bias or of a normalisation's scale."""
+        g = sum((use.gradients(use.roles[name], found[id(use)]).flatten(1) for use in uses), torch.zeros(()))
+        if g.shape[1] > DENSE:
+            self._add(name, "diagonal", g.square().sum(0))
+        else:
+            self._add(name, "block", g.mT @ g)
+
+    def _basis(self, name: str, value: Tensor) -> Basis:
+        inputs, outputs, block = (self._sum(name, what) for what in ("inputs", "outputs", "block"))
+        if inputs is not None and outputs is not None:
+            count = self._sum(name, "count")
+            assert count is not None
+            left, rows = _eigen(outputs, value.dtype)
+            if inputs.dim() == 1:  # how often an embedding, [word, out], looked up each word
+                return Basis(value.shape, inputs.unsqueeze(-1) * left.unsqueeze(-2) / count, None, rows)
+            right, columns = _eigen(inputs, value.dtype)
+            return Basis(value.shape, left.unsqueeze(-1) * right.unsqueeze(-2) / count, rows, columns)
+        if block is not None:
+            values, vectors = _eigen(block, value.dtype)
+            return Basis(value.shape, values.reshape(1, 1, -1), None, vectors.unsqueeze(0))
+        diagonal = self._sum(name, "diagonal")
+        values = torch.zeros(value.numel(), dtype=torch.double, device=value.device) if diagonal is None else diagonal
+        return Basis(value.shape, values.reshape(1, 1, -1))
+
+
+def _is_weight(use: Use, name: str) -> TypeGuard[Matrix]:
+    return isinstance(use, Matrix) and use.roles[name] == "weight"
+
+
+def _inputs(use: Matrix) -> tuple[Tensor, Tensor]:
+    """sum a a^T over examples and positions, [group, in, in], and their number; of an embedding its diagonal, [in]."""
+    if isinstance(use, Lookup):
+        words = use.index[use.index != use.padding] if use.padding is not None else use.index
+        return torch.bincount(words.flatten(), minlength=len(use.tensors["weight"])), torch.tensor(words.numel())
+    rows = use.unordered(use.inputs())
+    return rows.mT @ rows, torch.tensor(rows.shape[1])
+
+
+def _outputs(use: Matrix, g: Tensor) -> Tensor:
+    """sum g g^T over examples and positions, [group, out, out]."""
+    at = use.cotangent(g).flatten(0, 1).movedim(1, 0) if isinstance(use, Lookup) else use.unordered(use.arrange(g))
+    return at.mT @ at
+
+
+def _eigen(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    values, vectors = torch.linalg.eigh(matrix.to(dtype))
+    return values.clamp(min=0).double(), vectors

@@ -1,0 +1,107 @@
+"""The curvature of a linear last layer, in closed form from its inputs."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bayesnn.functional import Inputs, batch_size
+from bayesnn.functional.layer_rules import Lookup, Matrix
+from bayesnn.functional.layers import forward_pass
+from bayesnn.functional.rows import Roots, Rows
+
+ROWS = 512
+"""Examples that are gathered before they are multiplied: a wide layer's sums cost more to add to than to make."""
+
+
+class LastLayer(nn.Module):
+    """sum_i L_i (x) phi_i phi_i^T, as one matrix [feature, feature] for every pair of classes c <= d.
+
+    phi is the layer's input, with a constant 1 appended where the bias is random. Where L_i 1 = 0, as for softmax, the
+    pairs of the last class follow from the others and are not computed.
+    """
+
+    pairs: Tensor
+
+    def __init__(self, classes: int, width: int, like: Tensor) -> None:
+        super().__init__()
+        self.classes, self.width = classes, width
+        self.register_buffer("pairs", like.new_zeros(classes * (classes + 1) // 2, width, width), persistent=False)
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, features: Tensor, roots: Tensor) -> None:
+        """Features [batch, width] and roots R_i of L_i, [batch, class, column]."""
+        fisher = roots @ roots.mT
+        self._waiting.append((features, fisher))
+        if sum(len(waiting) for waiting, _ in self._waiting) >= ROWS:
+            self._flush()
+
+    def matrix(self, *, bias: bool) -> Tensor:
+        """H, [param, param], in the order of a weight [class, feature] and, after it, a bias [class]."""
+        self._flush()
+        blocks = self.pairs.new_empty(self.classes, self.width, self.classes, self.width)
+        for pair, (c, d) in enumerate(self._order()):
+            blocks[c, :, d] = self.pairs[pair]
+            blocks[d, :, c] = self.pairs[pair]
+        flat = blocks.reshape(self.classes * self.width, -1)
+        if not bias:
+            return flat
+        grid = torch.arange(len(flat), device=flat.device).reshape(self.classes, self.width)
+        order = torch.cat([grid[:, :-1].reshape(-1), grid[:, -1]])
+        return flat[order][:, order]
+
+    def _order(self) -> list[tuple[int, int]]:
+        return [(c, d) for c in range(self.classes) for d in range(c, self.classes)]
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        features = torch.cat([f for f, _ in self._waiting])
+        fisher = torch.cat([f for _, f in self._waiting])
+        self._waiting = []
+        last = self.classes - 1
+        null = last > 0 and bool(fisher.sum(-1).abs().amax() <= 1e-5 * fisher.abs().amax())
+        ends = self.pairs.new_zeros(self.classes, self.width, self.width)  # of the pairs (c, last)
+        for pair, (c, d) in enumerate(self._order()):
+            if null and d == last:
+                product = ends[c] if c < last else -ends.sum(0)
+            else:
+                product = (features * fisher[:, c, d, None]).mT @ features
+                ends[c] -= product
+                if d != c:
+                    ends[d] -= product
+            self.pairs[pair] += product
+
+
+def last_layer_inputs(rows: Rows, x: Inputs) -> tuple[Tensor, Tensor] | None:
+    """The outputs [batch, class] and features [batch, feature] (with a 1 for a random bias), or None.
+
+    None where the random weights are not those of one linear layer, whole, that is the network's very last operation.
+    """
+    blocks: Mapping[str, Tensor | None] = rows.index
+    if len(blocks) > 2 or any(chosen is not None for chosen in blocks.values()):
+        return None
+    done = forward_pass(rows.net, rows.values, x)
+    layers = done.layers()
+    if done.unknown or len(layers) != 1 or not isinstance(use := layers[0], Matrix) or isinstance(use, Lookup):
+        return None
+    roles = [use.roles.get(name) for name in blocks]
+    last = done.outputs.dim() == 2 and done.outputs.grad_fn is use.place.edge.node
+    if not last or roles not in (["weight"], ["weight", "bias"]) or use.tensors["weight"].dim() != 2:
+        return None
+    features = use.rows.reshape(batch_size(x), -1)
+    if len(roles) == 2:
+        features = torch.cat([features, features.new_ones(len(features), 1)], 1)
+    return done.outputs.detach(), features
+
+
+def add_last_layer(sums: LastLayer | None, rows: Rows, x: Inputs, roots: Roots, dtype: torch.dtype) -> LastLayer | None:
+    """The sums with a batch added; None where there is no such layer, and nothing was asked of `roots`."""
+    found = last_layer_inputs(rows, x)
+    if found is None:
+        return None
+    outputs, features = found
+    if sums is None:
+        sums = LastLayer(outputs.shape[1], features.shape[1], features.to(dtype))
+    sums.add(features, roots(outputs, slice(0, len(outputs))))
+    return sums

@@ -1,0 +1,172 @@
+"""Normal posteriors whose covariance is diagonal in a basis of its own for each block."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from pyro import distributions as dist
+from torch import Size, Tensor
+from torch.distributions import constraints
+
+from bayesnn.functional import Inputs, chunks
+from bayesnn.functional.layer_rules import Matrix, Use
+from bayesnn.functional.layers import Pass
+from bayesnn.functional.rows import MEMORY, Rows, entries, identity, one_position, slices
+from bayesnn.guides.laplace.structure import Posterior
+
+EXAMPLES = 64
+"""Examples whose passes back to the layers are held together, one a class."""
+
+
+@dataclass
+class Basis:
+    """The eigenbasis of one block: its value w, seen as [group, out, in], is `left` z `right`^T with independent z.
+
+    Attributes:
+        shape: of the block's value.
+        values: eigenvalues of H, [group, out, in].
+        left, right: [group, out, out], [group, in, in]; None = the identity.
+    """
+
+    shape: Size
+    values: Tensor
+    left: Tensor | None = None
+    right: Tensor | None = None
+
+    def turn(self, w: Tensor) -> Tensor:
+        """z = left^T w right: [*lead, *shape] -> [*lead, group, out, in]."""
+        z = w.reshape(w.shape[: w.dim() - len(self.shape)] + self.values.shape)
+        z = z if self.left is None else self.left.mT @ z
+        return z if self.right is None else z @ self.right
+
+    def back(self, z: Tensor) -> Tensor:
+        """w = left z right^T: [*lead, group, out, in] -> [*lead, *shape]."""
+        w = z if self.left is None else self.left @ z
+        w = w if self.right is None else w @ self.right.mT
+        return w.reshape(w.shape[:-3] + self.shape)
+
+
+class RotatedNormal(dist.TorchDistribution):
+    """N(loc, U diag(scale^2) U^T) of one block, U its eigenbasis; event shape that of the block."""
+
+    arg_constraints = {"scale": constraints.positive}  # noqa: RUF012
+    support = constraints.real
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, scale: Tensor, basis: Basis) -> None:
+        self.loc, self.scale, self.basis = loc, scale, basis
+        super().__init__(Size(), basis.shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mode."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """Marginal variances, of the block's shape."""
+        z = self.scale**2
+        z = z if self.basis.left is None else self.basis.left**2 @ z
+        z = z if self.basis.right is None else z @ (self.basis.right**2).mT
+        return z.reshape(self.basis.shape)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """loc + U (scale * noise)."""
+        noise = torch.randn(Size(sample_shape) + self.scale.shape, dtype=self.scale.dtype, device=self.scale.device)
+        return self.loc + self.basis.back(noise * self.scale)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """[*sample]."""
+        z = self.basis.turn(value - self.loc)
+        return torch.distributions.Normal(0.0, self.scale, validate_args=False).log_prob(z).sum((-1, -2, -3))
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> dist.TorchDistribution:
+        """Only to no batch at all: all draws share one posterior."""
+        if Size(batch_shape):
+            return dist.ExpandedDistribution(self, Size(batch_shape))
+        return self
+
+
+class RotatedPosterior(Posterior):
+    """Independent blocks, z ~ N(0, scale^2) in each one's basis."""
+
+    def __init__(self, bases: Mapping[str, Basis], scales: Mapping[str, Tensor]) -> None:
+        self.bases, self.scales = bases, scales
+
+    def distributions(self, loc: dict[str, Tensor]) -> dict[str, dist.TorchDistribution]:
+        """One a block."""
+        return {name: RotatedNormal(loc[name], self.scales[name], basis) for name, basis in self.bases.items()}
+
+    def covariance(self) -> Tensor:
+        """Block-diagonal, [param, param]."""
+        blocks = []
+        for name, basis in self.bases.items():
+            count = basis.values.numel()
+            eye = torch.eye(count, dtype=basis.values.dtype, device=basis.values.device)
+            half = (basis.turn(eye.reshape(count, *basis.shape)) * self.scales[name]).flatten(1)
+            blocks.append(half @ half.mT)
+        return torch.block_diag(*blocks)
+
+    def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Layer by layer: where a layer has one position no derivative of the size of its weights is formed."""
+        for part in chunks(x, EXAMPLES):
+            done = rows.layers(part)
+            if done is None:
+                for _, outputs, jac in rows.chunks(part, identity):
+                    yield outputs, self._of_rows(jac, diagonal=diagonal)
+            else:
+                yield done.outputs.detach(), self._of_layers(done, rows, diagonal=diagonal)
+
+    def _of_rows(self, jac: Tensor, *, diagonal: bool) -> Tensor:
+        parts = jac.split([basis.values.numel() for basis in self.bases.values()], -1)
+        blocks = zip(self.bases.items(), parts, strict=True)
+        halves = [
+            (basis.turn(part.unflatten(-1, basis.shape)) * self.scales[name]).flatten(2)
+            for (name, basis), part in blocks
+        ]
+        return sum((_product(half, diagonal=diagonal) for half in halves), jac.new_zeros(()))
+
+    def _of_layers(self, done: Pass, rows: Rows, *, diagonal: bool) -> Tensor:
+        seeds = identity(done.outputs.detach())
+        count = seeds.shape[-1]
+        found = [done.back(seeds[..., c].reshape(done.outputs.shape), last=c == count - 1) for c in range(count)]
+        blocks = [
+            self._of_block(name, rows, done, found, diagonal=diagonal) for name in self.bases if name in done.uses
+        ]
+        return sum(blocks, seeds.new_zeros(len(seeds), *(count,) * (1 if diagonal else 2)))
+
+    def _of_block(self, name: str, rows: Rows, done: Pass, found: list[dict[int, Tensor]], *, diagonal: bool) -> Tensor:
+        basis, scale = self.bases[name], self.scales[name]
+        uses = done.uses[name]
+        if len(uses) == 1 and rows.index[name] is None and one_position(uses[0], name):
+            (use,) = uses
+            assert isinstance(use, Matrix)
+            a = use.rows[:, 0, 0]
+            a = a if basis.right is None else a @ basis.right[0]
+            deviation = (a**2 @ (scale[0] ** 2).mT).sqrt()  # of each z, seen through the input, [batch, out]
+            g = torch.stack([use.cotangent(g[id(use)])[:, 0, 0] for g in found], 1)  # [batch, class, out]
+            g = g if basis.left is None else g @ basis.left[0]
+            return _product(g * deviation.unsqueeze(1), diagonal=diagonal)
+        batch, numbers = len(done.outputs), basis.values.numel() * len(found)
+        parts = []
+        for examples in slices(batch, max(1, MEMORY // (numbers * scale.element_size()))):
+            jac = torch.stack(
+                [
+                    sum((_some(use, name, g, examples, rows) for use in uses), torch.zeros((), dtype=scale.dtype))
+                    for g in found
+                ],
+                1,
+            )
+            parts.append(_product((basis.turn(jac) * scale).flatten(2), diagonal=diagonal))
+        return torch.cat(parts)
+
+
+def _some(use: Use, name: str, g: dict[int, Tensor], examples: slice, rows: Rows) -> Tensor:
+    chosen = rows.index[name]
+    if chosen is None:
+        return use.gradients(use.roles[name], g[id(use)], examples)
+    return entries(use, use.roles[name], g[id(use)], chosen)[examples]
+
+
+def _product(half: Tensor, *, diagonal: bool) -> Tensor:
+    return half.square().sum(-1) if diagonal else half @ half.mT

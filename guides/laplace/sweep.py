@@ -1,0 +1,90 @@
+"""One pass over the training data, shared by all structures of the curvature."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from pyro import poutine
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from bayesnn.functional import Inputs, batch_size, to_device
+from bayesnn.functional.rows import Roots
+from bayesnn.guides.laplace.fisher import Fisher
+from bayesnn.handlers import prefixed
+from bayesnn.models import BNN
+from bayesnn.models.bnn import check_inputs
+from bayesnn.models.observe import check_target
+
+Add = Callable[[Inputs, Roots], None]
+"""(x, roots): add a batch. It asks `roots` once for the outputs of every example."""
+
+
+@dataclass
+class Sweep:
+    """The training data: each call visits every example once.
+
+    Attributes:
+        seen: examples of the last pass.
+        observations: numbers in their targets.
+        log_likelihood: sum_i log p(y_i | f(x_i; w*)) of the last pass, in nats.
+    """
+
+    model: BNN
+    loader: Iterable[tuple[Inputs, Tensor]]
+    fisher: Fisher
+    device: torch.device
+    progress: bool
+    before: int = 0  # examples of earlier fits
+    seen: int = 0
+    observations: int = 0
+    log_likelihood: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.double))
+
+    @torch.no_grad()
+    def __call__(self, add: Add, label: str = "Laplace") -> None:
+        """Add every batch."""
+        size = self.model.size
+        self.seen = self.observations = 0
+        self.log_likelihood = torch.zeros((), dtype=torch.double, device=self.device)
+        for number, (x, y) in enumerate(tqdm(self.loader, desc=label, unit="batch", disable=not self.progress)):
+            try:
+                check_inputs(x)
+                # Targets that are no tensor are refused where outputs meet them.
+                target = y.to(self.device) if isinstance(y, Tensor) else y
+                count = batch_size(x)
+                add(to_device(x, self.device), self._roots(target, count))
+            except (TypeError, ValueError) as error:
+                error.add_note(f"Laplace.fit: in batch {number} of the loader, counted from 0")
+                raise
+            self.seen += count
+            self.observations += target.numel()
+            if size is not None and self.before + self.seen > size:
+                raise ValueError(
+                    f"Laplace: the model's size is {size}, but the loader has more examples: "
+                    f"{self.before + self.seen} so far"
+                )
+        if not self.seen:
+            raise ValueError("Laplace: the loader is empty")
+
+    def _roots(self, y: Tensor, count: int) -> Roots:
+        """What a structure calls with the outputs of some examples: their log likelihood is added on the way."""
+
+        def roots(outputs: Tensor, examples: slice) -> Tensor:
+            # All targets at once where there is one chunk: a `y` of the wrong length is then told by its own shape.
+            target = y if len(outputs) == count else y[examples]
+            finite = torch.isfinite(outputs).reshape(len(outputs), -1).all(1)
+            if not bool(finite.all()):
+                wrong = int((~finite).nonzero()[0]) + (examples.start or 0)
+                raise ValueError(f"Laplace: the network's outputs at the mode are not finite for example {wrong}")
+            with poutine.block(), poutine.trace() as traced, prefixed(self.model.name):
+                distribution = self.model.likelihood(outputs)
+            if latent := traced.trace.stochastic_nodes:
+                raise ValueError(
+                    f"Laplace: the likelihood has the latent site {latent[0]!r}; give it a fixed or learned value, or "
+                    "use MeanField"
+                )
+            check_target(distribution, target)
+            self.log_likelihood += distribution.log_prob(target).double().sum()
+            return self.fisher(self.model.likelihood, outputs, target)
+
+        return roots
