@@ -8,6 +8,7 @@ from bayesnn.guides.laplace import Diagonal as Diagonal
 from bayesnn.guides.laplace import Full as Full
 from bayesnn.guides.laplace import Kronecker as Kronecker
 from bayesnn.guides.laplace import Laplace as Laplace
+from bayesnn.guides.laplace import LowRank as LowRank
 from bayesnn.guides.laplace import MonteCarlo as MonteCarlo
 from bayesnn.guides.laplace import empirical as empirical
 from bayesnn.guides.laplace import exact as exact

@@ -17,7 +17,8 @@ from bayesnn.guides.last_layer_outputs import output_distribution, target_distri
 from bayesnn.models import NeuralLinear
 from bayesnn.models.observe import check_target
 
-STATISTICS = ("gram", "products", "squares", "count", "loc", "scale_tril")
+SUMS = ("gram", "products", "squares", "count")
+STATISTICS = (*SUMS, "loc", "scale_tril")
 
 
 class LastLayerPosterior(nn.Module):
@@ -44,6 +45,8 @@ class LastLayerPosterior(nn.Module):
     tensor([[0.2500]])
     """
 
+    gram: Tensor | None
+
     def __init__(self, model: NeuralLinear) -> None:
         super().__init__()
         check_model("LastLayerPosterior", model)
@@ -58,31 +61,19 @@ class LastLayerPosterior(nn.Module):
 
     def fit(self, loader: Iterable[tuple[Inputs, Tensor]]) -> "LastLayerPosterior":
         """The posterior given these batches (x, y) alone, each example once; returns this guide."""
-        self.gram = None
-        return self.update(loader)
+        return self._given(self._sums(loader))
 
-    @torch.no_grad()
     def update(self, loader: Iterable[tuple[Inputs, Tensor]]) -> "LastLayerPosterior":
         """The posterior given further batches too, as if all had been given to `fit`; returns this guide."""
-        seen = 0
-        _, noise = self._scales()
-        for x, y in loader:
-            phi = self.model.phi(to_device(x, noise.device))
-            target = y.to(noise.device) if isinstance(y, Tensor) else y
-            check_target(self.model.likelihood(phi.new_zeros(len(phi), len(noise))), target)
-            self._add(phi.double(), target.double())
-            seen += len(phi)
-        if not seen:
-            raise ValueError("LastLayerPosterior: the loader is empty")
-        found = self._spectrum()
-        self.loc = regression.mean(found, self._fitted("products"), noise).to(phi.dtype)
-        self.scale_tril = regression.covariance_root(found).to(phi.dtype)
-        return self
+        new = self._sums(loader)
+        if self.gram is None:
+            return self._given(new)
+        return self._given([self._statistic(name) + value for name, value in zip(SUMS, new, strict=True)])
 
     @torch.no_grad()
     def log_evidence(self) -> Tensor:
         """log p(y) = sum_k log N(y_k; 0, noise_k^2 I + Phi P_k^-1 Phi^T) of the data given, in nats; a double."""
-        products, squares, count = (self._fitted(name) for name in ("products", "squares", "count"))
+        products, squares, count = (self._statistic(name) for name in ("products", "squares", "count"))
         return regression.log_evidence(self._spectrum(), products, squares, count, self._scales()[1])
 
     @torch.no_grad()
@@ -96,7 +87,7 @@ class LastLayerPosterior(nn.Module):
         and m_k stay; the search goes over `points` factors from 1 to e^reach, up to where the precision's condition
         number exceeds `condition`.
 
-        The density of data inside the range of the training data is nearly flat in the factor: a few hundredths of a nat
+        The density of data inside the range of the training data is nearly flat in the factor: hundredths of a nat
         decide, and other validation data may give another factor. With few of them look at the result.
 
         Args:
@@ -111,7 +102,7 @@ class LastLayerPosterior(nn.Module):
         """
         (scale, noise), found = self._scales(), self._spectrum()
         phi = self.model.phi(x).double()
-        errors = y.double() - phi @ self._fitted("loc").double().mT
+        errors = y.double() - phi @ self._statistic("loc").mT
         factor = regression.best_factor(found, phi, errors, noise, reach=reach, points=points, condition=condition)
         if self.model.relative:
             scale = scale / noise.unsqueeze(-1)
@@ -157,12 +148,33 @@ class LastLayerPosterior(nn.Module):
             raise ValueError("LastLayerPosterior: call fit(loader) first")
         return value
 
-    def _add(self, phi: Tensor, y: Tensor) -> None:
-        """Sums over examples: phi phi^T [feature, feature], y_k phi [out, feature], y_k^2 [out] and their number."""
-        new = (phi.mT @ phi, y.mT @ phi, y.square().sum(0), torch.tensor(float(len(phi))).to(phi))
-        held = (0.0,) * 4 if self.gram is None else tuple(self._fitted(name) for name in STATISTICS[:4])
-        for name, value, before in zip(STATISTICS[:4], new, held, strict=True):
-            setattr(self, name, value + before)
+    def _statistic(self, name: str) -> Tensor:
+        return self._fitted(name).double()
+
+    @torch.no_grad()
+    def _sums(self, loader: Iterable[tuple[Inputs, Tensor]]) -> list[Tensor]:
+        """Phi^T Phi [feature, feature], Phi^T y_k [out, feature], |y_k|^2 [out] and the number of examples."""
+        _, noise = self._scales()
+        sums: list[Tensor] = []
+        for x, y in loader:
+            phi = self.model.phi(to_device(x, noise.device))
+            target = y.to(noise.device) if isinstance(y, Tensor) else y
+            check_target(self.model.likelihood(phi.new_zeros(len(phi), len(noise))), target)
+            phi, target = phi.double(), target.double()
+            new = [phi.mT @ phi, target.mT @ phi, target.square().sum(0), noise.new_tensor(float(len(phi)))]
+            sums = [a + b for a, b in zip(sums, new, strict=True)] if sums else new
+        if not sums:
+            raise ValueError("LastLayerPosterior: the loader is empty")
+        return sums
+
+    @torch.no_grad()
+    def _given(self, sums: list[Tensor]) -> "LastLayerPosterior":
+        for name, value in zip(SUMS, sums, strict=True):
+            setattr(self, name, value)
+        found, dtype = self._spectrum(), self.model.noise_scale().dtype
+        self.loc = regression.mean(found, self._statistic("products"), self._scales()[1]).to(dtype)
+        self.scale_tril = regression.covariance_root(found).to(dtype)
+        return self
 
     def _shape_and_device(self) -> tuple[Size, torch.device]:
         return self.model.sites[self.model.site], self.model.noise_scale().device
@@ -174,4 +186,4 @@ class LastLayerPosterior(nn.Module):
         return rows.scale.detach().double(), self.model.noise_scale().detach().double()
 
     def _spectrum(self) -> regression.Spectrum:
-        return regression.spectrum(self._fitted("gram"), *self._scales())
+        return regression.spectrum(self._statistic("gram"), *self._scales())

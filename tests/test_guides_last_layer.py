@@ -155,8 +155,16 @@ def test_it_is_the_mean_of_pyros_elbo(kind: Any, noise_prior: Any) -> None:
     with torch.no_grad():
         guide.loc.normal_()
     pyro.set_rng_seed(0)
-    drawn = torch.tensor([Trace_ELBO().loss(model, guide, x, y) for _ in range(400)])
+    drawn = torch.tensor([Trace_ELBO().loss(model, guide, x, y) for _ in range(200)])
     assert_mean(drawn, LastLayerELBO().loss(model, guide, x, y))
+
+
+def test_the_noise_prior_counts_once_for_all_data() -> None:
+    (model, x, y), prior = regression(size=24), dist.InverseGamma(2.0, 0.1)
+    other, *_ = regression(size=24, noise_prior=prior)
+    guide = LastLayer(model)
+    difference = LastLayerELBO().loss(model, guide, x, y) - LastLayerELBO().loss(other, guide, x, y)
+    assert difference == pytest.approx(prior.log_prob(model.noise_scale() ** 2).sum().item(), rel=1e-6)
 
 
 def test_batches_are_unbiased() -> None:

@@ -28,7 +28,7 @@ GUIDES = (LastLayer, LastLayerMeanField)
 CASES = [*((kind, guide) for kind in MODELS for guide in GUIDES), ("regression", LastLayerPosterior)]
 every_case = pytest.mark.parametrize(("kind", "build"), CASES)
 trained_cases = pytest.mark.parametrize(("kind", "build"), CASES[:-1])
-pytestmark = pytest.mark.usefixtures("parameter_mode")
+both_modes = pytest.mark.usefixtures("parameter_mode")
 
 
 def made(kind: str, build: Any, name: str = "") -> tuple[Any, Any, Tensor, Tensor]:
@@ -60,6 +60,7 @@ def test_the_site_is_drawn_replays_and_predicts(kind: str, build: Any) -> None:
     assert to_arviz(guide, model, x, y, draws=3)["posterior"][model.site].shape[:2] == (1, 3)
 
 
+@both_modes
 @trained_cases
 def test_elbos_and_optimisers(kind: str, build: Any) -> None:
     guide, model, x, y = made(kind, build)
@@ -106,6 +107,7 @@ def test_states_pickles_and_copies(kind: str, build: Any) -> None:
     assert all(torch.equal(value, before[name]) for name, value in wider.state_dict().items() if torch.is_tensor(value))
 
 
+@both_modes
 @every_case
 def test_two_networks_in_one_model(kind: str, build: Any) -> None:
     (one, first, x, y), (two, second, *_) = made(kind, build, "a"), made(kind, build, "b")

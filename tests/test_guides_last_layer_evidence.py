@@ -132,6 +132,11 @@ def test_the_posterior_is_exact_and_updates_are_refits() -> None:
     step = LastLayerPosterior(model).fit([(x[:5], y[:5])]).update([(x[5:7], y[5:7])]).update([(x[7:], y[7:])])
     for name, value in guide.state_dict().items():
         torch.testing.assert_close(step.state_dict()[name], value)
+    before = step.loc
+    with pytest.raises(ValueError, match="y has shape"):
+        step.update([(x, y), (x, y[:, 0])])
+    assert step.loc is before  # nothing was added
+    torch.testing.assert_close(step.gram, guide.gram)
     again = step.fit([(x[:5], y[:5])])
     torch.testing.assert_close(again.loc, exact_posterior(model, x[:5], y[:5])[0])
 

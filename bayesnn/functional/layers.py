@@ -83,7 +83,7 @@ class _Recorder(TorchFunctionMode):
             finally:
                 self.time_first = False
         result = func(*args, **kwargs)
-        found = [self.names[id(leaf)] for leaf in pytree.tree_leaves((args, kwargs)) if id(leaf) in self.names]
+        found = [self.names[id(leaf)] for leaf in _tensors(args, kwargs) if id(leaf) in self.names]
         if found and any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
             self._note(func, args, kwargs, result, found)
         return result
@@ -104,6 +104,17 @@ class _Recorder(TorchFunctionMode):
         else:
             for name in found:
                 self.unknown.setdefault(name, getattr(func, "__name__", str(func)))
+
+
+def _tensors(args: Any, kwargs: Any) -> list[Any]:
+    """What a function was called with, lists opened: `pytree.tree_leaves` would take longer than a small layer."""
+    flat: list[Any] = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, (list, tuple)):
+            flat += _tensors(value, {})
+        else:
+            flat.append(value)
+    return flat
 
 
 def _attention() -> Callable[..., Any]:

@@ -88,13 +88,17 @@ class Rows:
     def _by_layers(self, done: Pass, roots: Tensor) -> Tensor:
         columns = roots.shape[-1]
         rows = roots.new_empty(len(roots), columns, self.count)
+        takers = {
+            name: [(use, entries(use, use.roles[name], chosen)) for use in done.uses.get(name, [])]
+            for name, chosen in self.index.items()
+        }
         for column in range(columns):
             found = done.back(roots[..., column], last=column == columns - 1)
             start = 0
             for name, chosen in self.index.items():
                 stop = start + (self.values[name].numel() if chosen is None else len(chosen))
-                parts = [entries(use, use.roles[name], found[id(use)], chosen) for use in done.uses.get(name, [])]
-                rows[:, column, start:stop] = sum(parts, torch.zeros((), device=rows.device))
+                parts = [take(found[id(use)]) for use, take in takers[name]]
+                rows[:, column, start:stop] = sum(parts[1:], parts[0]) if parts else 0.0
                 start = stop
         return rows
 
@@ -107,26 +111,46 @@ class Rows:
         )
 
 
-def entries(use: Use, role: str, g: Tensor, chosen: Tensor | None) -> Tensor:
-    """Derivatives in the chosen entries of one parameter, [batch, entry], of every example."""
-    if chosen is None or role == "bias" or not isinstance(use, Matrix) or isinstance(use, Lookup):
-        whole = use.gradients(role, g).flatten(1)
-        return whole if chosen is None else whole[:, chosen]
-    at, rows = use.cotangent(g), use.rows  # [batch, position, group, out], [batch, position, group, in]
-    out, width = at.shape[-1], rows.shape[-1]
+def entries(use: Use, role: str, chosen: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """A function: the derivative in a layer's output -> that in chosen entries of one parameter, [batch, entry].
+
+    What depends on the layer's input alone is found once, for all columns.
+    """
+    if chosen is None:
+        return lambda g: use.gradients(role, g).flatten(1)
+    if role == "bias" or not isinstance(use, Matrix) or isinstance(use, Lookup):
+        return lambda g: use.gradients(role, g).flatten(1).index_select(1, chosen)
+    groups, width = use.rows.shape[2:]
+    out = use.tensors["weight"].shape[0] // groups
     row, column = chosen // width, chosen % width
-    at, rows = at.flatten(2), rows.flatten(2)
     column = column + width * (row // out)
-    positions = at.shape[1]
+    inputs = use.rows.flatten(2)  # [batch, position, group * in]
+    batch, positions = inputs.shape[:2]
     if positions == 1:
-        return at[:, 0, row] * rows[:, 0, column]
-    used, row = row.unique(return_inverse=True)
-    held, column = column.unique(return_inverse=True)
+        taken = inputs[:, 0].index_select(1, column)
+        return lambda g: use.cotangent(g).flatten(1).index_select(1, row) * taken
+    used, place = row.unique(return_inverse=True)
+    held, at = column.unique(return_inverse=True)
     if len(used) * len(held) <= 8 * len(chosen):  # dense enough for one matrix product an example
-        return (at[..., used].mT @ rows[..., held])[:, row, column]
-    step = max(1, MEMORY // (4 * len(at) * positions * at.element_size()))
-    pairs = zip(used[row].split(step), held[column].split(step), strict=True)
-    return torch.cat([(at[..., r] * rows[..., c]).sum(1) for r, c in pairs], 1)
+        rectangle = inputs.index_select(2, held)
+        flat = place * len(held) + at
+
+        def product(g: Tensor) -> Tensor:
+            dense = use.cotangent(g).flatten(2).index_select(2, used).mT @ rectangle
+            return dense.flatten(1).index_select(1, flat)
+
+        return product
+    step = max(1, MEMORY // (4 * batch * positions * inputs.element_size()))
+    kept = inputs.index_select(2, column) if len(column) <= step else None
+
+    def pairs(g: Tensor) -> Tensor:
+        derivative = use.cotangent(g).flatten(2)
+        if kept is not None:
+            return (derivative.index_select(2, row) * kept).sum(1)
+        parts = zip(row.split(step), column.split(step), strict=True)
+        return torch.cat([(derivative.index_select(2, r) * inputs.index_select(2, c)).sum(1) for r, c in parts], 1)
+
+    return pairs
 
 
 def identity(outputs: Tensor, examples: slice = slice(None)) -> Tensor:

@@ -43,7 +43,7 @@ def _of_block(name: str, rows: Rows, done: Pass, found: dict[int, Tensor]) -> Te
         assert isinstance(use, Matrix)
         return (use.cotangent(found[id(use)])[:, 0, 0].square().mT @ use.rows[:, 0, 0].square()).flatten()
     if chosen is not None:
-        summed = sum((entries(use, use.roles[name], found[id(use)], chosen) for use in uses), nothing)
+        summed = sum((entries(use, use.roles[name], chosen)(found[id(use)]) for use in uses), nothing)
         return summed.square().sum(0)
     value = rows.values[name]
     total = torch.zeros_like(value)

@@ -1,5 +1,7 @@
 """Likelihoods of labels."""
 
+import math
+
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
@@ -27,6 +29,19 @@ class PixelwiseCategorical(nn.Module):
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
         """p(y | outputs)."""
         return dist.Categorical(logits=outputs.movedim(-3, -1)).to_event(2)
+
+    def fisher(self, outputs: Tensor) -> Tensor:
+        """diag(p) - p p^T at each pixel, over the flattened outputs: [batch, out, out], out = class * height * width.
+
+        For small maps: its size is the square of theirs.
+        """
+        batch, classes, *size = outputs.shape
+        pixels = math.prod(size)
+        each = categorical.fisher(outputs.flatten(2).mT)  # [batch, pixel, class, class]
+        whole = outputs.new_zeros(batch, classes, pixels, classes, pixels)
+        place = torch.arange(pixels, device=outputs.device)
+        whole[:, :, place, :, place] = each.movedim(1, 0)
+        return whole.reshape(batch, classes * pixels, classes * pixels)
 
 
 class Bernoulli(nn.Module):

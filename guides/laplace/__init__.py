@@ -7,3 +7,4 @@ from bayesnn.guides.laplace.fisher import exact as exact
 from bayesnn.guides.laplace.full import Full as Full
 from bayesnn.guides.laplace.guide import Laplace as Laplace
 from bayesnn.guides.laplace.kronecker import Kronecker as Kronecker
+from bayesnn.guides.laplace.low_rank import LowRank as LowRank

@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from bayesnn.functional import memory
 from bayesnn.functional.roots import semidefinite_root
 
 Fisher = Callable[[Any, Tensor, Tensor], Tensor]
@@ -21,6 +22,13 @@ def exact(likelihood: Any, outputs: Tensor, y: Tensor) -> Tensor:
         ValueError: the likelihood has no `fisher`.
     """
     check_fisher(likelihood)
+    count = outputs[0].numel()
+    memory.require(
+        3 * outputs.element_size() * len(outputs) * count**2,
+        outputs.device,
+        f"Laplace: the Fisher information of {len(outputs)} examples in {count:,} outputs",
+        "use fisher=MonteCarlo(), whose size is that of the outputs, or smaller batches",
+    )
     fisher = likelihood.fisher(outputs)
     root = semidefinite_root(fisher)
     if not bool((fisher - root @ root.mT).abs().amax() <= 1e-3 * fisher.abs().amax()):

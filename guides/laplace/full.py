@@ -1,6 +1,7 @@
 """Full covariance over the random weights: for a last layer or a sub-network of up to some ten thousand."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -121,6 +122,7 @@ class FullPosterior(Posterior):
     def __init__(self, scale_tril: Tensor) -> None:
         self.scale_tril = scale_tril
         self._pairs: Tensor | None = None
+        self._own: Tensor | None = None
 
     def joint(self, loc: Tensor) -> dist.TorchDistribution:
         """All weights."""
@@ -137,8 +139,15 @@ class FullPosterior(Posterior):
             yield found[0], self._last_layer(*found, bias=len(rows.index) == 2, diagonal=diagonal)
             return
         for _, outputs, jac in rows.chunks(x, identity):
-            half = jac @ self.scale_tril
+            half = self._times_root(jac)
             yield outputs, half.square().sum(-1) if diagonal else half @ half.mT
+
+    def _times_root(self, jac: Tensor) -> Tensor:
+        """J L, in four blocks of columns: L is triangular, and three eighths of the product are zeros."""
+        k = len(self.scale_tril)
+        bounds = [k * block // 4 for block in range(5)]
+        parts = [jac[..., a:] @ self.scale_tril[a:, a:b] for a, b in pairwise(bounds)]
+        return torch.cat(parts, -1)
 
     def _last_layer(self, outputs: Tensor, features: Tensor, *, bias: bool, diagonal: bool) -> Tensor:
         """[batch, class, class] or [batch, class]."""
@@ -147,7 +156,9 @@ class FullPosterior(Posterior):
         if self._pairs is None:
             blocks = _by_feature(self.covariance(), classes, width, bias=bias)
             self._pairs = blocks[first, second].transpose(0, 1).contiguous()  # [feature, pair, feature]
-        pairs = self._pairs[:, first == second] if diagonal else self._pairs
+            self._own = self._pairs[:, first == second]
+        pairs = self._own if diagonal else self._pairs
+        assert pairs is not None
         step = max(1, MEMORY // (4 * pairs[0].numel() * pairs.element_size()))
         found = torch.cat(
             [

@@ -88,6 +88,7 @@ class Laplace(nn.Module):
             self.register_buffer(name, None)
         self.structure: Structure | None = None
         self._posterior: Posterior | None = None
+        self._held: evidence.Evidence | None = None
         self._rows = self._derivatives()
 
     @property
@@ -112,7 +113,7 @@ class Laplace(nn.Module):
         """The lower triangular root of the covariance, [param, param]; full structure only."""
         posterior = self.posterior
         if not isinstance(posterior, FullPosterior):
-            raise AttributeError(f"Laplace: {type(self.structure).__name__} has no scale_tril; use covariance")
+            raise TypeError(f"Laplace: {type(self.structure).__name__} has no scale_tril; use covariance")
         return posterior.scale_tril
 
     def fit(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = False) -> "Laplace":
@@ -249,7 +250,7 @@ class Laplace(nn.Module):
 
     def _moved(self) -> None:
         """The mode has other values, or is elsewhere: forget what was found at it."""
-        self._posterior = None
+        self._posterior = self._held = None
         self._rows = self._derivatives()
         if self.structure is not None:
             self.structure.at(self._rows)
@@ -274,10 +275,15 @@ class Laplace(nn.Module):
         self.prior_loc, self.prior_precision = prior
         self.factor = torch.ones((), dtype=torch.double, device=self.loc.device)
         self.fixed = fixed_weights(self.model)
-        self.structure, self._posterior = structure, None
+        self.structure, self._posterior, self._held = structure, None, None
         return self
 
     def _evidence(self) -> evidence.Evidence:
+        if self._held is None:
+            self._held = self._new_evidence()
+        return self._held
+
+    def _new_evidence(self) -> evidence.Evidence:
         return evidence.Evidence(
             structure=self._fitted(),
             scale=self._scale(),

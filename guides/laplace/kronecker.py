@@ -8,8 +8,8 @@ from torch import Tensor
 
 from bayesnn.functional import Inputs
 from bayesnn.functional.layer_rules import Lookup, Matrix, Use
-from bayesnn.functional.layers import forward_pass
-from bayesnn.functional.rows import Roots, Rows
+from bayesnn.functional.layers import Pass, forward_pass
+from bayesnn.functional.rows import Roots, Rows, one_position
 from bayesnn.guides.laplace.rotated import Basis
 from bayesnn.guides.laplace.separable import Separable
 from bayesnn.models import BNN
@@ -25,7 +25,7 @@ class Kronecker(Separable):
     output), summed over the columns of R_i. Exact for one example and one position, or where inputs and derivatives are
     independent. Biases and the scales of normalisations have exact blocks of their own, without N.
 
-    Linear layers, convolutions with groups, embeddings, attention projections. A weight that is used several times
+    Linear layers, convolutions (their groups are independent), embeddings, attention projections. A weight that is used several times
     counts as one with more positions.
 
     Raises:
@@ -72,17 +72,20 @@ class Kronecker(Separable):
                 if len(weights) == len(uses):
                     for use in weights:
                         self._add(name, "outputs", _outputs(use, found[id(use)]))
-                else:
+                elif (weight := _twin(name, done)) is None:
                     self._add_block(name, uses, found)
+                else:  # its block is the weight's factor: one tensor for both, which has one decomposition
+                    self._buffers[_key(name, "block")] = self._buffers[_key(weight, "outputs")]
 
     def bases(self) -> Mapping[str, Basis]:
         """The factors' eigenvectors."""
         if self._bases is None:
-            self._bases = {name: self._basis(name, value) for name, value in self.rows.values.items()}
+            found: dict[int, tuple[Tensor, Tensor]] = {}
+            self._bases = {name: self._basis(name, value, found) for name, value in self.rows.values.items()}
         return self._bases
 
     def _add(self, name: str, what: str, value: Tensor) -> None:
-        key = f"{name}:{what}".replace(".", "/")
+        key = _key(name, what)
         value = value.double()
         if key not in self._buffers:
             self.register_buffer(key, torch.zeros_like(value))
@@ -91,7 +94,7 @@ class Kronecker(Separable):
         held += value
 
     def _sum(self, name: str, what: str) -> Tensor | None:
-        return self._buffers.get(f"{name}:{what}".replace(".", "/"))
+        return self._buffers.get(_key(name, what))
 
     def _add_block(self, name: str, uses: list[Use], found: dict[int, Tensor]) -> None:
         """The exact block of a bias or of a normalisation's scale."""
@@ -101,22 +104,44 @@ class Kronecker(Separable):
         else:
             self._add(name, "block", g.mT @ g)
 
-    def _basis(self, name: str, value: Tensor) -> Basis:
+    def _basis(self, name: str, value: Tensor, found: dict[int, tuple[Tensor, Tensor]]) -> Basis:
+        def eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+            """Once for each matrix: a bias may share that of its weight."""
+            if id(matrix) not in found:
+                values, vectors = torch.linalg.eigh(matrix.to(value.dtype))
+                found[id(matrix)] = values.clamp(min=0).double(), vectors
+            return found[id(matrix)]
+
         inputs, outputs, block = (self._sum(name, what) for what in ("inputs", "outputs", "block"))
         if inputs is not None and outputs is not None:
             count = self._sum(name, "count")
             assert count is not None
-            left, rows = _eigen(outputs, value.dtype)
+            left, rows = eigen(outputs)
             if inputs.dim() == 1:  # how often an embedding, [word, out], looked up each word
                 return Basis(value.shape, inputs.unsqueeze(-1) * left.unsqueeze(-2) / count, None, rows)
-            right, columns = _eigen(inputs, value.dtype)
+            right, columns = eigen(inputs)
             return Basis(value.shape, left.unsqueeze(-1) * right.unsqueeze(-2) / count, rows, columns)
         if block is not None:
-            values, vectors = _eigen(block, value.dtype)
-            return Basis(value.shape, values.reshape(1, 1, -1), None, vectors.unsqueeze(0))
+            values, vectors = eigen(block)
+            return Basis(value.shape, values.reshape(1, 1, -1), None, vectors.reshape(1, *vectors.shape[-2:]))
         diagonal = self._sum(name, "diagonal")
         values = torch.zeros(value.numel(), dtype=torch.double, device=value.device) if diagonal is None else diagonal
         return Basis(value.shape, values.reshape(1, 1, -1))
+
+
+def _key(name: str, what: str) -> str:
+    """The name of a buffer, which may have no dots."""
+    return f"{name}:{what}".replace(".", "/")
+
+
+def _twin(name: str, done: Pass) -> str | None:
+    """The weight whose layer, with one position, has this bias and nothing else: both see the same derivatives."""
+    uses = done.uses[name]
+    if len(uses) != 1 or len(uses[0].roles) != 2:
+        return None
+    weight = next(other for other in uses[0].roles if other != name)
+    alone = len(done.uses[weight]) == 1 and one_position(uses[0], weight)
+    return weight if alone and uses[0].roles[name] == "bias" else None
 
 
 def _is_weight(use: Use, name: str) -> TypeGuard[Matrix]:
@@ -136,8 +161,3 @@ def _outputs(use: Matrix, g: Tensor) -> Tensor:
     """sum g g^T over examples and positions, [group, out, out]."""
     at = use.cotangent(g).flatten(0, 1).movedim(1, 0) if isinstance(use, Lookup) else use.unordered(use.arrange(g))
     return at.mT @ at
-
-
-def _eigen(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh(matrix.to(dtype))
-    return values.clamp(min=0).double(), vectors

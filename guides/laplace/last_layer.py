@@ -1,6 +1,7 @@
 """The curvature of a linear last layer, in closed form from its inputs."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,11 @@ class LastLayer(nn.Module):
     def __init__(self, classes: int, width: int, like: Tensor) -> None:
         super().__init__()
         self.classes, self.width = classes, width
+        # Every pair's matrix is symmetric: of four blocks of rows only what lies right of the diagonal is summed.
+        self._bounds = [width * block // 4 for block in range(5)] if width > 128 else [0, width]
         self.register_buffer("pairs", like.new_zeros(classes * (classes + 1) // 2, width, width), persistent=False)
         self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._lacks_last: bool | None = None  # whether the last class' pairs are still to be filled
 
     def add(self, features: Tensor, roots: Tensor) -> None:
         """Features [batch, width] and roots R_i of L_i, [batch, class, column]."""
@@ -39,10 +43,12 @@ class LastLayer(nn.Module):
     def matrix(self, *, bias: bool) -> Tensor:
         """H, [param, param], in the order of a weight [class, feature] and, after it, a bias [class]."""
         self._flush()
+        self._fill_last()
         blocks = self.pairs.new_empty(self.classes, self.width, self.classes, self.width)
         for pair, (c, d) in enumerate(self._order()):
-            blocks[c, :, d] = self.pairs[pair]
-            blocks[d, :, c] = self.pairs[pair]
+            whole = self.pairs[pair].triu() + self.pairs[pair].triu(1).mT
+            blocks[c, :, d] = whole
+            blocks[d, :, c] = whole
         flat = blocks.reshape(self.classes * self.width, -1)
         if not bias:
             return flat
@@ -56,21 +62,35 @@ class LastLayer(nn.Module):
     def _flush(self) -> None:
         if not self._waiting:
             return
-        features = torch.cat([f for f, _ in self._waiting])
-        fisher = torch.cat([f for _, f in self._waiting])
+        features = torch.cat([f for f, _ in self._waiting]).to(self.pairs.dtype)
+        fisher = torch.cat([f for _, f in self._waiting]).to(self.pairs.dtype)
         self._waiting = []
-        last = self.classes - 1
-        null = last > 0 and bool(fisher.sum(-1).abs().amax() <= 1e-5 * fisher.abs().amax())
-        ends = self.pairs.new_zeros(self.classes, self.width, self.width)  # of the pairs (c, last)
+        null = self.classes > 1 and bool(fisher.sum(-1).abs().amax() <= 1e-5 * fisher.abs().amax())
+        if self._lacks_last is None:
+            self._lacks_last = null
+        if not null:
+            self._fill_last()
         for pair, (c, d) in enumerate(self._order()):
-            if null and d == last:
-                product = ends[c] if c < last else -ends.sum(0)
-            else:
-                product = (features * fisher[:, c, d, None]).mT @ features
-                ends[c] -= product
+            if not (self._lacks_last and d == self.classes - 1):
+                weighted = (features * fisher[:, c, d, None]).mT
+                for a, b in pairwise(self._bounds):
+                    self.pairs[pair, a:b, a:].addmm_(weighted[a:b], features[:, a:])
+
+    def _fill_last(self) -> None:
+        """The pairs of the last class, from L_i 1 = 0."""
+        if not self._lacks_last:
+            return
+        self._lacks_last, last = False, self.classes - 1
+        ends = self.pairs.new_zeros(self.classes, self.width, self.width)
+        for pair, (c, d) in enumerate(self._order()):
+            if d < last:
+                ends[c] -= self.pairs[pair]
                 if d != c:
-                    ends[d] -= product
-            self.pairs[pair] += product
+                    ends[d] -= self.pairs[pair]
+        ends[last] = -ends[:last].sum(0)
+        for pair, (c, d) in enumerate(self._order()):
+            if d == last:
+                self.pairs[pair] = ends[c]
 
 
 def last_layer_inputs(rows: Rows, x: Inputs) -> tuple[Tensor, Tensor] | None:

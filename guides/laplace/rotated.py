@@ -121,7 +121,7 @@ class RotatedPosterior(Posterior):
         parts = jac.split([basis.values.numel() for basis in self.bases.values()], -1)
         blocks = zip(self.bases.items(), parts, strict=True)
         halves = [
-            (basis.turn(part.unflatten(-1, basis.shape)) * self.scales[name]).flatten(2)
+            (basis.turn(part.reshape(part.shape[:-1] + basis.shape)) * self.scales[name]).flatten(2)
             for (name, basis), part in blocks
         ]
         return sum((_product(half, diagonal=diagonal) for half in halves), jac.new_zeros(()))
@@ -165,7 +165,7 @@ def _some(use: Use, name: str, g: dict[int, Tensor], examples: slice, rows: Rows
     chosen = rows.index[name]
     if chosen is None:
         return use.gradients(use.roles[name], g[id(use)], examples)
-    return entries(use, use.roles[name], g[id(use)], chosen)[examples]
+    return entries(use, use.roles[name], chosen)(g[id(use)])[examples]
 
 
 def _product(half: Tensor, *, diagonal: bool) -> Tensor:

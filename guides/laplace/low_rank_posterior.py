@@ -1,0 +1,112 @@
+"""Normal distributions whose precision is diagonal but for a few directions."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from pyro import distributions as dist
+from torch import Size, Tensor
+from torch.distributions import constraints
+
+from bayesnn.functional import Inputs, memory
+from bayesnn.functional.rows import Rows, identity
+from bayesnn.guides.laplace.structure import Posterior
+
+
+class LowRankNormal(dist.TorchDistribution):
+    """N(loc, S (1 + U^T diag(m) U)^-1 S) with S = diag(scale) and orthonormal rows of U.
+
+    Drawn as loc + S (e + U^T diag((1 + m)^-1/2 - 1) U e), e ~ N(0, 1).
+
+    Args:
+        loc: [param].
+        scale: [param].
+        directions: U, [rank, param].
+        gains: m, [rank].
+    """
+
+    arg_constraints = {"scale": constraints.positive}  # noqa: RUF012
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, scale: Tensor, directions: Tensor, gains: Tensor) -> None:
+        self.loc, self.scale, self.directions, self.gains = loc, scale, directions, gains
+        super().__init__(Size(), loc.shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mode."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """Marginal variances, [param]."""
+        share = self.gains / (1 + self.gains)
+        return self.scale**2 * (1 - (self.directions**2 * share.unsqueeze(-1)).sum(0))
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """[*sample, param]."""
+        e = torch.randn(*sample_shape, len(self.loc), dtype=self.loc.dtype, device=self.loc.device)
+        shrink = (1 + self.gains).rsqrt() - 1
+        return self.loc + self.scale * (e + ((e @ self.directions.mT) * shrink) @ self.directions)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """In nats."""
+        z = (value - self.loc) / self.scale
+        square = z.square().sum(-1) + ((z @ self.directions.mT).square() * self.gains).sum(-1)
+        log_root = 0.5 * self.gains.log1p().sum() - self.scale.log().sum()
+        return log_root - 0.5 * square - 0.5 * len(self.loc) * math.log(2 * math.pi)
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> dist.TorchDistribution:
+        """Only to no batch at all: all draws share one posterior."""
+        if Size(batch_shape):
+            return dist.ExpandedDistribution(self, Size(batch_shape))
+        return self
+
+
+class LowRankPosterior(Posterior):
+    """N(w*, S (1 + U^T diag(m) U)^-1 S): see `LowRankNormal`."""
+
+    def __init__(self, scale: Tensor, directions: Tensor, gains: Tensor) -> None:
+        self.scale, self.directions, self.gains = scale, directions, gains
+
+    def joint(self, loc: Tensor) -> LowRankNormal:
+        """All weights."""
+        return LowRankNormal(loc, self.scale, self.directions, self.gains)
+
+    def covariance(self) -> Tensor:
+        """[param, param], for few weights.
+
+        Raises:
+            MemoryError: it needs more memory than there is.
+        """
+        k = len(self.scale)
+        memory.require(
+            2 * k * k * self.scale.element_size(),
+            self.scale.device,
+            f"Laplace: the covariance of {k:,} weights as one matrix",
+            "draw from the guide or ask for its output_distribution(x), which need only the factors",
+        )
+        half = self.directions * (self.gains / (1 + self.gains)).sqrt().unsqueeze(-1)
+        matrix = half.mT @ half
+        matrix.neg_().diagonal().add_(1)
+        return matrix.mul_(self.scale).mul_(self.scale.unsqueeze(-1))
+
+    def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """From J S, split into its part in the directions, which the data shrink, and the rest, which they do not."""
+        shrink = (1 + self.gains).rsqrt()
+        for _, outputs, jac in rows.chunks(x, identity):
+            half = jac * self.scale
+            inside = half @ self.directions.mT
+            half -= inside @ self.directions
+            inside *= shrink
+            if diagonal:
+                yield outputs, half.square().sum(-1) + inside.square().sum(-1)
+            else:
+                yield outputs, half @ half.mT + inside @ inside.mT
+
+    def quadratic(self, vector: Tensor) -> Tensor:
+        """v^T Sigma v."""
+        half = vector * self.scale
+        inside = self.directions @ half
+        return (half - inside @ self.directions).square().sum() + (inside.square() / (1 + self.gains)).sum()
