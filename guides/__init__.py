@@ -6,10 +6,13 @@ if __name__ != "bayesnn.guides":
 
 from bayesnn.guides.laplace import Diagonal as Diagonal
 from bayesnn.guides.laplace import Full as Full
+from bayesnn.guides.laplace import Hessian as Hessian
 from bayesnn.guides.laplace import Kronecker as Kronecker
 from bayesnn.guides.laplace import Laplace as Laplace
 from bayesnn.guides.laplace import LowRank as LowRank
+from bayesnn.guides.laplace import ModeDistance as ModeDistance
 from bayesnn.guides.laplace import MonteCarlo as MonteCarlo
+from bayesnn.guides.laplace import distance_to_mode as distance_to_mode
 from bayesnn.guides.laplace import empirical as empirical
 from bayesnn.guides.laplace import exact as exact
 from bayesnn.guides.last_layer import LastLayer as LastLayer

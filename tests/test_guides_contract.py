@@ -20,7 +20,7 @@ from pyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation, AutoNormal
 from torch import Tensor
 
 from bayesnn import BNN, likelihoods, priors, subset
-from bayesnn.guides import Laplace, MeanField, MeanFieldELBO
+from bayesnn.guides import Diagonal, Kronecker, Laplace, MeanField, MeanFieldELBO
 
 
 def auto(kind: Any) -> Callable[[BNN, Tensor, Tensor], Any]:
@@ -43,11 +43,19 @@ class Case(NamedTuple):
     elbos: tuple[Any, ...]
     trained: bool = True
     ours: bool = True
+    options: dict[str, Any] = {}  # noqa: RUF012
+
+
+def laplace(structure: Any) -> Case:
+    options = {"structure": structure}
+    return Case(lambda model, x, y: Laplace(model, **options).fit([(x, y)]), (), trained=False, options=options)
 
 
 GUIDES = {
     "MeanField": Case(lambda model, x, y: MeanField(model), (TraceMeanField_ELBO(), MeanFieldELBO(), MeanFieldELBO(3))),
     "Laplace": Case(lambda model, x, y: Laplace(model).fit([(x, y)]), (), trained=False),
+    "Kronecker": laplace(Kronecker),
+    "Diagonal": laplace(Diagonal),
     "AutoNormal": Case(auto(AutoNormal), (TraceMeanField_ELBO(),), ours=False),
     "AutoDelta": Case(auto(AutoDelta), (MeanFieldELBO(),), ours=False),
     "AutoLaplace": Case(auto_laplace, (), trained=False, ours=False),
@@ -159,7 +167,7 @@ def test_state_dict_round_trip(kind: str) -> None:
     torch.save(guide.state_dict(), file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
-    other = GUIDES[kind].build(model, x, y) if not GUIDES[kind].ours else type(guide)(model)
+    other = GUIDES[kind].build(model, x, y) if not GUIDES[kind].ours else type(guide)(model, **GUIDES[kind].options)
     other.load_state_dict(state)
     assert_same_draws(guide, other, x, y)
 
@@ -170,7 +178,7 @@ def test_a_state_of_another_subset_is_refused_before_anything_changes(kind: str)
     other_model = BNN(model.net, subset.named(model.net, "0"), priors.normal(1.0), likelihoods.categorical, size=12)
     other = GUIDES[kind].build(other_model, x, y)
     before = copy.deepcopy(other)
-    with pytest.raises(ValueError, match=f"{kind}: this state belongs to another network"):
+    with pytest.raises(ValueError, match=f"{type(other).__name__}: this state belongs to another network"):
         other.load_state_dict(guide.state_dict())
     assert_same_draws(before, other, x, y)
 
@@ -255,5 +263,7 @@ def test_output_distribution(kind: str, untouched: Untouched) -> None:
     assert outputs.event_shape == (2,)
     assert not outputs.mean.requires_grad
     model.net.append(torch.nn.Dropout().train())
-    with pytest.raises(ValueError, match=f"{kind}.output_distribution: '3' .Dropout. is in training mode"):
+    with pytest.raises(
+        ValueError, match=f"{type(guide).__name__}.output_distribution: '3' .Dropout. is in training mode"
+    ):
         guide.output_distribution(x)

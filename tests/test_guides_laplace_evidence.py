@@ -1,5 +1,7 @@
 """The marginal likelihood of a Laplace approximation, and the prior that maximises it."""
 
+from typing import Any
+
 import pyro
 import pytest
 import torch
@@ -8,8 +10,9 @@ from nets import mlp
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from bayesnn import BNN, likelihoods, priors, subset
-from bayesnn.guides import Laplace
+from bayesnn import BNN, learned, likelihoods, priors, subset
+from bayesnn.guides import Diagonal, Full, Kronecker, Laplace
+from bayesnn.guides.laplace import evidence
 
 X = torch.randn(7, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
 PRIORS = {
@@ -106,3 +109,80 @@ def test_precisions_are_positive(factor: float | Tensor) -> None:
     model, x, y = golden()
     with pytest.raises(ValueError, match="a prior precision is positive, and so are its factors"):
         Laplace(model).fit([(x, y)]).log_evidence(factor)
+
+
+@pytest.mark.parametrize("structure", [Full, Diagonal, Kronecker])
+@pytest.mark.parametrize("per", ["block", "weight"])
+def test_precisions_of_blocks_and_weights(per: evidence.Per, structure: type) -> None:
+    """The evidence of a new fit under the found prior is the largest: every factor a little off makes it smaller."""
+    if per == "weight" and structure is Kronecker:
+        pytest.skip("Kronecker factors need one precision a block")
+    model, y = classification()
+    guide = Laplace(model, structure=structure).fit([(X, y)])
+    best = guide.maximise_evidence(per=per)
+    anew = Laplace(best.model, structure=structure).fit([(X, y)])
+    torch.testing.assert_close(anew.log_evidence(), best.log_evidence())
+    torch.testing.assert_close(anew.covariance, best.covariance)
+    assert best.log_evidence() > guide.maximise_evidence().log_evidence()
+    logs = best.prior_precision.log()
+    inside = (logs > evidence.BOUNDS[0] + 0.1) & (logs < evidence.BOUNDS[1] - 0.1)
+    assert inside.any()
+    held = best._evidence()
+    factors = torch.ones_like(best.prior_precision).double().requires_grad_()
+    one = torch.ones((), dtype=torch.double)
+    (gradient,) = torch.autograd.grad(held.of_factors(factors, one, one), factors)
+    starts = gradient if per == "weight" else torch.stack([g.sum() for g in gradient.split([12, 4, 12, 3])])
+    mask = inside if per == "weight" else torch.stack([i[0] for i in inside.split([12, 4, 12, 3])])
+    assert starts[mask].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("likelihood", [likelihoods.normal(0.3), likelihoods.normal(learned(0.3))])
+@pytest.mark.parametrize("per", ["network", "block"])
+def test_the_noise(per: evidence.Per, likelihood: Any) -> None:
+    """On a linear model the evidence is exact: its maximum in noise and prior is that of the joint normal density."""
+    net = nn.Linear(2, 1, bias=False).double()
+    model = BNN(net, subset.everything(net), priors.normal(1.0), likelihood)
+    x = torch.randn(20, 2, dtype=torch.double)
+    y = x @ torch.tensor([[1.0], [-0.5]], dtype=torch.double) + 0.7 * torch.randn(20, 1, dtype=torch.double)
+    guide = Laplace(model, mode(model, x, y)).fit([(x, y)])
+    for _ in range(60):
+        best = guide.maximise_evidence(per=per, noise=True)
+        guide = Laplace(best.model, mode(best.model, x, y, steps=2)).fit([(x, y)])
+    torch.testing.assert_close(best.log_evidence(), guide.log_evidence())
+    torch.testing.assert_close(best.covariance, guide.covariance)
+    scale = best.model.likelihood.scale
+    held = scale() if callable(scale) else scale
+    found = (
+        torch.tensor([float(best.prior_precision[0]), torch.as_tensor(held).item()], dtype=torch.double)
+        .log()
+        .requires_grad_()
+    )
+    precision, noise = found.exp()
+    joint = dist.MultivariateNormal(torch.zeros(20).double(), x @ x.T / precision + noise**2 * torch.eye(20))
+    (gradient,) = torch.autograd.grad(joint.log_prob(y.squeeze(1)), found)
+    assert gradient.abs().max() < 1e-5
+
+
+def test_noise_where_there_is_none_to_fit() -> None:
+    model, y = classification()
+    guide = Laplace(model).fit([(X, y)])
+    with pytest.raises(ValueError, match=r"fits the scale of likelihoods\.normal; this likelihood has none"):
+        guide.maximise_evidence(noise=True)
+    with pytest.raises(ValueError, match="one factor per 'network', 'block' or 'weight', not per 'layer'"):
+        guide.maximise_evidence(per="layer")  # type: ignore[arg-type]
+
+
+def test_more_data_after_the_noise_was_fitted() -> None:
+    model, x, y = golden()
+    best = Laplace(model, mode(model, x, y)).fit([(x, y)]).maximise_evidence(noise=True)
+    with pytest.raises(ValueError, match="the noise was fitted after the curvature was summed; fit again"):
+        best.update([(x, y)])
+
+
+def test_precisions_that_diverge_stop_at_a_bound_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    net = mlp(outputs=3)
+    model = BNN(net, subset.last_layer(net), priors.around(net, 0.5), likelihoods.categorical)
+    guide = Laplace(model).fit([(torch.randn(7, 3), TARGETS["categorical"]())])
+    best = guide.maximise_evidence(per="block")
+    assert best.prior_precision.log().max() <= evidence.BOUNDS[1] + 1e-3
+    assert "2 of 2 prior precisions ran to a bound" in caplog.text

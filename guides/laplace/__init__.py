@@ -6,5 +6,8 @@ from bayesnn.guides.laplace.fisher import empirical as empirical
 from bayesnn.guides.laplace.fisher import exact as exact
 from bayesnn.guides.laplace.full import Full as Full
 from bayesnn.guides.laplace.guide import Laplace as Laplace
+from bayesnn.guides.laplace.hessian import Hessian as Hessian
 from bayesnn.guides.laplace.kronecker import Kronecker as Kronecker
 from bayesnn.guides.laplace.low_rank import LowRank as LowRank
+from bayesnn.guides.laplace.mode import ModeDistance as ModeDistance
+from bayesnn.guides.laplace.mode import distance_to_mode as distance_to_mode

@@ -172,7 +172,7 @@ def _climb(evidence: Evidence, groups: Tensor, squares: Tensor, *, noise: bool) 
         with torch.enable_grad():
             loss = -evidence.of_factors(factors(), log_noise.exp(), squares)
             loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     optimizer.step(closure)
     share = point.detach().sigmoid()
@@ -192,7 +192,7 @@ def _squares(evidence: Evidence, model: BNN) -> Tensor:
     if not isinstance(likelihood, Normal) or not isinstance(likelihood.scale, (int, float, Tensor, Learned)):
         raise ValueError("Laplace: noise=True fits the scale of likelihoods.normal; this likelihood has none to fit")
     scale = likelihood.scale
-    value = torch.as_tensor(scale() if isinstance(scale, Learned) else scale, dtype=torch.double)
+    value = torch.as_tensor(scale().detach() if isinstance(scale, Learned) else scale, dtype=torch.double)
     constant = evidence.observations * (
         math.log(2 * math.pi) + 2 * value.log().mean().to(evidence.log_likelihood.device)
     )

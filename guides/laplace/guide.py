@@ -21,6 +21,7 @@ from bayesnn.guides.laplace.sweep import Sweep
 from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
+from bayesnn.priors import Prior
 
 FITTED = ("prior_loc", "prior_precision", "log_likelihood", "examples", "observations", "factor", "fixed")
 
@@ -162,14 +163,18 @@ class Laplace(nn.Module):
         for model selection in deep learning.
         """
         best = evidence.maximum(self._evidence(), self.model, per=per, noise=noise)
-        other = Laplace(best.model, self._values(self.loc), structure=self._make, fisher=self._fisher)
-        other.prior_loc, other.prior_precision = normal_prior(other.model)
-        for name in ("examples", "observations"):
-            setattr(other, name, getattr(self, name))
-        other.log_likelihood = self.log_likelihood if not noise else best.log_likelihood / self._share()
-        other.factor, other.fixed = self.factor / best.noise_variance, self.fixed
-        other.structure = self._fitted()
+        other = self._under(best.model)
+        if noise:
+            other.log_likelihood = best.log_likelihood / self._share()
+            other.factor = self.factor / best.noise_variance
         return other
+
+    def with_prior(self, prior: Prior) -> "Laplace":
+        """The guide under another normal prior, at the same mode and with the same curvature: nothing is summed again.
+
+        The returned guide's `model` has the prior. With `priors.rescaled` it scans prior scales for cross-validation.
+        """
+        return self._under(self.model.with_prior(prior))
 
     @torch.no_grad()
     def output_distribution(self, x: Inputs, *, diagonal: bool = False) -> dist.TorchDistribution:
@@ -277,6 +282,16 @@ class Laplace(nn.Module):
         self.fixed = fixed_weights(self.model)
         self.structure, self._posterior, self._held = structure, None, None
         return self
+
+    def _under(self, model: BNN) -> "Laplace":
+        """The guide of a model with another prior or noise, which shares the curvature."""
+        structure = self._fitted()
+        other = Laplace(model, self._values(self.loc), structure=self._make, fisher=self._fisher)
+        other.prior_loc, other.prior_precision = normal_prior(model)
+        for name in ("log_likelihood", "examples", "observations", "factor", "fixed"):
+            setattr(other, name, getattr(self, name))
+        other.structure = structure
+        return other
 
     def _evidence(self) -> evidence.Evidence:
         if self._held is None:

@@ -25,8 +25,8 @@ class Kronecker(Separable):
     output), summed over the columns of R_i. Exact for one example and one position, or where inputs and derivatives are
     independent. Biases and the scales of normalisations have exact blocks of their own, without N.
 
-    Linear layers, convolutions (their groups are independent), embeddings, attention projections. A weight that is used several times
-    counts as one with more positions.
+    Linear layers, convolutions (their groups are independent), embeddings, attention projections. A weight that is
+    used several times counts as one with more positions.
 
     Raises:
         ValueError: a weight only some of whose entries are random; a layer without a rule (named); a prior with several

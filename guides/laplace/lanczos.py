@@ -20,9 +20,9 @@ def top_eigenpairs(
     Every new block of A's Krylov space is made orthogonal to all before it, twice, so that no eigenvalue comes up a
     second time. One that more than `BLOCK` directions share may be found in fewer of them.
 
-    It ends where |A v - l v| <= tolerance * l for every wanted pair (the relative error of l is then about tolerance^2),
-    where the space is exhausted, which gives all eigenvalues that are not zero, or at `longest` vectors, which is
-    logged.
+    It ends where |A v - l v| <= tolerance * l for every wanted pair, the relative error of l then being about
+    tolerance^2; where the space is exhausted, which gives all eigenvalues that are not zero; or at `longest` vectors,
+    which is logged.
 
     Args:
         product: A v for every v in [vector, size]; A positive semi-definite.

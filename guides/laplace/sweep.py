@@ -19,6 +19,9 @@ from bayesnn.models.observe import check_target
 Add = Callable[[Inputs, Roots], None]
 """(x, roots): add a batch. It asks `roots` once for the outputs of every example."""
 
+Visitor = Callable[[Inputs, Tensor], None]
+"""(x, y): see a batch."""
+
 
 @dataclass
 class Sweep:
@@ -40,9 +43,13 @@ class Sweep:
     observations: int = 0
     log_likelihood: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.double))
 
-    @torch.no_grad()
     def __call__(self, add: Add, label: str = "Laplace") -> None:
         """Add every batch."""
+        self.visit(lambda x, y: add(x, self._roots(y, batch_size(x))), label)
+
+    @torch.no_grad()
+    def visit(self, visitor: Visitor, label: str = "Laplace") -> None:
+        """Every batch with its targets; the visitor asks `log_prob` once for the outputs of every example."""
         size = self.model.size
         self.seen = self.observations = 0
         self.log_likelihood = torch.zeros((), dtype=torch.double, device=self.device)
@@ -52,7 +59,7 @@ class Sweep:
                 # Targets that are no tensor are refused where outputs meet them.
                 target = y.to(self.device) if isinstance(y, Tensor) else y
                 count = batch_size(x)
-                add(to_device(x, self.device), self._roots(target, count))
+                visitor(to_device(x, self.device), target)
             except (TypeError, ValueError) as error:
                 error.add_note(f"Laplace.fit: in batch {number} of the loader, counted from 0")
                 raise
@@ -72,19 +79,25 @@ class Sweep:
         def roots(outputs: Tensor, examples: slice) -> Tensor:
             # All targets at once where there is one chunk: a `y` of the wrong length is then told by its own shape.
             target = y if len(outputs) == count else y[examples]
-            finite = torch.isfinite(outputs).reshape(len(outputs), -1).all(1)
-            if not bool(finite.all()):
-                wrong = int((~finite).nonzero()[0]) + (examples.start or 0)
-                raise ValueError(f"Laplace: the network's outputs at the mode are not finite for example {wrong}")
-            with poutine.block(), poutine.trace() as traced, prefixed(self.model.name):
-                distribution = self.model.likelihood(outputs)
-            if latent := traced.trace.stochastic_nodes:
-                raise ValueError(
-                    f"Laplace: the likelihood has the latent site {latent[0]!r}; give it a fixed or learned value, or "
-                    "use MeanField"
-                )
-            check_target(distribution, target)
-            self.log_likelihood += distribution.log_prob(target).double().sum()
+            self.log_prob(outputs, target, first=examples.start or 0)
             return self.fisher(self.model.likelihood, outputs, target)
 
         return roots
+
+    def log_prob(self, outputs: Tensor, y: Tensor, *, first: int = 0) -> Tensor:
+        """sum_i log p(y_i | outputs_i), with its graph; added to `log_likelihood`."""
+        finite = torch.isfinite(outputs).reshape(len(outputs), -1).all(1)
+        if not bool(finite.all()):
+            wrong = int((~finite).nonzero()[0]) + first
+            raise ValueError(f"Laplace: the network's outputs at the mode are not finite for example {wrong}")
+        with poutine.block(), poutine.trace() as traced, prefixed(self.model.name):
+            distribution = self.model.likelihood(outputs)
+        if latent := traced.trace.stochastic_nodes:
+            raise ValueError(
+                f"Laplace: the likelihood has the latent site {latent[0]!r}; give it a fixed or learned value, or "
+                "use MeanField"
+            )
+        check_target(distribution, y)
+        found = distribution.log_prob(y).double().sum()
+        self.log_likelihood += found.detach()
+        return found
