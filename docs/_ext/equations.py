@@ -7,9 +7,11 @@ EQUATIONS = {
     # functional
     "H = sum_i J_i^T L_i J_i": r"H = \sum_i J_i^\top L_i J_i",
     "diag(H) = sum_i diag(J_i^T L_i J_i)": r"\operatorname{diag} H = \sum_i \operatorname{diag}(J_i^\top L_i J_i)",
-    "H[(c, a), (d, b)] = sum_i L_i[c, d] phi_i[a] phi_i[b]": (
-        r"H_{(c,a),(d,b)} = \sum_i (L_i)_{cd}\, \phi_{ia}\, \phi_{ib}"
+    "H of a weight ~ A (x) B / N with A = sum a a^T over the layer's inputs and B = sum g g^T over its derivatives": (
+        r"H \text{ of a weight} \approx A \otimes B / N \text{ with } A = \sum a a^\top \text{ over the layer's inputs and } "
+        r"B = \sum g g^\top \text{ over its derivatives}"
     ),
+    "sum_i diag(J_i^T R_i R_i^T J_i)": r"\sum_i \operatorname{diag}(J_i^\top R_i R_i^\top J_i)",
     "J_i = d f(x_i; w) / d w": r"J_i = \partial f(x_i; w) / \partial w",
     # subset
     "v_l = 1 / (F_l + d) with F = diag(sum_i J_i^T L_i J_i)": (
