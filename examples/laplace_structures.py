@@ -96,6 +96,16 @@ def cpu_seconds(action: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def decomposed(fit: Callable[[], Laplace]) -> object:
+    """A fit and the decomposition that its first use makes."""
+    return fit().posterior
+
+
+def predict_chunks(guide: Laplace, x: Tensor) -> list[Tensor]:
+    """Probabilities, fifty images at a time."""
+    return [probabilities(guide, part) for part in x.split(50)]
+
+
 def epoch(net: nn.Module, data: Any) -> None:
     """One of plain training, on a copy that is thrown away."""
     loss = CrossEntropy(net)
@@ -132,8 +142,8 @@ def one_seed(options: Options) -> dict[str, Row]:
         best = guide.maximise_evidence()
         found[f"{name}, by evidence"] = scoring.predict_everywhere(partial(probabilities, best), sets, name)
         costs[name] = {
-            "fit": cpu_seconds(lambda fit=fit: fit().posterior) / plain,
-            "predict": cpu_seconds(lambda guide=guide: [probabilities(guide, x) for x in part.split(50)]) / forward,
+            "fit": cpu_seconds(partial(decomposed, fit)) / plain,
+            "predict": cpu_seconds(partial(predict_chunks, guide, part)) / forward,
             "scale": scale,
             "scale_evidence": float(best.prior_precision[0]) ** -0.5,
         }

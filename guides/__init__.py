@@ -15,6 +15,7 @@ from bayesnn.guides.laplace import MonteCarlo as MonteCarlo
 from bayesnn.guides.laplace import distance_to_mode as distance_to_mode
 from bayesnn.guides.laplace import empirical as empirical
 from bayesnn.guides.laplace import exact as exact
+from bayesnn.guides.laplace import train_online as train_online
 from bayesnn.guides.last_layer import LastLayer as LastLayer
 from bayesnn.guides.last_layer import LastLayerMeanField as LastLayerMeanField
 from bayesnn.guides.last_layer_elbo import LastLayerELBO as LastLayerELBO

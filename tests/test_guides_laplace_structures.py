@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from bayesnn import BNN, likelihoods, priors, subset
+from bayesnn.functional import memory
 from bayesnn.guides import Diagonal, Full, Kronecker, Laplace, MonteCarlo, empirical
 
 STRUCTURES = {"full": Full, "kronecker": Kronecker, "diagonal": Diagonal}
@@ -319,3 +320,16 @@ def test_only_a_full_covariance_has_a_root() -> None:
     model, y = classification()
     with pytest.raises(TypeError, match="Diagonal has no scale_tril; use covariance"):
         _ = Laplace(model, structure=Diagonal).fit([(X, y)]).scale_tril
+
+
+def test_what_does_not_fit_is_refused_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, y = classification()
+    guide = Laplace(model, structure=Kronecker).fit([(X, y)])
+    monkeypatch.setattr(memory, "available", lambda device: 100)
+    with pytest.raises(MemoryError, match=r"the set of all factors, .* of it for '0\.weight'.*use Diagonal"):
+        Laplace(model, structure=Kronecker).fit([(X, y)])
+    with pytest.raises(MemoryError, match="the covariance of 31 weights as one matrix needs"):
+        _ = guide.covariance
+    with pytest.raises(MemoryError, match=r"the Fisher information of 7 examples in 3 outputs needs.*MonteCarlo"):
+        Laplace(model, structure=Diagonal).fit([(X, y)])
+    Laplace(model, structure=Diagonal, fisher=MonteCarlo()).fit([(X, y)])

@@ -11,3 +11,4 @@ from bayesnn.guides.laplace.kronecker import Kronecker as Kronecker
 from bayesnn.guides.laplace.low_rank import LowRank as LowRank
 from bayesnn.guides.laplace.mode import ModeDistance as ModeDistance
 from bayesnn.guides.laplace.mode import distance_to_mode as distance_to_mode
+from bayesnn.guides.laplace.online import train_online as train_online

@@ -85,8 +85,8 @@ class Hessian(Full):
         smallest = torch.linalg.eigvalsh(scale * self.H.double() + torch.diag(precision))[0]
         raise ValueError(
             f"Hessian: the precision H + P is not positive definite: its smallest eigenvalue is {smallest.item():.3g}, "
-            "so the weights are not at a maximum of the log joint density (see distance_to_mode); train them to one under "
-            "this prior, give mode=, take a narrower prior, or use structure=Full, whose matrix is never indefinite"
+            "so the weights are not at a maximum of the log joint density (see distance_to_mode); train them to one "
+            "under this prior, give mode=, narrow the prior, or use structure=Full, whose matrix is never indefinite"
         )
 
 

@@ -1,12 +1,13 @@
 """Kronecker-factored curvature: one factor for a layer's inputs, one for the derivatives in its outputs."""
 
+import math
 from collections.abc import Mapping
 from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
-from bayesnn.functional import Inputs
+from bayesnn.functional import Inputs, memory
 from bayesnn.functional.layer_rules import Lookup, Matrix, Use
 from bayesnn.functional.layers import Pass, forward_pass
 from bayesnn.functional.rows import Roots, Rows, one_position
@@ -44,7 +45,6 @@ class Kronecker(Separable):
                 f"Kronecker: only some entries of {partial[0]!r} are random, which have no Kronecker factors; use Full "
                 "or Diagonal, or make the whole tensor random"
             )
-        self._sums: dict[str, Tensor] = {}
         self._bases: dict[str, Basis] | None = None
 
     def add(self, x: Inputs, roots: Roots) -> None:
@@ -57,6 +57,8 @@ class Kronecker(Separable):
                 f"Kronecker: {name!r} goes through {what!r}, for which there is no Kronecker factor; use Diagonal, "
                 "Full on a subset, or leave it out: everything(net) - named(net, ...)"
             )
+        if not self._buffers:
+            _require_memory(done)
         outputs = done.outputs.detach()
         R = roots(outputs, slice(0, len(outputs))).reshape(*outputs.shape, -1)
         for name, uses in done.uses.items():
@@ -127,6 +129,24 @@ class Kronecker(Separable):
         diagonal = self._sum(name, "diagonal")
         values = torch.zeros(value.numel(), dtype=torch.double, device=value.device) if diagonal is None else diagonal
         return Basis(value.shape, values.reshape(1, 1, -1))
+
+
+def _require_memory(done: Pass) -> None:
+    """Refuse factors that are too large, naming the largest."""
+    sizes = {}
+    for name, uses in done.uses.items():
+        if _is_weight(use := uses[0], name) and not isinstance(use, Lookup):
+            out, *rest = use.tensors["weight"].shape
+            inputs = math.prod(rest)
+            sizes[name] = 8 * 3 * (inputs**2 + out**2)  # sums, eigenvectors, and the room to find them
+    if sizes:
+        largest = max(sizes, key=sizes.__getitem__)
+        memory.require(
+            sum(sizes.values()),
+            done.outputs.device,
+            f"Kronecker: the set of all factors, {sizes[largest] / 2**30:,.1f} GiB of it for {largest!r},",
+            f"leave that layer out, everything(net) - named(net, {largest!r}), or use Diagonal",
+        )
 
 
 def _key(name: str, what: str) -> str:

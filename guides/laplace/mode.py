@@ -33,9 +33,9 @@ def distance_to_mode(
 ) -> ModeDistance:
     """|g| and (g^T (H + P)^-1 g)^1/2 with g = d log p(y, w) / dw at the guide's w*: is it a mode?
 
-    The second, Newton's decrement d, does not depend on how weights are scaled. It is the distance in standard deviations
-    of the posterior from w* to where the approximation, with this gradient and this curvature, has its own maximum; there
-    the log joint density would be higher by d^2 / 2 nats. So
+    The second, Newton's decrement d, does not depend on how weights are scaled. It is the distance, in standard
+    deviations of the posterior, from w* to where the approximation with this gradient and this curvature has its own
+    maximum; there the log joint density would be higher by d^2 / 2 nats. So
 
     - d below 1: w* is a mode for all that the posterior can tell;
     - d up to about (number of random weights)^1/2, as far as draws of the posterior lie from their mean: the network is

@@ -8,7 +8,7 @@ from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from bayesnn.functional import Inputs, chunks
+from bayesnn.functional import Inputs, chunks, memory
 from bayesnn.functional.layer_rules import Matrix, Use
 from bayesnn.functional.layers import Pass
 from bayesnn.functional.rows import MEMORY, Rows, entries, identity, one_position, slices
@@ -99,6 +99,14 @@ class RotatedPosterior(Posterior):
 
     def covariance(self) -> Tensor:
         """Block-diagonal, [param, param]."""
+        k = sum(basis.values.numel() for basis in self.bases.values())
+        like = next(iter(self.scales.values()))
+        memory.require(
+            2 * like.element_size() * k**2,
+            like.device,
+            f"the covariance of {k:,} weights as one matrix",
+            "use draws, or `posterior.distributions(...)` for the variances of each block",
+        )
         blocks = []
         for name, basis in self.bases.items():
             count = basis.values.numel()
