@@ -203,7 +203,10 @@ def test_update_equals_one_fit_to_all_data(structure: Any) -> None:
     whole = Laplace(model, structure=structure).fit([(X, y)])
     guide = Laplace(model, structure=structure).fit([(X[:3], y[:3])])
     first = guide.covariance.clone()
+    with pytest.raises(ValueError, match="x is not finite"):
+        guide.update([(X[3:5], y[3:5]), (X[5:] / 0, y[5:])])
     guide.update([(X[3:], y[3:])])
+    assert guide.structure.rows.net is model.net
     assert not torch.allclose(guide.covariance, first)
     torch.testing.assert_close(guide.covariance, whole.covariance)
     torch.testing.assert_close(guide.log_evidence(), whole.log_evidence())
@@ -222,6 +225,9 @@ def test_a_state_serves_an_equal_guide_and_no_other(structure: Any) -> None:
     assert other.log_evidence() == guide.log_evidence()
     other.update([(X, y)])
     torch.testing.assert_close(other.covariance, guide.update([(X, y)]).covariance)
+    inside = nn.ModuleDict({"guide": Laplace(model, structure=structure)})
+    inside.load_state_dict({f"guide.{name}": value for name, value in guide.state_dict().items()})
+    assert torch.equal(inside["guide"].covariance, guide.covariance)
     wrong = Kronecker if structure is not Kronecker else Diagonal
     with pytest.raises(ValueError, match=f"this state has the structure {structure.__name__}; use Laplace"):
         Laplace(model, structure=wrong).load_state_dict(guide.state_dict())

@@ -131,10 +131,12 @@ class Laplace(nn.Module):
         Raises:
             ValueError: the observation noise was fitted since: the sums belong to the noise before.
         """
-        structure = copy.deepcopy(self._fitted())
+        structure = self._fitted()
         if self.factor != 1:
             raise ValueError("Laplace.update: the noise was fitted after the curvature was summed; fit again instead")
-        return self._collect(structure, loader, progress=progress, more=True)
+        # A copy, which is dropped where the data turn out to be bad; the network is not copied with it.
+        kept = {id(held): held for held in (self.model, structure.rows)}
+        return self._collect(copy.deepcopy(structure, kept), loader, progress=progress, more=True)
 
     def log_evidence(self, factor: float | Tensor = 1.0) -> Tensor:
         """log p(y) ~ log p(y | w*) + log p(w*) + k/2 log 2 pi - 1/2 log |H + P|, in nats.
@@ -217,18 +219,17 @@ class Laplace(nn.Module):
     def set_extra_state(self, state: dict[str, str]) -> None:
         """Checked before anything is loaded: see `_load_from_state_dict`."""
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Load a fitted or an unfitted state."""
-        fitted = state_dict.get("prior_precision") is not None
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        fitted = state.get("prior_precision") is not None
         structure = self._make(self.model, self._rows) if fitted else None
-        self._check_state(state_dict, structure)
-        self.structure = structure
+        self._check_state(state, structure)
+        self.structure = structure  # its own sums are loaded after this
         for name in FITTED:
-            held = state_dict.get(name)
+            held = state.get(name)
             setattr(self, name, None if held is None else torch.empty_like(held, device=self.loc.device))
-        result = super().load_state_dict(state_dict, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._moved()
-        return result
 
     def _check_state(self, state: Mapping[str, Any], structure: Structure | None) -> None:
         extra = state.get("_extra_state", {})
