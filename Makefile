@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PEERS  := .venv-peers
 OUT    ?= quickstart-output
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help install quickstart arviz1 test lint types docs bench clean
+.PHONY: help install quickstart arviz1 test lint types docs bench bench-peers clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -41,5 +42,13 @@ docs: $(READY)  ## build the documentation, warnings are errors
 bench: $(READY)  ## the benchmarks: ratios to a plain step or forward pass, beside Pyro itself
 	$(BIN)/python examples/benchmarks/core.py
 
+$(PEERS)/.ready: $(READY)
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt laplace-torch==0.3 torch torchvision
+	touch $@
+
+bench-peers: $(PEERS)/.ready  ## Laplace beside laplace-torch, which gets an environment of its own (.venv-peers)
+	$(BIN)/python examples/benchmarks/laplace.py --peer $(PEERS)/bin/python
+
 clean:  ## remove the environment and what was built
-	rm -rf $(VENV) .venv-arviz1 docs/_build .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info $(OUT)
+	rm -rf $(VENV) $(PEERS) .venv-arviz1 docs/_build .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info $(OUT)

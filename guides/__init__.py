@@ -25,3 +25,15 @@ from bayesnn.guides.last_layer_expectations import second_order as second_order
 from bayesnn.guides.last_layer_posterior import LastLayerPosterior as LastLayerPosterior
 from bayesnn.guides.mean_field import MeanField as MeanField
 from bayesnn.guides.mean_field_elbo import MeanFieldELBO as MeanFieldELBO
+from bayesnn.guides.shared_variance import SharedVariance as SharedVariance
+from bayesnn.guides.shared_variance import per_layer as per_layer
+from bayesnn.guides.shared_variance import per_network as per_network
+from bayesnn.guides.shared_variance import per_tensor as per_tensor
+from bayesnn.guides.variational_laplace import VariationalLaplaceELBO as VariationalLaplaceELBO
+from bayesnn.guides.variational_laplace_fisher import EmpiricalFisher as EmpiricalFisher
+from bayesnn.guides.variational_laplace_fisher import ExactFisher as ExactFisher
+from bayesnn.guides.variational_laplace_fisher import FisherProbes as FisherProbes
+from bayesnn.guides.variational_laplace_fisher import SampledLabels as SampledLabels
+from bayesnn.guides.variational_laplace_variances import ProfiledVariances as ProfiledVariances
+from bayesnn.guides.variational_laplace_variances import faster_variances as faster_variances
+from bayesnn.guides.variational_laplace_variances import fit_variances as fit_variances

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+PEERS = EXAMPLES.parent / ".venv-peers" / "bin" / "python"
+"""An environment with laplace-torch 0.3: `make bench-peers` makes it."""
 SCRIPTS = sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("benchmarks/*.py")])
 
 
@@ -29,6 +31,17 @@ def test_example_runs(script: Path, tmp_path: Path) -> None:
     done = run(script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PEERS.exists(), reason="no environment with laplace-torch; `make bench-peers` makes it")
+def test_laplace_torch_has_our_numbers(tmp_path: Path) -> None:
+    done = run(EXAMPLES / "benchmarks" / "laplace_agreement.py", "--peer", str(PEERS), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+    same = [row for row in rows if not row[0].startswith("convolution, all") and len(row) == 4]
+    assert len(same) == 8
+    assert all(float(row[3]) < 1e-6 for row in same)  # their products are in single precision
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyro
@@ -20,7 +21,7 @@ from pyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation, AutoNormal
 from torch import Tensor
 
 from bayesnn import BNN, likelihoods, priors, subset
-from bayesnn.guides import Diagonal, Kronecker, Laplace, MeanField, MeanFieldELBO
+from bayesnn.guides import Diagonal, Kronecker, Laplace, LowRank, MeanField, MeanFieldELBO
 
 
 def auto(kind: Any) -> Callable[[BNN, Tensor, Tensor], Any]:
@@ -56,6 +57,7 @@ GUIDES = {
     "Laplace": Case(lambda model, x, y: Laplace(model).fit([(x, y)]), (), trained=False),
     "Kronecker": laplace(Kronecker),
     "Diagonal": laplace(Diagonal),
+    "LowRank": laplace(partial(LowRank, rank=4)),
     "AutoNormal": Case(auto(AutoNormal), (TraceMeanField_ELBO(),), ours=False),
     "AutoDelta": Case(auto(AutoDelta), (MeanFieldELBO(),), ours=False),
     "AutoLaplace": Case(auto_laplace, (), trained=False, ours=False),

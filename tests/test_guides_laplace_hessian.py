@@ -154,6 +154,17 @@ def test_the_distance_of_a_quadratic_is_exact() -> None:
     torch.testing.assert_close(at_mode - guide.log_evidence(), gain)
 
 
+def test_under_the_fitted_prior_and_noise() -> None:
+    model, x, y = golden()
+    off = {"weight": torch.tensor([[0.9, 0.4]]).double()}
+    best = Laplace(model, off).fit([(x, y)]).maximise_evidence(noise=True)
+    assert best.factor != 1
+    g = torch.autograd.functional.jacobian(lambda w: log_joint(best.model, {"weight": w}, x, y), off["weight"])
+    found = distance_to_mode(best, [(x, y)])
+    assert found.gradient == pytest.approx(g.norm().item())
+    assert found.deviations == pytest.approx((g @ best.covariance @ g.T).sqrt().item())
+
+
 def test_before_a_fit_there_is_no_distance() -> None:
     model, x, y = golden()
     with pytest.raises(ValueError, match=r"call fit\(loader\) first"):

@@ -14,6 +14,7 @@ from nets import NETS, mlp
 from pyro import poutine
 from statistical import assert_mean
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.functional.products import Products
@@ -101,6 +102,8 @@ def test_rows_stand_in_where_a_layer_cannot_be_differentiated_twice(caplog: pyte
     assert "no second derivative" in caplog.text
     assert asked == list(range(5))  # once
     torch.testing.assert_close(found, vectors @ oracle.ggn(model.outputs, model.values(), x, lifted))
+    J = oracle.jacobian(model.outputs, model.values(), x)
+    torch.testing.assert_close(Products(rows).tangents(x, vectors), torch.einsum("bcp,vp->vbc", J, vectors))
 
 
 def matrix(values: Tensor) -> Tensor:
@@ -153,6 +156,25 @@ def test_equals_full_where_the_rank_suffices(prior: str) -> None:
     value = torch.randn(2, 31, dtype=torch.double)
     torch.testing.assert_close(q.log_prob(value), dense.log_prob(value), **CLOSE)
     torch.testing.assert_close(q.variance, dense.variance, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv", "lstm", "attention", "batch_norm"])
+@pytest.mark.parametrize("some", [False, True], ids=["all", "some"])
+def test_variances_of_many_weights_by_layers(kind: str, some: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = NETS[kind]()
+    net, x = net.double(), x.double()
+    chosen = subset.random(net, 9) if some else subset.everything(net)
+    model = BNN(net, chosen, priors.fan_in(net), likelihoods.categorical)
+    guide = fitted(model, [(x, torch.tensor([0, 1, 1]))], rank=2)
+    for diagonal in (False, True):
+        expected = guide.output_distribution(x, diagonal=diagonal)
+        with monkeypatch.context() as patched:
+            patched.setattr("bayesnn.guides.laplace.low_rank_posterior.ROWS", 0)
+            found = guide.output_distribution(x, diagonal=diagonal)
+        torch.testing.assert_close(found.mean, expected.mean, **CLOSE)
+        torch.testing.assert_close(found.variance, expected.variance, **CLOSE)
+        if not diagonal:
+            torch.testing.assert_close(found.covariance_matrix, expected.covariance_matrix, **CLOSE)
 
 
 @pytest.mark.parametrize("prior", PRIORS)
@@ -220,11 +242,15 @@ def test_a_state_dict_comes_back() -> None:
     torch.testing.assert_close(other.log_evidence(), guide.log_evidence())
 
 
-def test_drawn_targets_are_the_same_in_every_pass() -> None:
+@pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
+def test_drawn_targets_are_the_same_in_every_pass(shuffle: bool) -> None:
     model, x, y = problem()
-    guide = fitted(model, [(x[:2], y[:2]), (x[2:], y[2:])], rank=31, fisher=MonteCarlo(2))
-    assert isinstance(guide.structure, LowRank)
-    assert len(guide.structure.eigenvalues) <= 8
+    loader = DataLoader(TensorDataset(x, y), batch_size=2, shuffle=shuffle)
+    torch.manual_seed(3)
+    guide = fitted(model, loader, rank=31, fisher=MonteCarlo(2))
+    torch.manual_seed(3)
+    full = Laplace(model, fisher=MonteCarlo(2)).fit(loader)
+    torch.testing.assert_close(guide.covariance, full.covariance)
 
 
 def test_single_precision_follows_double() -> None:

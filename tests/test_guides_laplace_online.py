@@ -96,7 +96,8 @@ def test_a_shuffled_loader_a_start_and_a_learned_scale() -> None:
     model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(learned(0.3)), size=60)
     loader = DataLoader(TensorDataset(x, y.double().unsqueeze(1)), batch_size=16, shuffle=True)
     start = {site: value + 0.1 for site, value in model.values().items()}
-    guide = quiet(model, loader, epochs=3, every=2, start=start, optimizer=partial(torch.optim.SGD, lr=0.0))
+    turned = dict(reversed(start.items()))
+    guide = quiet(model, loader, epochs=3, every=2, start=turned, optimizer=partial(torch.optim.SGD, lr=0.0))
     torch.testing.assert_close(guide.loc, torch.cat([value.flatten() for value in start.values()]))
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -114,6 +115,8 @@ def test_what_is_refused() -> None:
         quiet(model, [(x, y)], epochs=2, burn_in=5)
     with pytest.raises(TypeError, match="a generator can be read only once; give a DataLoader"):
         quiet(model, (batch for batch in [(x, y)]), epochs=2)
+    with pytest.raises(ValueError, match="the mode has no value for 'weight'"):
+        quiet(model, [(x, y)], epochs=2, start={})
     with pytest.raises(FloatingPointError, match="outputs are not finite; lower the learning rate"):
         quiet(model, [(x, y)], epochs=50, every=50, optimizer=partial(torch.optim.SGD, lr=1e40))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bayesnn.functional.call import Inputs, batch_size, call
-from bayesnn.functional.rows import Roots, Rows
+from bayesnn.functional.rows import Roots, Rows, identity
 from bayesnn.functional.transforms import transformable
 
 log = logging.getLogger(__name__)
@@ -37,19 +37,27 @@ class Products:
 
         `roots` is asked once for every example.
         """
-        if self.twice is False:
-            return self._by_rows(x, roots, vectors)
-        rows = self.rows
-        leaves = {name: rows.values[name].detach().requires_grad_() for name in rows.index}
-        with torch.enable_grad(), transformable(vectors.device):
-            outputs = call(rows.net, leaves, x)
-            tangents = self._forward(leaves, outputs, vectors)
+        leaves, outputs, tangents = self._tangents(x, vectors)
         if tangents is None:
             return self._by_rows(x, roots, vectors)
         R = roots(outputs.detach(), slice(0, batch_size(x)))
         weighted = (R @ (R.mT @ tangents.flatten(2).unsqueeze(-1))).reshape(tangents.shape)
         last = len(weighted) - 1
         return torch.stack([self._back(leaves, outputs, u, keep=n < last) for n, u in enumerate(weighted)])
+
+    def tangents(self, x: Inputs, vectors: Tensor) -> Tensor:
+        """J v, [vector, batch, out], for every vector."""
+        _, _, found = self._tangents(x, vectors)
+        if found is not None:
+            return found.flatten(2)
+        return torch.cat([(jac @ vectors.mT).movedim(2, 0) for _, _, jac in self.rows.chunks(x, identity)], 1)
+
+    def _tangents(self, x: Inputs, vectors: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+        """The leaves and outputs of one pass, and J v; None where a layer has no second derivative."""
+        leaves = {name: self.rows.values[name].detach().requires_grad_() for name in self.rows.index}
+        with torch.enable_grad(), transformable(vectors.device):
+            outputs = call(self.rows.net, leaves, x)
+            return leaves, outputs, None if self.twice is False else self._forward(leaves, outputs, vectors)
 
     def _forward(self, leaves: dict[str, Tensor], outputs: Tensor, vectors: Tensor) -> Tensor | None:
         """J v, [vector, batch, ...]; None where a layer has no second derivative."""

@@ -15,6 +15,7 @@ from bayesnn.functional.rows import Rows
 from bayesnn.guides.laplace import evidence
 from bayesnn.guides.laplace.fisher import Fisher, check_fisher, exact
 from bayesnn.guides.laplace.full import Full, FullPosterior
+from bayesnn.guides.laplace.hessian import Hessian
 from bayesnn.guides.laplace.prior import check_same_prior, normal_prior
 from bayesnn.guides.laplace.structure import Posterior, Structure
 from bayesnn.guides.laplace.sweep import Sweep
@@ -79,7 +80,7 @@ class Laplace(nn.Module):
         fisher: Fisher = exact,
     ) -> None:
         super().__init__()
-        if fisher is exact:
+        if fisher is exact and structure is not Hessian:
             check_fisher(model.likelihood)
         normal_prior(model)  # raises for priors that are not normal
         self._model = (model,)

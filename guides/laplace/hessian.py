@@ -20,8 +20,8 @@ class Hessian(Full):
     out; the two are equal where f is linear in the random weights and y has an exponential family with f its natural
     parameter. It may be indefinite; H + P is positive definite at a maximum of the log joint density.
 
-    The time of a fit is that of about 3 * param / 2 plain training epochs, less where the weights are those of the last
-    layers. A whole batch passes the network at once: in the loader, batches of some ten to a hundred examples. The
+    A fit takes two to three plain training epochs for every weight, a hundredth of that for those of a last layer
+    (LeNet). A whole batch passes the network at once: in the loader, batches of some ten to a hundred examples. The
     `fisher` of the guide is not used.
 
     Raises:

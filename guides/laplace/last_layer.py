@@ -62,8 +62,8 @@ class LastLayer(nn.Module):
     def _flush(self) -> None:
         if not self._waiting:
             return
-        features = torch.cat([f for f, _ in self._waiting]).to(self.pairs.dtype)
-        fisher = torch.cat([f for _, f in self._waiting]).to(self.pairs.dtype)
+        features = torch.cat([f for f, _ in self._waiting])
+        fisher = torch.cat([f for _, f in self._waiting])
         self._waiting = []
         null = self.classes > 1 and bool(fisher.sum(-1).abs().amax() <= 1e-5 * fisher.abs().amax())
         if self._lacks_last is None:
@@ -74,7 +74,7 @@ class LastLayer(nn.Module):
             if not (self._lacks_last and d == self.classes - 1):
                 weighted = (features * fisher[:, c, d, None]).mT
                 for a, b in pairwise(self._bounds):
-                    self.pairs[pair, a:b, a:].addmm_(weighted[a:b], features[:, a:])
+                    self.pairs[pair, a:b, a:] += weighted[a:b] @ features[:, a:]
 
     def _fill_last(self) -> None:
         """The pairs of the last class, from L_i 1 = 0."""

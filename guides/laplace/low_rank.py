@@ -25,7 +25,7 @@ class LowRank(Structure):
     H. All other directions keep the prior's variance: predictions are too uncertain rather than too certain. The prior
     may change afterwards; V stays, and is the best for priors that one factor rescales.
 
-    Any subset, every layer that autograd knows. H is never formed: Lanczos's method takes 2 to 4 times as many products
+    Any subset, every layer that autograd knows. H is never formed: Lanczos's method takes 2 to 5 times as many products
     as there are pairs, eight of them in one pass over the training data. The loader has to give the same examples each
     time (torch's random numbers are repeated: shuffling and `MonteCarlo` targets are then the same too). Memory grows
     with rank times weights. A whole batch passes the network at once, with its graph, as in training.
@@ -79,8 +79,9 @@ class LowRank(Structure):
             f"LowRank: {held} vectors of {count:,} weights",
             "choose a lower rank, a smaller subset, or structure=Kronecker or Diagonal",
         )
+        states = _random_states(like.device)  # before the prior, which is read off a draw
         root = normal_prior(self._model[0])[1].sqrt().to(like)
-        product = _Scaled(self.rows, sweep, root)
+        product = _Scaled(self.rows, sweep, root, states)
         values, vectors = top_eigenpairs(product, like, count, self.rank, tolerance=self.tolerance)
         self.register_buffer("eigenvalues", values)
         self.register_buffer("eigenvectors", vectors * root)
@@ -115,9 +116,9 @@ class LowRank(Structure):
 class _Scaled:
     """P^-1/2 H P^-1/2 v for some vectors v: one pass over the training data a call."""
 
-    def __init__(self, rows: Rows, sweep: Sweep, root: Tensor) -> None:
+    def __init__(self, rows: Rows, sweep: Sweep, root: Tensor, states: list[Tensor]) -> None:
         self.products, self.sweep, self.root = Products(rows), sweep, root
-        self.passes, self.states = 0, _random_states(root.device)
+        self.passes, self.states = 0, states
 
     def __call__(self, vectors: Tensor) -> Tensor:
         self.passes += 1

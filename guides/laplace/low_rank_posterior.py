@@ -8,9 +8,14 @@ from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from bayesnn.functional import Inputs, memory
+from bayesnn.functional import Inputs, chunks, memory
+from bayesnn.functional.products import Products
 from bayesnn.functional.rows import Rows, identity
+from bayesnn.guides.laplace.rotated import EXAMPLES, Basis, RotatedPosterior
 from bayesnn.guides.laplace.structure import Posterior
+
+ROWS = 4096
+"""Up to so many weights an example's derivatives are formed: no rounding, where the data take most of the variance."""
 
 
 class LowRankNormal(dist.TorchDistribution):
@@ -93,7 +98,13 @@ class LowRankPosterior(Posterior):
         return matrix.mul_(self.scale).mul_(self.scale.unsqueeze(-1))
 
     def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """From J S, split into its part in the directions, which the data shrink, and the rest, which they do not."""
+        """From J S, split into its part in the directions, which the data shrink, and the rest, which they do not.
+
+        Of many weights, the prior's variances by layers less what the data take away: J S is never formed.
+        """
+        if rows.count > ROWS:
+            yield from self._by_layers(rows, x, diagonal=diagonal)
+            return
         shrink = (1 + self.gains).rsqrt()
         for _, outputs, jac in rows.chunks(x, identity):
             half = jac * self.scale
@@ -104,6 +115,22 @@ class LowRankPosterior(Posterior):
                 yield outputs, half.square().sum(-1) + inside.square().sum(-1)
             else:
                 yield outputs, half @ half.mT + inside @ inside.mT
+
+    def _by_layers(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        bases, scales, start = {}, {}, 0
+        for name, chosen in rows.index.items():
+            shape = rows.values[name].shape if chosen is None else Size([len(chosen)])
+            scale = self.scale[start : start + shape.numel()].reshape(1, shape[0] if len(shape) > 1 else 1, -1)
+            bases[name], scales[name] = Basis(shape, torch.ones_like(scale)), scale
+            start += shape.numel()
+        prior, products = RotatedPosterior(bases, scales), Products(rows)
+        taken = self.directions * (self.gains / (1 + self.gains)).sqrt().unsqueeze(-1) * self.scale
+        for part in chunks(x, EXAMPLES):
+            found = list(prior.output_variances(rows, part, diagonal=diagonal))
+            inside = products.tangents(part, taken).movedim(0, 2)
+            less = inside.square().sum(-1) if diagonal else inside @ inside.mT
+            variance = torch.cat([one for _, one in found]) - less
+            yield torch.cat([outputs for outputs, _ in found]), variance.clamp(min=0) if diagonal else variance
 
     def quadratic(self, vector: Tensor) -> Tensor:
         """v^T Sigma v."""

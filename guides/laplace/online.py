@@ -87,7 +87,9 @@ def train_online(
     8.75
     """
     _check(model, loader, epochs=epochs, every=every, burn_in=burn_in)
-    weights = {site: nn.Parameter(value.detach().clone()) for site, value in (start or model.values()).items()}
+    given = model.values() if start is None else start
+    Laplace(model, given, structure=structure, fisher=fisher)  # raises where it cannot work
+    weights = {site: nn.Parameter(given[site].detach().clone()) for site in model.sites}
     steps = optimizer([{"params": list(weights.values())}])
     schedules = None if schedule is None else schedule(steps)
     size = model.size if model.size is not None else sum(batch_size(x) for x, _ in loader)

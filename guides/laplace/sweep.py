@@ -99,5 +99,5 @@ class Sweep:
             )
         check_target(distribution, y)
         found = distribution.log_prob(y).double().sum()
-        self.log_likelihood += found.detach()
+        self.log_likelihood = self.log_likelihood.to(found.device) + found.detach()
         return found

@@ -1,0 +1,58 @@
+"""Means and variances of a network's outputs, from those of its weights."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from bayesnn.functional.call import Inputs, call_chunks, tensors
+from bayesnn.functional.moments.value import Moments
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def propagate_moments(net: nn.Module, values: Mapping[str, Tensor], parts: Sequence[Inputs]) -> Moments:
+    """E and Var of f(x; w) for independent random weights w, in one pass through the unchanged network.
+
+    Every operation turns means and variances into others (`MOMENT_RULES`); covariances between units are left out
+    (assumed density filtering). A single linear layer is exact, and so is the mean of a network of linear layers; with
+    variances of 0 the mean is the network itself.
+
+    Half precision is computed in float32, since squares of halves overflow at 256; autocast is off inside.
+
+    Args:
+        net: any network whose operations have rules; it is not written to.
+        values: {parameter name: `Moments`, or a tensor for one that is certain}; others keep the network's own.
+        parts: consecutive parts of one set of inputs, whose outputs are joined.
+
+    Raises:
+        NotImplementedError: an operation without a rule; it names its place and what to do.
+        TypeError: no weight is random, or the network's outputs do not depend on one that is.
+
+    References: Minka (2001), for assumed density filtering; Schmitt, Roth (2021).
+
+    >>> net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU())
+    >>> weight = Moments(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.5, 0.5]]))
+    >>> propagate_moments(net, {"0.weight": weight}, [torch.tensor([[1.0, -1.0]])])    # relu of N(0, 1)
+    Moments(loc=tensor([[0.3989]]), variance=tensor([[0.3408]]))
+    """
+    for value in values.values():
+        if isinstance(value, Moments):
+            value.is_weight = True
+    halves = any(tensor.dtype in _HALF for tensor in [*net.parameters(), *net.buffers(), *tensors(list(parts))])
+    if halves:
+        own = {name: parameter.detach() for name, parameter in net.named_parameters()}
+        values = {name: value.float() if value.dtype in _HALF else value for name, value in {**own, **values}.items()}
+        parts = pytree.tree_map_only(Tensor, lambda x: x.float() if x.dtype in _HALF else x, list(parts))
+        for value in values.values():
+            if isinstance(value, Moments):
+                value.is_weight = True
+    device = next(iter(values.values())).device.type if values else "cpu"
+    with torch.autocast(device, enabled=False):
+        outputs = call_chunks(net, values, parts)
+    if not isinstance(outputs, Moments):
+        raise TypeError(
+            f"moments: the outputs of {type(net).__name__} depend on no random weight; they are {type(outputs).__name__}"
+        )
+    return outputs

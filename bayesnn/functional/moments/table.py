@@ -1,0 +1,131 @@
+"""{torch function: its moment rule}, and what happens where there is none."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from bayesnn.functional.moments.place import place
+from bayesnn.functional.moments.value import Moments
+
+Rule = Callable[..., Any]
+_R = TypeVar("_R", bound=Rule)
+
+MOMENT_RULES: dict[Any, Rule] = {}
+"""{torch function: its rule}. A rule takes the function's own arguments, `Moments` among them, and returns `Moments`.
+
+    MOMENT_RULES[torch.sin] = elementwise_moments(torch.sin)
+"""
+
+_INSTEAD: ContextVar[Mapping[Any, Rule]] = ContextVar("rules", default={})  # noqa: B039: never written to
+
+_QUERIES = {
+    *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.__len__, Tensor.stride, Tensor.is_floating_point),
+    *(Tensor.is_complex, Tensor.is_contiguous, Tensor.element_size, Tensor.get_device, Tensor.ndimension),
+}
+_NO_QUERIES = {"data", "grad", "real", "imag", "itemsize"}
+
+
+def moment_rule(*functions: Any) -> Callable[[_R], _R]:
+    """Decorator: what is written below it is the rule of these torch functions.
+
+    >>> import torch
+    >>> @moment_rule(torch.negative)
+    ... def negative(x: Moments) -> Moments:
+    ...     return Moments(-x.loc, x.variance)
+    >>> torch.negative(Moments(torch.ones(1), torch.ones(1)))
+    Moments(loc=tensor([-1.]), variance=tensor([1.]))
+    """
+
+    def register(rule: _R) -> _R:
+        MOMENT_RULES.update((function, rule) for function in functions)
+        return rule
+
+    return register
+
+
+@contextmanager
+def using_moment_rules(rules: Mapping[Any, Rule]) -> Iterator[None]:
+    """Inside, these rules stand before those of the table.
+
+    >>> from torch.nn import functional as F
+    >>> from bayesnn.functional import pairwise_max_pool
+    >>> import torch
+    >>> x = Moments(torch.zeros(1, 1, 2), torch.ones(1, 1, 2))
+    >>> with using_moment_rules({F.max_pool1d: pairwise_max_pool}):
+    ...     F.max_pool1d(x, 2).loc
+    tensor([[[0.5642]]])
+    """
+    token = _INSTEAD.set({**_INSTEAD.get(), **rules})
+    try:
+        yield
+    finally:
+        _INSTEAD.reset(token)
+
+
+def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """What a torch function returns that was called with `Moments`."""
+    for value in args:
+        if isinstance(value, Moments) and value.stale:
+            raise NotImplementedError(
+                f"moments: {_name(func)} at {place()} uses a view of a tensor that was since changed in place; write "
+                "the operation that changes it without inplace=True or the final '_'"
+            )
+    rule = _rule(func)
+    if rule is not None:
+        result = rule(*args, **kwargs)
+        return args[0].write(result) if kwargs.get("inplace") else result
+    name = _name(func)
+    if name == "__get__":
+        return _attribute(func, args[0])
+    if func in _QUERIES:
+        return func(args[0].loc, *args[1:], **kwargs)
+    base = _out_of_place(name)
+    if base is not None:
+        result = base(*args, **kwargs)
+        if isinstance(args[0], Moments):
+            return args[0].write(result)
+        if name.startswith("__"):  # x += random: Python puts the result in the place of x
+            return result
+    raise _unsupported(name)
+
+
+def _rule(func: Any) -> Rule | None:
+    instead = _INSTEAD.get()
+    return instead[func] if instead and func in instead else MOMENT_RULES.get(func)
+
+
+def _attribute(getter: Any, value: Moments) -> Any:
+    name = getter.__self__.__name__
+    if name in _NO_QUERIES:
+        raise _unsupported(f"Tensor.{name}")
+    rule = _rule(name)
+    return getter(value.loc) if rule is None else rule(value)
+
+
+def _out_of_place(name: str) -> Rule | None:
+    """The rule of `add` for `add_`, of `__add__` for `__iadd__`."""
+    if name.startswith("__i") and name.endswith("__"):
+        name = f"__{name[3:]}"
+    elif name.endswith("_") and not name.endswith("__"):
+        name = name[:-1]
+    else:
+        return None
+    return _rule(getattr(Tensor, name, None)) if hasattr(Tensor, name) else None
+
+
+def _unsupported(name: str) -> NotImplementedError:
+    hint = "add its rule, bayesnn.functional.MOMENT_RULES[function] = elementwise_moments(function) for an activation"
+    if "attention" in name:
+        hint = "attention multiplies random tensors; take a subset behind it, or use MeanField"
+    elif "matmul" in name or name in ("mul", "bmm", "__mul__", "einsum"):
+        hint = "products of two random tensors depend on their correlation; take a subset behind it, or use MeanField"
+    return NotImplementedError(f"moments: {name} at {place()} has no rule for means and variances; {hint}")
+
+
+def _name(func: Any) -> str:
+    if func.__name__ == "fn" and "boolean_dispatch" in func.__qualname__:
+        return "a pooling with indices"
+    return str(func.__name__)

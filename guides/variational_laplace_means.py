@@ -1,0 +1,152 @@
+"""A guide with normal sites, evaluated at its means: nothing is drawn."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+NORMAL = (dist.Normal, dist.MultivariateNormal, dist.LowRankMultivariateNormal)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One normal distribution of a guide.
+
+    Attributes:
+        site: its node in the guide's trace.
+        normal: `site["fn"]` without independent axes.
+        mean: what the model was called with, and what derivatives are taken in.
+        pieces: {site of the model: its value}; the mean itself, or parts of it that the guide's Delta sites take.
+    """
+
+    site: Mapping[str, Any]
+    normal: dist.TorchDistribution
+    mean: Tensor
+    pieces: dict[str, Tensor] = field(default_factory=dict)
+
+    def variance_along(self, g: Tensor) -> Tensor:
+        """sum g^T S g, with S the covariance."""
+        if isinstance(self.normal, dist.Normal):
+            # One scale for the whole block multiplies once.
+            g = (_one(self.normal.scale) * g).reshape(-1)
+            return torch.dot(g, g)
+        if isinstance(self.normal, dist.MultivariateNormal):
+            return (self.normal.scale_tril.mT @ g.unsqueeze(-1)).square().sum()
+        diagonal, factor = self.normal._unbroadcasted_cov_diag, self.normal._unbroadcasted_cov_factor
+        return (diagonal * g.square()).sum() + (factor.mT @ g.unsqueeze(-1)).square().sum()
+
+
+def at_means(guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Block]]:
+    """The guide's trace with every normal site at its mean, and its blocks.
+
+    Raises:
+        ValueError: a site that is not normal (named, with the remedy); a site whose distribution depends on another
+            site's draw; a Delta site that is no part of a normal one.
+        TypeError: means in half precision.
+    """
+    with _AtMeans():
+        trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    blocks: list[Block] = []
+    points = []
+    for name, site in trace.nodes.items():
+        if site["type"] != "sample" or site["is_observed"] or site_is_subsample(site):
+            continue
+        normal = unwrapped(site["fn"])
+        if isinstance(normal, dist.Delta):
+            points.append((name, site, normal))
+            continue
+        block = Block(site, normal, site["value"])
+        if depends_on(_parameters(normal), blocks):
+            raise ValueError(
+                f"VariationalLaplaceELBO: the guide's site {name!r} depends on the draw of another site, so that the "
+                "guide is no product of normal distributions; put both sites into one MultivariateNormal"
+            )
+        if not site["infer"].get("is_auxiliary"):
+            block.pieces[name] = site["value"]
+        blocks.append(block)
+    for name, site, delta in points:
+        _owner(name, delta, blocks).pieces[name] = site["value"]
+    return trace, blocks
+
+
+def unwrapped(fn: Any) -> Any:
+    """A distribution without its independent axes."""
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    return fn
+
+
+def depends_on(tensors: Iterable[Tensor], blocks: Iterable[Block]) -> bool:
+    """Whether one of the tensors was computed from a mean of these blocks."""
+    targets = {get_gradient_edge(block.mean).node for block in blocks}
+    waiting = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    seen = set(waiting)
+    while waiting and targets:
+        node = waiting.pop()
+        if node in targets:
+            return True
+        for other, _ in node.next_functions:
+            if other is not None and other not in seen:
+                seen.add(other)
+                waiting.append(other)
+    return False
+
+
+class _AtMeans(Messenger):
+    """Gives every normal site its mean as its value."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
+            return
+        fn = unwrapped(msg["fn"])
+        if isinstance(fn, dist.Delta):
+            return
+        if not isinstance(fn, NORMAL):
+            raise ValueError(f"VariationalLaplaceELBO: the guide's site {msg['name']!r} {_why_not(fn)}")
+        mean = fn.mean if fn.mean.requires_grad else fn.mean.detach().requires_grad_()
+        if mean.dtype in (torch.float16, torch.bfloat16):
+            raise TypeError(
+                f"VariationalLaplaceELBO: the guide's site {msg['name']!r} is {mean.dtype}, whose squares have hardly "
+                "any digits; keep the guide in float32 and compute the network in half precision by torch.autocast"
+            )
+        msg["value"] = mean.view_as(mean)  # a tensor of its own, where sites share their parameters
+
+
+def _why_not(fn: Any) -> str:
+    if fn.has_enumerate_support or fn.support.is_discrete:
+        return "is discrete; sum it out of the model (pyro.infer.config_enumerate) and leave it out of the guide"
+    if isinstance(fn, dist.TransformedDistribution):
+        return (
+            f"is constrained (a {type(fn).__name__} with support {fn.support}), and its prior has no closed form in "
+            "unconstrained space; give the model a fixed or a learned value (bayesnn.learned), sample its logarithm "
+            "under a normal prior, or use MeanFieldELBO"
+        )
+    return f"is {type(fn).__name__}, not normal; use a Normal or MultivariateNormal there, or Trace_ELBO"
+
+
+def _parameters(normal: Any) -> list[Tensor]:
+    names = {"Normal": ("loc", "scale"), "MultivariateNormal": ("loc", "_unbroadcasted_scale_tril")}
+    low_rank = ("loc", "_unbroadcasted_cov_factor", "_unbroadcasted_cov_diag")
+    return [getattr(normal, name) for name in names.get(type(normal).__name__, low_rank)]
+
+
+def _owner(name: str, delta: Any, blocks: list[Block]) -> Block:
+    found = [block for block in blocks if delta.v is block.mean or depends_on([delta.v], [block])]
+    density = delta.log_density
+    if len(found) == 1 and not (bool(density.any()) if isinstance(density, Tensor) else density):
+        return found[0]
+    raise ValueError(
+        f"VariationalLaplaceELBO: the guide's site {name!r} is a Delta, which must be a part of one normal site, without "
+        "a transform: a point, a constrained site or a mixture of several has no variance here"
+    )
+
+
+def _one(value: Tensor) -> Tensor:
+    return value.flatten()[:1] if value.numel() > 1 and not any(value.stride()) else value
