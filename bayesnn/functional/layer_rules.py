@@ -6,7 +6,7 @@ pixels of a convolution, words of a sequence.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,25 +23,36 @@ class Place:
     Attributes:
         edge: of its output in the graph.
         batch: examples of the pass.
-        time_first: whether the layer's tensors are [time, batch, ...] or [time * batch, ...].
+        layout: "batch first", "time first" ([time, batch, ...] or [time * batch, ...]), or "" where it is not known.
     """
 
     edge: GradientEdge
     batch: int
-    time_first: bool
+    layout: str
 
     def by_example(self, tensor: Tensor) -> Tensor:
         """[batch, ...] of a tensor whose first axis may also be time, or batch x something.
 
-        Which one it is cannot always be seen from the shape: callers check one example against autograd.
+        Of [time * batch, ...] it cannot be told: callers check an example against autograd.
+
+        Raises:
+            ValueError: both axes may be the batch, or none.
         """
-        if self.time_first and tensor.shape[0] % self.batch == 0 and tensor.dim() == 2:
+        whole = tensor.shape[0] % self.batch == 0
+        second = tensor.dim() > 2 and tensor.shape[1] == self.batch
+        if self.layout == "time first" and tensor.dim() == 2 and whole:
             return tensor.unflatten(0, (-1, self.batch)).transpose(0, 1)
-        if tensor.dim() > 2 and tensor.shape[1] == self.batch and (self.time_first or tensor.shape[0] != self.batch):
-            return tensor.transpose(0, 1)
-        if tensor.shape[0] % self.batch == 0:
-            return tensor.reshape(self.batch, -1, *tensor.shape[1:])
-        raise ValueError(f"no axis of {tuple(tensor.shape)} is the batch of {self.batch}")
+        if self.layout == "time first" or (self.batch == 1 and second):
+            whole = False
+        elif self.layout == "batch first":
+            second = False
+        if whole == second:
+            raise ValueError(f"which axis of {tuple(tensor.shape)} is the batch of {self.batch} cannot be told")
+        return tensor.transpose(0, 1) if second else tensor.reshape(self.batch, -1, *tensor.shape[1:])
+
+    def batch_first(self) -> "Place":
+        """The same, where the layer itself says so."""
+        return replace(self, layout="batch first")
 
 
 class Use:
@@ -61,6 +72,10 @@ class Use:
 
     def gradients(self, role: str, g: Tensor, examples: slice = slice(None)) -> Tensor:
         """d / d parameter of every example, [batch, *parameter], from the derivative g in the layer's output."""
+        raise NotImplementedError
+
+    def check_place(self) -> None:
+        """Raise ValueError where the batch axis cannot be told."""
         raise NotImplementedError
 
 
@@ -91,6 +106,10 @@ class Matrix(Use):
         """The derivative in the layer's output at every position, [batch, position, group, out]."""
         return self._at_positions(self.arrange(g))
 
+    def check_place(self) -> None:
+        """See `Use`."""
+        _ = self.rows
+
     def unordered(self, tensor: Tensor) -> Tensor:
         """[group, example and position, in or out]: where it does not matter which example is which."""
         return tensor.reshape(-1, self.groups, tensor.shape[-1] // self.groups).movedim(1, 0)
@@ -119,10 +138,14 @@ class Lookup(Matrix):
         )
         self.index, self.padding = index, padding
 
+    def check_place(self) -> None:
+        """See `Use`."""
+        _ = self.words
+
     @property
     def words(self) -> Tensor:
         """Which row of W stands at every position, [batch, position]."""
-        return self.place.by_example(self.index).reshape(self.place.batch, -1)
+        return self.place.by_example(self.index.unsqueeze(-1)).reshape(self.place.batch, -1)
 
     def cotangent(self, g: Tensor) -> Tensor:
         """The derivative in the layer's output at every position, [batch, position, 1, out]; none for padding."""
@@ -158,14 +181,22 @@ class Scale(Use):
         """The normalised input."""
         return self._rows()
 
+    def check_place(self) -> None:
+        """See `Use`."""
+        self._by_example(self.rows)
+
     def gradients(self, role: str, g: Tensor, examples: slice = slice(None)) -> Tensor:
         """Of every example, [batch, *parameter]."""
         full = g * self.rows if role == "weight" else g
         shape = next(iter(self.tensors.values())).shape
-        kept = tuple(axis % full.dim() for axis in self.axes)
-        order = [axis for axis in range(full.dim()) if axis not in kept] + list(kept)
-        by_example = self.place.by_example(full.permute(order))[examples]  # [batch, position..., *parameter]
+        by_example = self._by_example(full)[examples]  # [batch, position..., *parameter]
         return by_example.reshape(len(by_example), -1, *shape).sum(1)
+
+    def _by_example(self, tensor: Tensor) -> Tensor:
+        """With the axes of the parameter last."""
+        kept = tuple(axis % tensor.dim() for axis in self.axes)
+        order = [axis for axis in range(tensor.dim()) if axis not in kept] + list(kept)
+        return self.place.by_example(tensor.permute(order))
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, place: Place) -> Use:
@@ -198,7 +229,11 @@ def _convolution(
         return patches.permute(order).flatten(1 + spatial)
 
     return Matrix(
-        {"weight": weight, "bias": bias}, place, inputs=inputs, arrange=lambda g: g.movedim(1, -1), groups=groups
+        {"weight": weight, "bias": bias},
+        place.batch_first(),
+        inputs=inputs,
+        arrange=lambda g: g.movedim(1, -1),
+        groups=groups,
     )
 
 
@@ -229,7 +264,7 @@ def _batch_norm(
     def rows() -> Tensor:
         return F.batch_norm(input.detach(), running_mean, running_var, momentum=momentum, eps=eps)
 
-    return Scale({"weight": weight, "bias": bias}, place, rows=rows, axes=(1,))
+    return Scale({"weight": weight, "bias": bias}, place.batch_first(), rows=rows, axes=(1,))
 
 
 def _layer_norm(
@@ -260,7 +295,7 @@ def _group_norm(
     def rows() -> Tensor:
         return F.group_norm(input.detach(), num_groups, None, None, eps)
 
-    return Scale({"weight": weight, "bias": bias}, place, rows=rows, axes=(1,))
+    return Scale({"weight": weight, "bias": bias}, place.batch_first(), rows=rows, axes=(1,))
 
 
 RULES: dict[Any, Callable[..., Use | None]] = {

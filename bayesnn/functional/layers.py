@@ -69,19 +69,19 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, leaves: Mapping[str, Tensor], batch: int) -> None:
         super().__init__()
         self.names = {id(leaf): name for name, leaf in leaves.items()}
-        self.batch, self.time_first = batch, False
+        self.batch, self.layout = batch, ""
         self.uses: dict[str, list[Use]] = {}
         self.unknown: dict[str, str] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
-            self.time_first = True  # whatever `batch_first` says: the module has turned its inputs
+            self.layout = "time first"  # whatever `batch_first` says: the module has turned its inputs
             try:
                 with self:  # its projections are seen one by one
                     return _attention()(*args, **kwargs)
             finally:
-                self.time_first = False
+                self.layout = ""
         result = func(*args, **kwargs)
         found = [self.names[id(leaf)] for leaf in _tensors(args, kwargs) if id(leaf) in self.names]
         if found and any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
@@ -94,7 +94,7 @@ class _Recorder(TorchFunctionMode):
         use = None
         if func in RULES and result.requires_grad:
             # The edge, unlike the tensor, stays what it is when an in-place operation follows.
-            place = Place(get_gradient_edge(result), self.batch, self.time_first)
+            place = Place(get_gradient_edge(result), self.batch, self.layout)
             use = RULES[func](*args, **kwargs, place=place)
             if use is not None:
                 use.roles = {self.names[id(t)]: role for role, t in use.tensors.items() if id(t) in self.names}

@@ -88,12 +88,12 @@ class Kronecker(Separable):
 
     def _add(self, name: str, what: str, value: Tensor) -> None:
         key = _key(name, what)
-        value = value.double()
-        if key not in self._buffers:
-            self.register_buffer(key, torch.zeros_like(value))
-        held = self._buffers[key]
-        assert held is not None
-        held += value
+        value = value if value.is_floating_point() and value.numel() > DENSE**2 else value.double()
+        held = self._buffers.get(key)
+        if held is None:
+            self.register_buffer(key, value)
+        else:
+            held += value
 
     def _sum(self, name: str, what: str) -> Tensor | None:
         return self._buffers.get(_key(name, what))

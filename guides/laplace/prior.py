@@ -15,7 +15,8 @@ def normal_prior(model: BNN) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: a prior that is not normal with independent entries, or has latent scales.
     """
-    with poutine.block(), poutine.trace() as traced:
+    # At given values: to draw them would move the global random numbers, and takes time for a large network.
+    with poutine.block(), poutine.trace() as traced, poutine.condition(data=model.values()):
         model.sample_blocks()
     nodes = {name: site for name, site in traced.trace.nodes.items() if site["type"] == "sample"}
     extra = [name for name in nodes if name not in model.sites]

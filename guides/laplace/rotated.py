@@ -36,13 +36,13 @@ class Basis:
     def turn(self, w: Tensor) -> Tensor:
         """z = left^T w right: [*lead, *shape] -> [*lead, group, out, in]."""
         z = w.reshape(w.shape[: w.dim() - len(self.shape)] + self.values.shape)
-        z = z if self.left is None else self.left.mT @ z
-        return z if self.right is None else z @ self.right
+        z = z if self.left is None else _times(z.mT, self.left).mT
+        return z if self.right is None else _times(z, self.right)
 
     def back(self, z: Tensor) -> Tensor:
         """w = left z right^T: [*lead, group, out, in] -> [*lead, *shape]."""
-        w = z if self.left is None else self.left @ z
-        w = w if self.right is None else w @ self.right.mT
+        w = z if self.left is None else _times(z.mT, self.left.mT).mT
+        w = w if self.right is None else _times(w, self.right.mT)
         return w.reshape(w.shape[:-3] + self.shape)
 
 
@@ -167,6 +167,11 @@ class RotatedPosterior(Posterior):
             )
             parts.append(_product((basis.turn(jac) * scale).flatten(2), diagonal=diagonal))
         return torch.cat(parts)
+
+
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, [*lead, group, rows, n] times [group, n, columns]: for one group a single product instead of many."""
+    return a @ b[0] if len(b) == 1 else a @ b
 
 
 def _some(use: Use, name: str, g: dict[int, Tensor], examples: slice, rows: Rows) -> Tensor:
