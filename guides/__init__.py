@@ -4,6 +4,8 @@
 if __name__ != "bayesnn.guides":
     raise ImportError(f"import bayesnn.guides, not {__name__}: the folder guides/ ships as bayesnn.guides")
 
+from bayesnn.guides.expected_log_likelihood import expected_log_likelihood as expected_log_likelihood
+from bayesnn.guides.laplace import Conditional as Conditional
 from bayesnn.guides.laplace import Diagonal as Diagonal
 from bayesnn.guides.laplace import Full as Full
 from bayesnn.guides.laplace import Hessian as Hessian
@@ -23,8 +25,15 @@ from bayesnn.guides.last_layer_evidence import LastLayerEvidence as LastLayerEvi
 from bayesnn.guides.last_layer_expectations import jensen_bound as jensen_bound
 from bayesnn.guides.last_layer_expectations import second_order as second_order
 from bayesnn.guides.last_layer_posterior import LastLayerPosterior as LastLayerPosterior
+from bayesnn.guides.logit_expectations import LogitDraws as LogitDraws
+from bayesnn.guides.logit_expectations import probit_score as probit_score
 from bayesnn.guides.mean_field import MeanField as MeanField
 from bayesnn.guides.mean_field_elbo import MeanFieldELBO as MeanFieldELBO
+from bayesnn.guides.moment_propagation_elbo import MomentPropagationELBO as MomentPropagationELBO
+from bayesnn.guides.multiplicative_noise import MultiplicativeNoise as MultiplicativeNoise
+from bayesnn.guides.noise_families import PerInput as PerInput
+from bayesnn.guides.noise_families import PerInputVariance as PerInputVariance
+from bayesnn.guides.noise_families import PerWeight as PerWeight
 from bayesnn.guides.shared_variance import SharedVariance as SharedVariance
 from bayesnn.guides.shared_variance import per_layer as per_layer
 from bayesnn.guides.shared_variance import per_network as per_network

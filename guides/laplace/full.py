@@ -128,6 +128,14 @@ class FullPosterior(Posterior):
         """All weights."""
         return dist.MultivariateNormal(loc, scale_tril=self.scale_tril, validate_args=False)
 
+    def conditional(self, block: str, loc: Tensor, entries: slice) -> dist.TorchDistribution:
+        """Its precision is the block of the precision, not of the covariance."""
+        columns = torch.eye(len(self.scale_tril), dtype=self.scale_tril.dtype, device=self.scale_tril.device)[
+            :, entries
+        ]
+        half = torch.linalg.solve_triangular(self.scale_tril, columns, upper=False)
+        return dist.MultivariateNormal(loc.flatten(), precision_matrix=half.mT @ half, validate_args=False)
+
     def covariance(self) -> Tensor:
         """L L^T."""
         return self.scale_tril @ self.scale_tril.mT

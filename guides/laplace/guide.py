@@ -118,6 +118,10 @@ class Laplace(nn.Module):
             raise TypeError(f"Laplace: {type(self.structure).__name__} has no scale_tril; use covariance")
         return posterior.scale_tril
 
+    def mode(self) -> dict[str, Tensor]:
+        """w*, {site: value}."""
+        return self._values(self.loc)
+
     def fit(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = False) -> "Laplace":
         """Sum the curvature over the training data and return this guide.
 
@@ -204,7 +208,7 @@ class Laplace(nn.Module):
         """
         posterior = self.posterior
         if (joint := posterior.joint(self.loc)) is None:
-            loc = dict(zip(self.model.subset.names, self._values(self.loc).values(), strict=True))
+            loc = dict(zip(self.model.subset.names, self.mode().values(), strict=True))
             found = posterior.distributions(loc)
             return {site: pyro.sample(site, found[block]) for site, block in self._blocks()}
         flat = pyro.sample(prefix_of(self.model.name) + "_laplace", joint, infer={"is_auxiliary": True})
@@ -264,7 +268,7 @@ class Laplace(nn.Module):
 
     def _derivatives(self) -> Rows:
         net = self.model.net
-        values = dict(zip(self.model.subset.names, self._values(self.loc).values(), strict=True))
+        values = dict(zip(self.model.subset.names, self.mode().values(), strict=True))
         return Rows(net, self.model.subset.put(parameters(net), values), self.model.subset.index)
 
     def _collect(
@@ -288,7 +292,7 @@ class Laplace(nn.Module):
     def _under(self, model: BNN) -> "Laplace":
         """The guide of a model with another prior or noise, which shares the curvature."""
         structure = self._fitted()
-        other = Laplace(model, self._values(self.loc), structure=self._make, fisher=self._fisher)
+        other = Laplace(model, self.mode(), structure=self._make, fisher=self._fisher)
         other.prior_loc, other.prior_precision = normal_prior(model)
         for name in ("log_likelihood", "examples", "observations", "factor", "fixed"):
             setattr(other, name, getattr(self, name))

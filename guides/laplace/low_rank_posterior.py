@@ -79,6 +79,15 @@ class LowRankPosterior(Posterior):
         """All weights."""
         return LowRankNormal(loc, self.scale, self.directions, self.gains)
 
+    def conditional(self, block: str, loc: Tensor, entries: slice) -> LowRankNormal:
+        """Its directions are those of all weights, cut to the block and made orthonormal again."""
+        half = self.directions[:, entries] * self.gains.sqrt().unsqueeze(-1)
+        gains, turn = torch.linalg.eigh(half @ half.mT)
+        there = gains > gains.max() * len(gains) * torch.finfo(gains.dtype).eps
+        gains, turn = gains[there], turn[:, there]
+        directions = (turn / gains.sqrt()).mT @ half
+        return LowRankNormal(loc.flatten(), self.scale[entries], directions, gains)
+
     def covariance(self) -> Tensor:
         """[param, param], for few weights.
 

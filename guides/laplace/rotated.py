@@ -97,6 +97,10 @@ class RotatedPosterior(Posterior):
         """One a block."""
         return {name: RotatedNormal(loc[name], self.scales[name], basis) for name, basis in self.bases.items()}
 
+    def conditional(self, block: str, loc: Tensor, entries: slice) -> dist.TorchDistribution:
+        """Blocks are independent."""
+        return RotatedNormal(loc, self.scales[block], self.bases[block])
+
     def covariance(self) -> Tensor:
         """Block-diagonal, [param, param]."""
         k = sum(basis.values.numel() for basis in self.bases.values())

@@ -79,6 +79,13 @@ class Posterior:
         """{block: its distribution}, for posteriors whose blocks are independent."""
         raise NotImplementedError
 
+    def conditional(self, block: str, loc: Tensor, entries: slice) -> dist.TorchDistribution:
+        """Of one block, with all other weights at the mode: of the block's shape, or flat, [entry].
+
+        `loc` is the block's mode, `entries` its place among all weights.
+        """
+        raise NotImplementedError
+
     def covariance(self) -> Tensor:
         """Sigma, [param, param]."""
         raise NotImplementedError
