@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "likelihoods": {"scales"},
     "models": CORE - {"models"},
     "guides": CORE,
+    "mcmc": {"functional"},
     "fit": {"functional"},
     "predict": {"functional", "models", "likelihoods", "handlers"},
     "scores": {"functional", "subset"},

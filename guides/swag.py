@@ -1,0 +1,133 @@
+"""Stochastic weight averaging, Gaussian: a normal distribution through the snapshots of a training run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+from bayesnn.handlers import prefix_of
+from bayesnn.models import BNN
+
+
+class SWAG(nn.Module):
+    """q(w) = N(m, (diag(v) + D D^T / (K - 1)) / 2): mean, variances and last K deviations of snapshots of the weights.
+
+    m and v = E[w^2] - m^2 are over all snapshots, the rows of D the differences of the last K of them to the running
+    mean at their time. Train the network with SGD and a constant or cyclical learning rate, and collect a snapshot
+    after every epoch once the loss has settled:
+
+        for epoch in range(epochs):
+            train_one_epoch(net)
+            if epoch >= burn_in:
+                guide.collect()
+
+    The draws follow the noise of the optimiser: a larger learning rate gives a wider posterior, and the prior enters
+    only through the weight decay of the training. Weights that are not random in the model are those of the network
+    now. A network with batch normalisation needs its statistics anew for every draw, which this guide does not do: keep
+    those layers out of training, or use another normalisation.
+
+    Args:
+        model: the random weights.
+        rank: K, the deviations kept.
+
+    Raises:
+        ValueError: fewer than two snapshots; values that are not finite or of another shape; a state of another model.
+
+    Reference: Maddox, Garipov, Izmailov, Vetrov, Wilson (2019), A simple baseline for Bayesian uncertainty in deep
+    learning.
+
+    >>> from bayesnn import likelihoods, priors, subset
+    >>> net = nn.Linear(3, 1)
+    >>> guide = SWAG(BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0)))
+    >>> for _ in range(5):
+    ...     with torch.no_grad():
+    ...         net.weight += 0.1 * torch.randn(1, 3)  # your training
+    ...     guide.collect()
+    >>> guide()["weight"].shape, int(guide.snapshots)
+    (torch.Size([1, 3]), 5)
+    """
+
+    loc: Tensor
+    squares: Tensor
+    deviations: Tensor
+    snapshots: Tensor
+
+    def __init__(self, model: BNN, rank: int = 20) -> None:
+        super().__init__()
+        if rank < 2:
+            raise ValueError(f"SWAG: at least two deviations make a covariance, not rank = {rank}")
+        self._model = (model,)
+        start = _flat(model, model.values())
+        self.register_buffer("loc", torch.zeros_like(start))
+        self.register_buffer("squares", torch.zeros_like(start))
+        self.register_buffer("deviations", start.new_zeros(rank, len(start)))
+        self.register_buffer("snapshots", torch.zeros((), dtype=torch.long))
+
+    @property
+    def model(self) -> BNN:
+        """The model whose weights these are."""
+        return self._model[0]
+
+    @property
+    def variance(self) -> Tensor:
+        """The marginal variances of q, [param]."""
+        diagonal, factor = self._parts()
+        return diagonal + factor.square().sum(1)
+
+    @torch.no_grad()
+    def collect(self, values: Mapping[str, Tensor] | None = None) -> None:
+        """Add a snapshot: {site: value}, or what the network holds now."""
+        flat = _flat(self.model, self.model.values() if values is None else values)
+        if not bool(torch.isfinite(flat).all()):
+            raise ValueError("SWAG: the weights are not finite; was the learning rate too large? Nothing was collected")
+        self.snapshots += 1
+        self.loc += (flat - self.loc) / self.snapshots
+        self.squares += (flat**2 - self.squares) / self.snapshots
+        self.deviations[(self.snapshots - 1) % len(self.deviations)] = flat - self.loc
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Sample all blocks; the arguments are the model's and are not used."""
+        diagonal, factor = self._parts()
+        joint = dist.LowRankMultivariateNormal(self.loc, factor, diagonal, validate_args=False)
+        flat = pyro.sample(prefix_of(self.model.name) + "_swag", joint, infer={"is_auxiliary": True})
+        sites = self.model.sites
+        parts = flat.split([shape.numel() for shape in sites.values()], -1)
+        return {
+            site: pyro.sample(site, dist.Delta(part.reshape(part.shape[:-1] + shape), event_dim=len(shape)))
+            for (site, shape), part in zip(sites.items(), parts, strict=True)
+        }
+
+    def get_extra_state(self) -> dict[str, str]:
+        """What a state dict says of the model it belongs to."""
+        return {"fingerprint": self.model.subset.fingerprint()}
+
+    def set_extra_state(self, state: dict[str, str]) -> None:
+        """Checked before anything is loaded: see `_load_from_state_dict`."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if state_dict.get(prefix + "_extra_state", {}).get("fingerprint") != self.model.subset.fingerprint():
+            raise ValueError("SWAG: this state belongs to another network or subset (names, shapes or indices differ)")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        """diag(v) / 2, [param], and the root of the other half, [param, deviation]."""
+        kept = min(int(self.snapshots), len(self.deviations))
+        if kept < 2:
+            raise ValueError(f"SWAG: {kept} snapshots make no distribution; call collect() after at least two epochs")
+        # A weight that never moved has no variance: the smallest that keeps the density finite.
+        smallest = torch.finfo(self.loc.dtype).tiny ** 0.5
+        diagonal = 0.5 * (self.squares - self.loc**2).clamp(min=smallest)
+        return diagonal, (self.deviations[:kept] / (2 * (kept - 1)) ** 0.5).mT
+
+
+def _flat(model: BNN, values: Mapping[str, Tensor]) -> Tensor:
+    """All blocks in one vector."""
+    for site, shape in model.sites.items():
+        found = values[site].shape if site in values else None
+        if found != shape:
+            what = "no value" if found is None else f"a value of shape {tuple(found)}"
+            raise ValueError(f"SWAG: the block {site!r} has shape {tuple(shape)}, but the snapshot has {what} for it")
+    return torch.cat([values[site].detach().reshape(-1) for site in model.sites])
