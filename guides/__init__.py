@@ -5,6 +5,7 @@ if __name__ != "bayesnn.guides":
     raise ImportError(f"import bayesnn.guides, not {__name__}: the folder guides/ ships as bayesnn.guides")
 
 from bayesnn.guides.expected_log_likelihood import expected_log_likelihood as expected_log_likelihood
+from bayesnn.guides.faster_variances import faster_variances as faster_variances
 from bayesnn.guides.laplace import Conditional as Conditional
 from bayesnn.guides.laplace import Diagonal as Diagonal
 from bayesnn.guides.laplace import Full as Full
@@ -35,14 +36,14 @@ from bayesnn.guides.noise_families import PerInput as PerInput
 from bayesnn.guides.noise_families import PerInputVariance as PerInputVariance
 from bayesnn.guides.noise_families import PerWeight as PerWeight
 from bayesnn.guides.shared_variance import SharedVariance as SharedVariance
-from bayesnn.guides.shared_variance import per_layer as per_layer
-from bayesnn.guides.shared_variance import per_network as per_network
-from bayesnn.guides.shared_variance import per_tensor as per_tensor
+from bayesnn.guides.swag import SWAG as SWAG
+from bayesnn.guides.variance_groups import per_layer as per_layer
+from bayesnn.guides.variance_groups import per_network as per_network
+from bayesnn.guides.variance_groups import per_tensor as per_tensor
 from bayesnn.guides.variational_laplace import VariationalLaplaceELBO as VariationalLaplaceELBO
 from bayesnn.guides.variational_laplace_fisher import EmpiricalFisher as EmpiricalFisher
 from bayesnn.guides.variational_laplace_fisher import ExactFisher as ExactFisher
 from bayesnn.guides.variational_laplace_fisher import FisherProbes as FisherProbes
 from bayesnn.guides.variational_laplace_fisher import SampledLabels as SampledLabels
-from bayesnn.guides.variational_laplace_variances import ProfiledVariances as ProfiledVariances
-from bayesnn.guides.variational_laplace_variances import faster_variances as faster_variances
+from bayesnn.guides.variational_laplace_profiled import ProfiledVariances as ProfiledVariances
 from bayesnn.guides.variational_laplace_variances import fit_variances as fit_variances

@@ -87,6 +87,9 @@ class PerInput:
         """The parameter, all of which is random."""
         if of.axis is None:
             return Moments(loc, numbers.expand(of.shape))
+        if not torch.is_grad_enabled():
+            square = torch.addcmul(loc.new_tensor(self.floor**2), loc, loc)
+            return Multiplicative(loc, numbers, square, axis=of.axis, groups=of.groups)
         squares = squared(loc, self.floor, of.axis, of.groups)
         weight = Multiplicative(loc, numbers, squares.square, axis=of.axis, groups=of.groups)
         weight.squares = squares

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bayesnn.functional import Moments, Multiplicative
 from bayesnn.guides.noise_squares import Squares
-from bayesnn.guides.normal_kl import normal_kl
+from bayesnn.guides.normal_kl import _is_zero, normal_kl
 
 
 def noise_kl(name: str, weight: Moments, prior: Any) -> Tensor:
@@ -34,12 +34,14 @@ def noise_kl(name: str, weight: Moments, prior: Any) -> Tensor:
     base = prior
     while isinstance(base, dist.Independent):
         base = base.base_dist
-    squares: Squares | None = getattr(weight, "squares", None)
-    if isinstance(weight, Multiplicative) and squares is not None and _is_simple(base):
-        precision = base.scale.reshape(()) ** -2
-        count = weight.loc.numel()
-        floor = squares.square.new_tensor(getattr(weight, "floor", 0.0)) ** 2
-        fits = torch.dot(weight.noise, squares.columns) + squares.columns.sum() - count * floor
+    squares: Squares | None = weight.squares if isinstance(weight, Multiplicative) else None
+    if squares is not None and type(base) is dist.Normal and base.scale.numel() == base.loc.numel() == 1:
+        assert isinstance(weight, Multiplicative)
+        precision, count = base.scale.reshape(()) ** -2, weight.loc.numel()
+        fits = torch.dot(weight.noise, squares.columns) + squares.columns.sum() - count * squares.floor**2
+        if not _is_zero(base.loc):
+            centre = base.loc.reshape(())
+            fits = fits + centre * (count * centre - 2 * weight.loc.sum())
         logs = squares.logs + (count // len(weight.noise)) * weight.noise.log().sum()
         return 0.5 * (precision * fits - logs - count * (1 + precision.log()))
     exact = normal_kl(dist.Normal(weight.loc, weight.variance.sqrt(), validate_args=False), prior)
@@ -49,10 +51,3 @@ def noise_kl(name: str, weight: Moments, prior: Any) -> Tensor:
             "independent normal priors only, priors.normal or fan_in; use MeanField with MeanFieldELBO"
         )
     return exact
-
-
-def _is_simple(base: Any) -> bool:
-    """Whether a prior is N(0, s^2) with one s, as far as that is known without waiting for a GPU."""
-    if type(base) is not dist.Normal or base.scale.numel() != 1 or base.loc.numel() != 1:
-        return False
-    return not base.loc.requires_grad and bool(base.loc.device.type == "cpu") and base.loc.item() == 0

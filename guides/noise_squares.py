@@ -14,11 +14,13 @@ class Squares(NamedTuple):
         square: W^2 + c^2, of the shape of W.
         columns: sum_i (W_ij^2 + c^2) for each input j, [in].
         logs: sum_ij log(W_ij^2 + c^2).
+        floor: c.
     """
 
     square: Tensor
     columns: Tensor
     logs: Tensor
+    floor: float
 
 
 def squared(loc: Tensor, floor: float, axis: int, groups: int) -> Squares:
@@ -27,7 +29,8 @@ def squared(loc: Tensor, floor: float, axis: int, groups: int) -> Squares:
     >>> squared(torch.tensor([[1.0, 2.0]]), 0.0, 1, 1).columns
     tensor([1., 4.])
     """
-    return Squares(*_Squares.apply(loc, floor, axis, groups))
+    square, columns, logs = _Squares.apply(loc, floor, axis, groups)
+    return Squares(square, columns, logs, floor)
 
 
 class _Squares(torch.autograd.Function):

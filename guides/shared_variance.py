@@ -14,31 +14,16 @@ from bayesnn.functional import Inputs, check_evaluation_mode
 from bayesnn.functional.jacobian import jacobian_chunks
 from bayesnn.guides.latent_sites import latent_sites
 from bayesnn.guides.output_normal import output_normal
+from bayesnn.guides.variance_groups import per_network
 from bayesnn.handlers import announced
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 
 
-def per_network(site: str) -> str:
-    """All sites share one variance."""
-    return "network"
-
-
-def per_layer(site: str) -> str:
-    """The sites of one layer, `fc1.weight` and `fc1.bias`, share a variance."""
-    return site.rpartition(".")[0]
-
-
-def per_tensor(site: str) -> str:
-    """Every site has its own variance."""
-    return site
-
-
 class SharedVariance(nn.Module):
     """q(w) = prod_b N(w_b; m_b, s_b^2 I): every scalar has its own mean, the scalars of a group share a variance.
 
-    As many extra parameters as groups, so that a training step costs hardly more than one without variances. The
-    uniform variance of a whole network is what stochastic gradient descent with a constant step tends to.
+    As many parameters beside the means as there are groups, and a variance that many gradients teach at once.
 
     Its parameters are `loc`, all means in order, and `log_scale`, [group].
 
@@ -53,9 +38,10 @@ class SharedVariance(nn.Module):
         ValueError: a discrete or constrained site (named), an `init` of an unknown site or another shape.
         TypeError: a model that is no `BNN`, without an example.
 
-    Reference: Unlu and Aitchison (2020), Gradient regularisation as approximate variational inference, arXiv:2011.10443.
+    Reference: Unlu and Aitchison (2020), Gradient regularisation as approximate variational inference, first version.
 
     >>> from bayesnn import likelihoods, priors, subset
+    >>> from bayesnn.guides import per_layer
     >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
     >>> model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(0.1))
     >>> SharedVariance(model, over=per_layer).groups
@@ -150,7 +136,9 @@ class SharedVariance(nn.Module):
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         shapes = [site.shape for site in self._sites.values()]
-        return [part.reshape(shape) for part, shape in zip(flat.split([s.numel() for s in shapes]), shapes, strict=True)]
+        return [
+            part.reshape(shape) for part, shape in zip(flat.split([s.numel() for s in shapes]), shapes, strict=True)
+        ]
 
 
 def _check_start(name: str, value: Tensor, sites: Mapping[str, Tensor]) -> None:

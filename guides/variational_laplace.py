@@ -9,7 +9,8 @@ from pyro.infer.elbo import ELBOModule
 from pyro.infer.util import torch_item
 from torch import Tensor
 
-from bayesnn.guides.variational_laplace_fisher import Curvature, FisherProbes, Pass
+from bayesnn.guides.variational_laplace_conditional import Curvature, Pass
+from bayesnn.guides.variational_laplace_fisher import FisherProbes
 from bayesnn.guides.variational_laplace_kl import block_kl
 from bayesnn.guides.variational_laplace_means import Block, at_means
 from bayesnn.guides.variational_laplace_model import at_values, check_second_derivatives, conditionals, log_likelihood
@@ -24,11 +25,11 @@ class VariationalLaplaceELBO(ELBO):
     m the best variances of a diagonal S are 1 / (F / lambda + 1 / prior variance): for lambda = 1 those of a diagonal
     Laplace approximation.
 
-    For any Pyro model and any guide of `Normal` and `MultivariateNormal` sites, blocks of the latter being full
-    covariances: `MeanField`, `SharedVariance`, a handwritten guide, `AutoNormal`, `AutoMultivariateNormal`. The guide is
-    evaluated at its means. Scales of plates and masks hold for every term, so that the loss does not depend on the batch
-    size in the mean; several observed sites may have different ones. A prior that depends on other latent sites gets a
-    Fisher term of its own. `VariationalLaplaceELBO()(model, guide)` is a loss module; it works with `SVI` too.
+    For any Pyro model and any guide of `Normal` and `MultivariateNormal` sites, the latter being blocks with full
+    covariance: `MeanField`, `SharedVariance`, a handwritten guide, `AutoNormal`, `AutoMultivariateNormal`. The guide is
+    evaluated at its means. Scales of plates and masks hold for every term, so that in the mean the loss does not depend
+    on the batch size; several observed sites may have different ones. A prior that depends on other latent sites gets
+    a Fisher term of its own. `VariationalLaplaceELBO()(model, guide)` is a loss module; it works with `SVI` too.
 
     Args:
         curvature: how F is had: `FisherProbes` (unbiased in value and gradient, one backward pass), `SampledLabels`,
@@ -60,7 +61,9 @@ class VariationalLaplaceELBO(ELBO):
     ) -> None:
         super().__init__(num_particles=1)
         if not 0 < kl_weight < float("inf"):
-            raise ValueError(f"VariationalLaplaceELBO: the weight of the KL must be positive and finite, not {kl_weight}")
+            raise ValueError(
+                f"VariationalLaplaceELBO: the weight of the KL must be positive and finite, not {kl_weight}"
+            )
         self.curvature: Curvature = FisherProbes() if curvature is None else curvature
         self.kl_weight = float(kl_weight)
         self.curvature_grad = curvature_grad
@@ -112,12 +115,14 @@ class VariationalLaplaceELBO(ELBO):
         )
         pairs = [(block, g) for block, g in zip(blocks, found, strict=True) if g is not None]
         if self.curvature_grad:
-            check_second_derivatives([g for _, g in pairs])
+            check_second_derivatives([g for _, g in pairs], [block.mean for block in blocks])
         return sum((block.variance_along(g) for block, g in pairs), torch.zeros((), device=blocks[0].mean.device))
 
 
 class VariationalLaplaceLoss(ELBOModule):
     """The loss module that `VariationalLaplaceELBO()(model, guide)` makes."""
+
+    elbo: VariationalLaplaceELBO
 
     @property
     def metadata(self) -> dict[str, str | float]:

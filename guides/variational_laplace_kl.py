@@ -42,8 +42,8 @@ def _check_scales(name: str, guided: Any, modelled: Any) -> None:
     same = bool(torch.as_tensor(ours == theirs).all()) and (guided["mask"] is None) == (modelled["mask"] is None)
     if not same:
         raise ValueError(
-            f"VariationalLaplaceELBO: site {name!r} is scaled by {ours} in the guide and by {theirs} in the model; open "
-            "the same plates, with the same subsample, in both"
+            f"VariationalLaplaceELBO: site {name!r} is scaled by {ours} in the guide and by {theirs} in the model; "
+            "open the same plates, with the same subsample, in both"
         )
 
 
@@ -72,9 +72,9 @@ def _joint(block: Block, sites: dict[str, Any]) -> Tensor:
         prior, value = unwrapped(site["fn"]), block.pieces[name]
         if not isinstance(prior, dist.Normal) or depends_on([prior.loc, prior.scale], [block]):
             raise ValueError(
-                f"VariationalLaplaceELBO: site {name!r} is a part of a normal distribution with covariances, so its prior "
-                "must be Normal (or MultivariateNormal for a site of its own) and not depend on the other parts; give it "
-                "a site of its own in the guide"
+                f"VariationalLaplaceELBO: site {name!r} is a part of a normal distribution with covariances, so its "
+                "prior must be Normal (or MultivariateNormal for a site of its own) and not depend on the other parts; "
+                "give it a site of its own in the guide"
             )
         if site["mask"] is not None or isinstance(site["scale"], Tensor) or site["scale"] != block.site["scale"]:
             raise ValueError(f"VariationalLaplaceELBO: site {name!r} has covariances and is masked or scaled")

@@ -20,9 +20,8 @@ class Block:
     """One normal distribution of a guide.
 
     Attributes:
-        site: its node in the guide's trace.
-        normal: `site["fn"]` without independent axes.
-        mean: what the model was called with, and what derivatives are taken in.
+        site, normal: its node in the guide's trace, and `site["fn"]` without independent axes.
+        mean: what derivatives are taken in.
         pieces: {site of the model: its value}; the mean itself, or parts of it that the guide's Delta sites take.
     """
 
@@ -34,9 +33,7 @@ class Block:
     def variance_along(self, g: Tensor) -> Tensor:
         """sum g^T S g, with S the covariance."""
         if isinstance(self.normal, dist.Normal):
-            # One scale for the whole block multiplies once.
-            g = (_one(self.normal.scale) * g).reshape(-1)
-            return torch.dot(g, g)
+            return torch.dot(g := (_one(self.normal.scale) * g).reshape(-1), g)
         if isinstance(self.normal, dist.MultivariateNormal):
             return (self.normal.scale_tril.mT @ g.unsqueeze(-1)).square().sum()
         diagonal, factor = self.normal._unbroadcasted_cov_diag, self.normal._unbroadcasted_cov_factor
@@ -53,8 +50,7 @@ def at_means(guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
     """
     with _AtMeans():
         trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    blocks: list[Block] = []
-    points = []
+    blocks, points = list[Block](), []
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site["is_observed"] or site_is_subsample(site):
             continue
@@ -73,6 +69,8 @@ def at_means(guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
         blocks.append(block)
     for name, site, delta in points:
         _owner(name, delta, blocks).pieces[name] = site["value"]
+    if not blocks:
+        raise ValueError("VariationalLaplaceELBO: the guide has no normal site")
     return trace, blocks
 
 
@@ -102,7 +100,7 @@ def depends_on(tensors: Iterable[Tensor], blocks: Iterable[Block]) -> bool:
 class _AtMeans(Messenger):
     """Gives every normal site its mean as its value."""
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
             return
         fn = unwrapped(msg["fn"])
@@ -122,7 +120,7 @@ class _AtMeans(Messenger):
 def _why_not(fn: Any) -> str:
     if fn.has_enumerate_support or fn.support.is_discrete:
         return "is discrete; sum it out of the model (pyro.infer.config_enumerate) and leave it out of the guide"
-    if isinstance(fn, dist.TransformedDistribution):
+    if isinstance(fn, torch.distributions.TransformedDistribution):
         return (
             f"is constrained (a {type(fn).__name__} with support {fn.support}), and its prior has no closed form in "
             "unconstrained space; give the model a fixed or a learned value (bayesnn.learned), sample its logarithm "
@@ -132,21 +130,21 @@ def _why_not(fn: Any) -> str:
 
 
 def _parameters(normal: Any) -> list[Tensor]:
-    names = {"Normal": ("loc", "scale"), "MultivariateNormal": ("loc", "_unbroadcasted_scale_tril")}
-    low_rank = ("loc", "_unbroadcasted_cov_factor", "_unbroadcasted_cov_diag")
-    return [getattr(normal, name) for name in names.get(type(normal).__name__, low_rank)]
+    held = ("loc", "scale", "_unbroadcasted_scale_tril", "_unbroadcasted_cov_factor", "_unbroadcasted_cov_diag")
+    return [vars(normal)[name] for name in held if name in vars(normal)]
 
 
 def _owner(name: str, delta: Any, blocks: list[Block]) -> Block:
     found = [block for block in blocks if delta.v is block.mean or depends_on([delta.v], [block])]
-    density = delta.log_density
-    if len(found) == 1 and not (bool(density.any()) if isinstance(density, Tensor) else density):
+    density = torch.as_tensor(delta.log_density)  # of a transform: it depends on the draw
+    if len(found) == 1 and not density.requires_grad and not bool(density.any()):
         return found[0]
     raise ValueError(
-        f"VariationalLaplaceELBO: the guide's site {name!r} is a Delta, which must be a part of one normal site, without "
-        "a transform: a point, a constrained site or a mixture of several has no variance here"
+        f"VariationalLaplaceELBO: the guide's site {name!r} is a Delta, which must be a part of one normal site, "
+        "without a transform: a point or a constrained site has no variance here"
     )
 
 
 def _one(value: Tensor) -> Tensor:
-    return value.flatten()[:1] if value.numel() > 1 and not any(value.stride()) else value
+    """The one number behind an expanded tensor, or the tensor."""
+    return value[(0,) * value.dim()] if value.numel() > 1 and not any(value.stride()) else value

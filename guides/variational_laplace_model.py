@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from pyro import distributions as dist
 from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from bayesnn.guides.variational_laplace_fisher import Conditional
+from bayesnn.guides.variational_laplace_conditional import Conditional
 from bayesnn.guides.variational_laplace_means import Block, depends_on, unwrapped
 
 NOT_TWICE = ("NotImplemented", "DelayedError", "::Error")
@@ -64,34 +65,37 @@ def conditionals(sites: dict[str, Any], blocks: Sequence[Block]) -> list[Conditi
         weight = torch.as_tensor(site["scale"], dtype=blocks[0].mean.dtype, device=blocks[0].mean.device)
         if site["mask"] is not None:
             weight = weight * torch.as_tensor(site["mask"], device=weight.device)
+        while isinstance(fn, dist.MaskedDistribution):
+            fn, weight = fn.base_dist, weight * torch.as_tensor(fn._mask, device=weight.device)
         weight = weight.sqrt()
         found.append(Conditional(name, fn, value, weight.expand(fn.batch_shape) if weight.dim() else weight, blocks))
     return found
 
 
-def check_second_derivatives(gradients: Sequence[Tensor]) -> None:
+def check_second_derivatives(gradients: Sequence[Tensor], means: Sequence[Tensor]) -> None:
     """Refuse derivatives that cannot be differentiated again, and name the operation."""
     waiting = [g.grad_fn for g in gradients if g.grad_fn is not None]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
         if node.name().endswith(NOT_TWICE):
-            _explain([g for g in gradients if g.requires_grad])
+            _explain([g for g in gradients if g.requires_grad], means)
         for other, _ in node.next_functions:
             if other is not None and other not in seen:
                 seen.add(other)
                 waiting.append(other)
 
 
-def _explain(gradients: list[Tensor]) -> None:
+def _explain(gradients: list[Tensor], means: Sequence[Tensor]) -> None:
+    ones, reason = [torch.ones_like(g) for g in gradients], "a function is marked with @once_differentiable"
     try:
-        sum(g.sum() for g in gradients).backward(retain_graph=True, inputs=gradients)  # type: ignore[union-attr]
+        torch.autograd.grad(gradients, list(means), ones, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
         reason = str(error)
     raise RuntimeError(
         f"VariationalLaplaceELBO: an operation of the network has no second derivative ({reason}); use "
         "curvature_grad=False, or another kernel: for attention, `with torch.nn.attention.sdpa_kernel("
-        "SDPBackend.MATH):` around the call"
+        "torch.nn.attention.SDPBackend.MATH):` around the training"
     )
 
 

@@ -13,7 +13,7 @@ Root = Callable[[Tensor], Tensor]
 """xi [..., *parameter] -> A xi, with A A^T the Fisher information in nats; linear in xi, differentiable in A."""
 
 Rule = Callable[[Any], list[tuple[Tensor, Root | None]]]
-"""A distribution -> its parameters, each with its root (None: not known). Between parameters the information is zero."""
+"""A distribution -> its parameters, each with its root (None: unknown). Between parameters the information is zero."""
 
 
 def _times(factor: Tensor) -> Root:
@@ -60,7 +60,7 @@ def _multivariate(fn: Any) -> list[tuple[Tensor, Root | None]]:
 
 def _negative_binomial(fn: Any) -> list[tuple[Tensor, Root | None]]:
     rate, concentration = fn.rate, fn.concentration
-    return [(rate, _times((concentration / (1 + rate)).sqrt() / rate)), (concentration, None)]
+    return [(fn.rate, _times((concentration / (1 + rate)).sqrt() / rate)), (concentration, None)]
 
 
 RULES: Mapping[type, Rule] = {

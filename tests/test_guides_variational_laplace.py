@@ -20,18 +20,41 @@ from pyro.infer.autoguide import (
 )
 from statistical import assert_mean
 from torch import Tensor, nn
-from variational_laplace_problems import BEST, ELBO, FULL, INIT, MEAN, NOISE, VARIANCES, X, Y, Handwritten, linear
-from variational_laplace_problems import classifier, linear_bnn, real
+from variational_laplace_problems import (
+    ELBO,
+    FULL,
+    INIT,
+    MEAN,
+    NOISE,
+    VARIANCES,
+    Handwritten,
+    X,
+    Y,
+    classifier,
+    linear,
+    linear_bnn,
+    real,
+)
 
+from bayesnn import likelihoods
 from bayesnn.fit import fit
-from bayesnn.guides import EmpiricalFisher, ExactFisher, FisherProbes, MeanField, SampledLabels, VariationalLaplaceELBO
-from bayesnn.guides import faster_variances
+from bayesnn.guides import (
+    EmpiricalFisher,
+    ExactFisher,
+    FisherProbes,
+    LastLayer,
+    LastLayerELBO,
+    LastLayerMeanField,
+    MeanField,
+    SampledLabels,
+    VariationalLaplaceELBO,
+    faster_variances,
+)
+from bayesnn.guides.variational_laplace_means import at_means
+from bayesnn.models import NeuralLinear
 
+ZERO, ONE = torch.zeros((), dtype=torch.double), torch.ones((), dtype=torch.double)
 EXACT = VariationalLaplaceELBO(ExactFisher())
-
-
-def value(loss: Tensor) -> float:
-    return loss.item()
 
 
 def test_exact_elbo_of_a_linear_model() -> None:
@@ -39,9 +62,9 @@ def test_exact_elbo_of_a_linear_model() -> None:
     guide = MeanField(model, init=INIT)
     with torch.no_grad():
         guide.log_scale.copy_(0.5 * VARIANCES.log())
-    assert value(EXACT(model, guide)(x, y)) == pytest.approx(-ELBO, abs=1e-8)
-    assert value(EXACT(linear, Handwritten())()) == pytest.approx(-ELBO, abs=1e-8)
-    draws = torch.stack([VariationalLaplaceELBO()(model, guide)(x, y) for _ in range(400)])
+    assert EXACT(model, guide)(x, y).item() == pytest.approx(-ELBO, abs=1e-8)
+    assert EXACT(linear, Handwritten())().item() == pytest.approx(-ELBO, abs=1e-8)
+    draws = torch.stack([VariationalLaplaceELBO()(model, guide)(x, y) for _ in range(200)])
     assert_mean(draws, -ELBO)
 
 
@@ -51,14 +74,14 @@ def test_its_terms() -> None:
     fisher = real(12, 21)
     kl = 3.3895248201
     for weight in (0.1, 1.0, 3.0):
-        expected = -log_likelihood + 0.5 * value((fisher * VARIANCES).sum()) + weight * kl
+        expected = -log_likelihood + 0.5 * float((fisher * VARIANCES).sum()) + weight * kl
         loss = VariationalLaplaceELBO(ExactFisher(), kl_weight=weight)(linear, Handwritten())()
-        assert value(loss) == pytest.approx(expected, abs=1e-8)
+        assert loss.item() == pytest.approx(expected, abs=1e-8)
 
 
 def test_a_full_covariance_at_its_optimum_is_the_evidence_at_the_mean() -> None:
     covariance = torch.linalg.inv(X.mT @ X / NOISE**2 + torch.eye(2, dtype=torch.double) / 2)
-    assert value(EXACT(linear, Handwritten(covariance))()) == pytest.approx(-FULL, abs=1e-8)
+    assert EXACT(linear, Handwritten(covariance))().item() == pytest.approx(-FULL, abs=1e-8)
 
 
 @pytest.mark.parametrize("curvature", [ExactFisher(), EmpiricalFisher(each=True)], ids=["exact", "empirical"])
@@ -78,39 +101,36 @@ def test_noisy_curvatures_have_the_exact_mean_at_every_batch_size(curvature: Any
         i = torch.tensor(chosen)
         expected = VariationalLaplaceELBO(exact)(linear, Handwritten())(i)
         loss = VariationalLaplaceELBO(curvature)(linear, Handwritten())
-        assert_mean(torch.stack([loss(i) for _ in range(300)]), expected.detach())
+        assert_mean(torch.stack([loss(i) for _ in range(150)]), expected.detach())
 
 
 def test_a_vanishing_variance_leaves_the_mode() -> None:
     model, x, y = linear_bnn()
     guides = [MeanField(model, init=INIT, scale=scale) for scale in (1e-3, 1e-5)]
     losses = [EXACT(model, guide)(x, y) for guide in guides]
-    log_joint = dist.Normal(X @ MEAN, NOISE).log_prob(Y).sum() + dist.Normal(0, 2**0.5).log_prob(MEAN).sum()
+    log_joint = dist.Normal(X @ MEAN, NOISE).log_prob(Y).sum() + dist.Normal(ZERO, 2**0.5 * ONE).log_prob(MEAN).sum()
     entropy = [dist.Normal(torch.zeros(2).double(), scale).entropy().sum() for scale in (1e-3, 1e-5)]
     for loss, h, rest in zip(losses, entropy, (1e-4, 1e-8), strict=True):
         torch.testing.assert_close(loss, -log_joint - h, rtol=0, atol=rest)
 
 
 def test_training_ends_at_the_exact_posterior() -> None:
-    """Minibatches and probes: the mean of the exact posterior, and its conditional variances."""
+    """Its mean, and its conditional variances."""
     model, x, y = linear_bnn()
-    guide = MeanField(model, init=INIT)
-    batches = [(x[list(i)], y[list(i)]) for i in combinations(range(3), 2)]
-    adam, groups = partial(torch.optim.Adam, lr=2e-3), faster_variances(2e-3, multiplier=5)
-    loss = VariationalLaplaceELBO(ExactFisher())(model, guide)
-    fit(loss, batches, epochs=600, optimizer=adam, groups=groups, progress=False)
-    fit(loss, [(x, y)], epochs=300, optimizer=adam, groups=groups, progress=False)
-    torch.testing.assert_close(guide.loc.detach(), real(0.4408, 0.8816), rtol=0, atol=2e-3)
+    guide = MeanField(model, init=INIT, scale=0.2)
+    adam, groups = partial(torch.optim.Adam, lr=2e-2), faster_variances(2e-2, multiplier=3)
+    fit(EXACT(model, guide), [(x, y)], epochs=250, optimizer=adam, groups=groups, progress=False)
+    torch.testing.assert_close(guide.loc.detach(), real(0.4408, 0.8816), rtol=0, atol=1e-3)
     torch.testing.assert_close(guide.log_scale.detach().exp() ** 2, real(0.08, 0.0465), rtol=1e-2, atol=0)
 
 
 def test_svi_trains_it() -> None:
     model, x, y = linear_bnn()
     guide = MeanField(model)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.02}), VariationalLaplaceELBO())
-    losses = [svi.step(x, y) for _ in range(300)]
-    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
-    assert svi.evaluate_loss(x, y) == pytest.approx(-BEST, abs=1.5)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), VariationalLaplaceELBO())
+    losses = [svi.step(x, y) for _ in range(100)]
+    assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
+    assert svi.evaluate_loss(x, y) == pytest.approx(losses[-1], abs=2)
 
 
 def two_sites(first: Tensor, second: Tensor) -> None:
@@ -135,7 +155,37 @@ def test_several_sites_with_scales_and_masks() -> None:
     parts = [loss(i, torch.tensor([j])) for i in everything[0].split(1) for j in range(2)]
     torch.testing.assert_close(torch.stack(parts).mean(), whole, rtol=0, atol=1e-10)
     noisy = VariationalLaplaceELBO()(two_sites, Handwritten())
-    assert_mean(torch.stack([noisy(torch.tensor([1]), everything[1]) for _ in range(400)]), loss(torch.tensor([1]), everything[1]).detach())
+    assert_mean(
+        torch.stack([noisy(torch.tensor([1]), everything[1]) for _ in range(200)]),
+        loss(torch.tensor([1]), everything[1]).detach(),
+    )
+
+
+def test_a_masked_distribution_is_a_masked_site() -> None:
+    def masked() -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(2, dtype=torch.double), 1.0).to_event(1))
+        with pyro.plate("data", 3):
+            pyro.sample("y", dist.Normal(X @ w, NOISE).mask(torch.tensor([True, False, True])), obs=Y)
+
+    def shorter() -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(2, dtype=torch.double), 1.0).to_event(1))
+        with pyro.plate("data", 2):
+            pyro.sample("y", dist.Normal(X[::2] @ w, NOISE), obs=Y[::2])
+
+    torch.testing.assert_close(EXACT(masked, Handwritten())(), EXACT(shorter, Handwritten())())
+
+
+def test_one_distribution_for_several_values() -> None:
+    def model() -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(2, dtype=torch.double), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(w[0], NOISE), obs=Y)
+
+    def plated() -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(2, dtype=torch.double), 1.0).to_event(1))
+        with pyro.plate("data", 3):
+            pyro.sample("y", dist.Normal(w[0], NOISE), obs=Y)
+
+    torch.testing.assert_close(EXACT(model, Handwritten())(), EXACT(plated, Handwritten())())
 
 
 def hierarchy(x: Tensor) -> None:
@@ -169,6 +219,36 @@ def test_a_prior_that_depends_on_a_latent_site() -> None:
     assert_mean(log_q - log_p, EXACT(hierarchy, guide)(x).detach())
 
 
+def local(chosen: Tensor | None = None) -> None:
+    """One latent value for each example."""
+    w = pyro.sample("w", dist.Normal(torch.zeros(2, dtype=torch.double), 1.0).to_event(1))
+    with pyro.plate("data", 3, subsample=chosen) as i:
+        z = pyro.sample("z", dist.Normal(X[i] @ w, 0.5))
+        pyro.sample("y", dist.Normal(z, NOISE), obs=Y[i])
+
+
+class Local(Handwritten):
+    def forward(self, chosen: Tensor | None = None) -> None:
+        super().forward()
+        with pyro.plate("data", 3, subsample=chosen) as i:
+            pyro.sample("z", dist.Normal(real(0.2, 0.3, 0.9)[i], real(0.2, 0.3, 0.4)[i]))
+
+
+def test_latent_values_of_single_examples() -> None:
+    guide = Local()
+    whole = EXACT(local, guide)()
+    w = guide.loc + VARIANCES.sqrt() * torch.randn(100_000, 2, dtype=torch.double)
+    z = real(0.2, 0.3, 0.9) + real(0.2, 0.3, 0.4) * torch.randn(100_000, 3, dtype=torch.double)
+    log_q = dist.Normal(guide.loc, VARIANCES.sqrt()).log_prob(w).sum(-1)
+    log_q = log_q + dist.Normal(real(0.2, 0.3, 0.9), real(0.2, 0.3, 0.4)).log_prob(z).sum(-1)
+    log_p = dist.Normal(ZERO, ONE).log_prob(w).sum(-1) + dist.Normal(w @ X.mT, 0.5).log_prob(z).sum(-1)
+    log_p = log_p + dist.Normal(z, NOISE).log_prob(Y).sum(-1)
+    assert_mean(log_q - log_p, whole.detach())
+    for size in (1, 2):
+        parts = torch.stack([EXACT(local, guide)(torch.tensor(chosen)) for chosen in combinations(range(3), size)])
+        torch.testing.assert_close(parts.mean(), whole, rtol=0, atol=1e-10)
+
+
 def parts_of(model: Any) -> Any:
     guide = AutoGuideList(model)
     guide.append(AutoMultivariateNormal(poutine.block(model, expose=["2.weight", "2.bias"]), init_scale=0.1))
@@ -186,9 +266,8 @@ AUTO: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("kind", AUTO)
-@pytest.mark.usefixtures("parameter_mode")
 def test_pyros_guides(kind: str) -> None:
-    """The exact curvature is that of all examples, whatever the blocks: compared with the covariance of draws."""
+    """Whatever the blocks: the penalty is half the mean square of J (w - m) in the metric of the outputs."""
     model, x, y = classifier()
     guide = AUTO[kind](model)
     guide(x, y)
@@ -196,40 +275,42 @@ def test_pyros_guides(kind: str) -> None:
     found = loss(x, y)
     gradients = torch.autograd.grad(found, list(loss.parameters()), allow_unused=True)
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
-    means, draws = _flat(guide, model, x, y, mean=True), torch.cat([_flat(guide, model, x, y) for _ in range(1000)])
-    outputs = torch.stack([model.outputs(_blocks(model, draw), x) for draw in means + 1e-4 * (draws - means)])
-    centre = model.outputs(_blocks(model, means[0]), x)
-    p = centre.softmax(-1)
-    moved = (outputs - centre) / 1e-4
-    penalty = 0.5 * ((p * moved**2).sum(-1) - (p * moved).sum(-1) ** 2).sum(-1)
-    draws_of_kl = torch.stack([_kl(guide, model, x, y) for _ in range(1000)])
-    nll = torch.nn.functional.cross_entropy(centre, y, reduction="sum")
-    assert_mean(penalty + draws_of_kl, (found - nll).detach())
+    _, blocks = at_means(guide, (x, y), {})
+    mean = {name: value.detach() for block in blocks for name, value in block.pieces.items()}
+    centre = model.outputs(mean, x).log_softmax(-1)
+    draws = []
+    for _ in range(150):
+        drawn, kl = drawn_with_kl(guide, model, x, y)
+        near = {name: mean[name] + 1e-4 * (drawn[name] - mean[name]) for name in mean}
+        moved = (model.outputs(near, x) - model.outputs(mean, x)) / 1e-4
+        squares = (centre.exp() * moved**2).sum(-1) - (centre.exp() * moved).sum(-1) ** 2
+        draws.append(0.5 * squares.sum() + kl)
+    nll = -centre.gather(1, y.unsqueeze(1)).sum()
+    assert_mean(torch.stack(draws), (found - nll).detach())
 
 
-def _flat(guide: Any, model: Any, x: Tensor, y: Tensor, *, mean: bool = False) -> Tensor:
-    from bayesnn.guides.variational_laplace_means import at_means
-
-    with torch.no_grad():
-        values = poutine.trace(guide).get_trace(x, y).nodes
-    if mean:
-        _, blocks = at_means(guide, (x, y), {})
-        held = {name: value for block in blocks for name, value in block.pieces.items()}
-        return torch.cat([held[name].detach().flatten() for name in model.sites]).unsqueeze(0)
-    return torch.cat([values[name]["value"].flatten() for name in model.sites]).unsqueeze(0)
+@torch.no_grad()
+def drawn_with_kl(guide: Any, model: Any, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """The values of one draw, and log q - log p of it."""
+    guided = poutine.trace(guide).get_trace(x, y)
+    modelled = poutine.trace(poutine.replay(poutine.block(model, hide=["y"]), trace=guided)).get_trace(x, y)
+    values = {name: guided.nodes[name]["value"] for name in model.sites}
+    return values, guided.log_prob_sum() - modelled.log_prob_sum()
 
 
-def _blocks(model: Any, flat: Tensor) -> dict[str, Tensor]:
-    parts = flat.split([shape.numel() for shape in model.sites.values()])
-    return {name: part.reshape(shape) for (name, shape), part in zip(model.sites.items(), parts, strict=True)}
-
-
-def _kl(guide: Any, model: Any, x: Tensor, y: Tensor) -> Tensor:
-    with torch.no_grad():
-        guided = poutine.trace(guide).get_trace(x, y)
-        unseen = poutine.block(model, hide=["y"])
-        modelled = poutine.trace(poutine.replay(unseen, trace=guided)).get_trace(x, y)
-        return guided.log_prob_sum() - modelled.log_prob_sum()
+@pytest.mark.parametrize("kind", [LastLayer, LastLayerMeanField])
+def test_a_last_layer_with_normal_noise_has_its_exact_elbo(kind: Any) -> None:
+    """Rows with a covariance each, and a body that is learned."""
+    body = nn.Sequential(nn.Linear(2, 3), nn.Tanh()).double()
+    model = NeuralLinear(body, 3, 2, likelihoods.normal(0.5), size=9).double()
+    guide = kind(model).double()
+    x, y = torch.randn(3, 2, dtype=torch.double), torch.randn(3, 2, dtype=torch.double)
+    found, expected = EXACT(model, guide)(x, y), LastLayerELBO()(model, guide)(x, y)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    learned = [*model.parameters(), *guide.parameters()]
+    mine, theirs = (torch.autograd.grad(one, learned, materialize_grads=True) for one in (found, expected))
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
 def test_options_are_kept_in_the_loss() -> None:
@@ -241,5 +322,5 @@ def test_options_are_kept_in_the_loss() -> None:
 
 
 def test_mean_field_is_pyros_trace_elbo_in_a_linear_model() -> None:
-    losses = torch.tensor([Trace_ELBO(num_particles=10).loss(linear, Handwritten()) for _ in range(200)])
+    losses = torch.tensor([Trace_ELBO(num_particles=5).loss(linear, Handwritten()) for _ in range(100)])
     assert_mean(losses, -ELBO)
