@@ -13,6 +13,7 @@ gave is kept under --runs, so a stopped run goes on.
 import argparse
 import json
 import os
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -120,35 +121,41 @@ def one_seed(options: Options) -> dict[str, Row]:
     """{method: numbers}."""
     sets: Sets = load(options)
     members, _, held = train_all(options, sets.train)
-    net, found, rows = members[0], {}, {}
+    net, found = members[0], {}
     temperature = min(TEMPERATURES.tolist(), key=lambda t: held_out_loss(held, t))
     found["MAP"] = scoring.predict_everywhere(partial(cooled, net, 1.0), sets, "MAP")
     found["MAP, one temperature"] = scoring.predict_everywhere(partial(cooled, net, temperature), sets, "temperature")
     ensemble = lambda x: torch.stack([member(x).softmax(-1) for member in members])  # noqa: E731
     found[f"ensemble of {options.members}"] = scoring.predict_everywhere(ensemble, sets, "ensemble")
-    part = sets.test.x[:1000]
-    plain = torch.tensor([cpu_seconds(partial(epoch, net, sets.train)) for _ in range(3)]).median().item()
-    with torch.no_grad():
-        forward = (
-            torch.tensor([cpu_seconds(lambda: [net(x) for x in part.split(50)]) for _ in range(3)]).median().item()
-        )
-    costs: dict[str, Row] = {}
+    scales: dict[str, Row] = {}
     for name, (rule, structure) in structures(options).items():
         scale = validated(rule, structure, held)
-        chosen = rule(net, sets.train)  # to choose the weights is not counted
-        fit = partial(fitted, lambda net, data, chosen=chosen: chosen, structure, net, sets.train)
-        guide = under(fit(), scale)
+        guide = under(fitted(rule, structure, net, sets.train), scale)
         found[name] = scoring.predict_everywhere(partial(probabilities, guide), sets, name)
         best = guide.maximise_evidence()
         found[f"{name}, by evidence"] = scoring.predict_everywhere(partial(probabilities, best), sets, name)
-        costs[name] = {
+        scales[name] = {"scale": scale, "scale_evidence": float(best.prior_precision[0]) ** -0.5}
+    rows = scoring.as_numbers(scoring.score(found, sets))
+    measured = costs(options, net, sets)
+    return {name: {**row, **scales.get(name, {}), **measured.get(name, {})} for name, row in rows.items()}
+
+
+def costs(options: Options, net: nn.Module, sets: Sets) -> dict[str, Row]:
+    """{method: CPU time of the fit in epochs, of predictions in forward passes}."""
+    part, found = sets.test.x[:1000], {}
+    plain = statistics.median(cpu_seconds(partial(epoch, net, sets.train)) for _ in range(3))
+    with torch.no_grad():
+        forward = statistics.median(cpu_seconds(lambda: [net(x) for x in part.split(50)]) for _ in range(3))
+    for name, (rule, structure) in structures(options).items():
+        chosen = rule(net, sets.train)  # to choose the weights is not counted
+        fit = partial(fitted, lambda net, data, chosen=chosen: chosen, structure, net, sets.train)
+        guide = fit()
+        _ = guide.posterior  # its decomposition belongs to the fit
+        found[name] = {
             "fit": cpu_seconds(partial(decomposed, fit)) / plain,
             "predict": cpu_seconds(partial(predict_chunks, guide, part)) / forward,
-            "scale": scale,
-            "scale_evidence": float(best.prior_precision[0]) ** -0.5,
         }
-    rows = scoring.as_numbers(scoring.score(found, sets))
-    return {name: {**row, **costs.get(name, {})} for name, row in rows.items()}
+    return found
 
 
 def to_markdown(runs: list[dict[str, Row]]) -> str:

@@ -17,7 +17,7 @@ class SWAG(nn.Module):
 
     m and v = E[w^2] - m^2 are over all snapshots, the rows of D the differences of the last K of them to the running
     mean at their time. Train the network with SGD and a constant or cyclical learning rate, and collect a snapshot
-    after every epoch once the loss has settled:
+    after every epoch once the loss has settled::
 
         for epoch in range(epochs):
             train_one_epoch(net)
