@@ -77,7 +77,7 @@ class MomentPropagationELBO(ELBO):
         check_layers(mode_dependent(model.net), "MomentPropagationELBO")
         check_inputs(x)
         moments = guide.moments()
-        outputs = propagate_moments(model.net, moments, [x])
+        outputs = propagate_moments(model.net, moments, x)
         check_target(model.likelihood(outputs.loc.detach()), y)
         batch = batch_size(x)
         if model.size is not None and model.size < batch:

@@ -8,7 +8,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayesnn.functional import Inputs, Moments, check_evaluation_mode, chunks, parameters, propagate_moments
+from bayesnn.functional import Inputs, Moments, check_evaluation_mode, parameters, propagate_moments
 from bayesnn.guides.latent_sites import latent_sites
 from bayesnn.guides.noise_families import Family, PerInput, layout
 from bayesnn.guides.noise_kl import noise_kl
@@ -134,7 +134,7 @@ class MultiplicativeNoise(nn.Module):
         """
         check_evaluation_mode(self.model.net, "MultiplicativeNoise.output_distribution")
         check_inputs(x)
-        outputs = propagate_moments(self.model.net, self.moments(), list(chunks(x, chunk)))
+        outputs = propagate_moments(self.model.net, self.moments(), x, chunk=chunk)
         normal = dist.Normal(outputs.loc, outputs.variance.sqrt(), validate_args=False)
         return normal.to_event(outputs.loc.dim() - 1)
 

@@ -57,8 +57,8 @@ class PerInput:
     """w_ij ~ N(W_ij, a_j (W_ij^2 + floor^2)): one relative variance for each input feature or channel (MNVI).
 
     Multiplying input j by noise of mean 1 and variance a_j has the same moments. Vectors (biases, scales of
-    normalisations), which have no input, share one absolute variance each: leave them out of the subset, or count one
-    number more for each.
+    normalisations), which have no input, share one absolute variance each; those outside the subset stay as the network
+    has them.
 
     Args:
         noise: the a_j at the start; softplus(-3) in the paper.

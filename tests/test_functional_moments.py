@@ -17,7 +17,8 @@ from bayesnn.functional import (
     propagate_moments,
     using_moment_rules,
 )
-from bayesnn.functional.moments.activations import clip_moments, leaky_relu_moments, relu_moments
+from bayesnn.functional.moments.activations import leaky_relu_moments, relu_moments
+from bayesnn.functional.moments.clipping import clip_moments
 from bayesnn.functional.moments.pairwise import maximum_moments
 
 W = torch.tensor([[0.5, -1, 0.25], [1.5, 0.1, -0.4]], dtype=torch.double)
@@ -106,9 +107,9 @@ def test_a_rule_of_ones_own() -> None:
 def test_pooling_rules_can_be_exchanged() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, bias=False), nn.MaxPool2d(2)).requires_grad_(requires_grad=False)
     values = {"0.weight": Moments(net[0].weight, torch.ones_like(net[0].weight))}
-    cheap = propagate_moments(net, values, [torch.ones(1, 1, 4, 4)])
+    cheap = propagate_moments(net, values, torch.ones(1, 1, 4, 4))
     with using_moment_rules({F.max_pool2d: pairwise_max_pool}):
-        exact = propagate_moments(net, values, [torch.ones(1, 1, 4, 4)])
+        exact = propagate_moments(net, values, torch.ones(1, 1, 4, 4))
     assert (exact.loc > cheap.loc).all()
 
 
@@ -138,14 +139,14 @@ def test_unsupported_operations_name_their_place() -> None:
     with pytest.raises(
         NotImplementedError, match=r"mul at '1.1' \(Squared\), test_functional_moments.py:\d+ has no rule"
     ):
-        propagate_moments(net, values, [x])
+        propagate_moments(net, values, x)
     attention = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dropout=0.0).eval()
     name = "self_attn.in_proj_weight"
     held = attention.get_parameter(name).detach()
     with pytest.raises(NotImplementedError, match=r"attention.* at 'self_attn' .*attention multiplies random tensors"):
-        propagate_moments(attention, {name: Moments(held, held.square())}, [torch.ones(2, 3, 4)])
+        propagate_moments(attention, {name: Moments(held, held.square())}, torch.ones(2, 3, 4))
     with pytest.raises(TypeError, match="depend on no random weight"):
-        propagate_moments(net, {}, [x])
+        propagate_moments(net, {}, x)
 
 
 def test_half_precision_is_computed_in_float32() -> None:
@@ -153,14 +154,14 @@ def test_half_precision_is_computed_in_float32() -> None:
     half = copy.deepcopy(net).half()
     x = torch.tensor([[300.0, -200.0]])  # whose squares are beyond float16
     values = {"0.weight": Moments(half[0].weight, half[0].weight.square())}
-    found = propagate_moments(half, values, [x.half()])
+    found = propagate_moments(half, values, x.half())
     full = {"0.weight": Moments(half[0].weight.float(), half[0].weight.float().square())}
-    expected = propagate_moments(copy.deepcopy(half).float(), full, [x])
+    expected = propagate_moments(copy.deepcopy(half).float(), full, x)
     assert found.loc.dtype == found.variance.dtype == torch.float32
     torch.testing.assert_close(found.loc, expected.loc, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(found.variance, expected.variance, rtol=2e-3, atol=1e-3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = propagate_moments(net, {"2.weight": Moments(net[2].weight, torch.ones(1, 3))}, [x])
+        inside = propagate_moments(net, {"2.weight": Moments(net[2].weight, torch.ones(1, 3))}, x)
     torch.testing.assert_close(inside.loc, net(x))
 
 
@@ -169,7 +170,7 @@ def test_batch_norm_in_training_mode_uses_the_statistics_of_the_means() -> None:
     before = copy.deepcopy(norm.state_dict())
     x = torch.randn(20, 3)
     net = nn.Sequential(nn.Linear(3, 3), norm).requires_grad_(requires_grad=False)
-    found = propagate_moments(net, {"0.weight": Moments(net[0].weight, torch.full((3, 3), 0.1))}, [x])
+    found = propagate_moments(net, {"0.weight": Moments(net[0].weight, torch.full((3, 3), 0.1))}, x)
     hidden = net[0](x)
     torch.testing.assert_close(found.loc, F.batch_norm(hidden, None, None, norm.weight, norm.bias, training=True))
     variance = 0.1 * x.square().sum(1, keepdim=True) / (hidden.var(0, correction=0) + norm.eps)

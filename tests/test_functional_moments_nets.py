@@ -56,7 +56,7 @@ def test_without_noise_the_mean_is_the_network(name: str, untouched: Untouched) 
     x = torch.randn(4, 3, 64 if name == "squeezenet" else 32, 64 if name == "squeezenet" else 32)
     with torch.no_grad(), untouched(net):
         expected = net(x)
-        found = propagate_moments(net, random_weights(net, 1e-20), [x[:2], x[2:]])
+        found = propagate_moments(net, random_weights(net, 1e-20), x, chunk=2)
     assert (found.loc - expected).norm() <= 1e-5 * expected.norm()
     assert (found.variance <= 1e-12 * expected.square().max()).all()
 
@@ -65,7 +65,7 @@ def test_without_noise_the_mean_is_the_network(name: str, untouched: Untouched) 
 def test_without_noise_every_parameter_included(name: str) -> None:
     net, x = NETS[name]()
     with torch.no_grad():
-        found = propagate_moments(net, random_weights(net, 1e-20, least=0), [x])
+        found = propagate_moments(net, random_weights(net, 1e-20, least=0), x)
         expected = net(**x) if isinstance(x, dict) else net(*x) if isinstance(x, tuple) else net(x)
     torch.testing.assert_close(found.loc, expected, rtol=1e-5, atol=1e-6)
 
@@ -74,14 +74,14 @@ def test_without_noise_every_parameter_included(name: str) -> None:
 def test_networks_that_multiply_random_tensors_are_refused(name: str) -> None:
     net, x = NETS[name]()
     with pytest.raises(NotImplementedError, match=f"moments: .*{REFUSED[name]}.* has no rule"):
-        propagate_moments(net, random_weights(net, 0.01, least=0), [x])
+        propagate_moments(net, random_weights(net, 0.01, least=0), x)
 
 
 def test_a_deterministic_body_costs_nothing_and_is_exact() -> None:
     """A random last layer: the moments are those of a linear layer on the body's features."""
     net = VISION["resnet18"]().eval().requires_grad_(requires_grad=False)
     x, weight = torch.randn(2, 3, 32, 32), torch.rand(10, 512)
-    found = propagate_moments(net, {"fc.weight": Moments(net.fc.weight, weight)}, [x])
+    found = propagate_moments(net, {"fc.weight": Moments(net.fc.weight, weight)}, x)
     features = nn.Sequential(*list(net.children())[:-1])(x).flatten(1)
     torch.testing.assert_close(found.loc, net(x))
     torch.testing.assert_close(found.variance, features.square() @ weight.T)
@@ -97,7 +97,7 @@ def test_linear_networks_are_exact_in_the_mean_and_the_last_variance() -> None:
     x = torch.randn(4, 3, dtype=torch.double)
     first, second = (torch.rand_like(layer.weight) for layer in net)
     found = propagate_moments(
-        net, {"0.weight": Moments(net[0].weight, first), "1.weight": Moments(net[1].weight, second)}, [x]
+        net, {"0.weight": Moments(net[0].weight, first), "1.weight": Moments(net[1].weight, second)}, x
     )
     hidden, spread = net[0](x), x.square() @ first.T
     torch.testing.assert_close(found.loc, net(x))

@@ -199,6 +199,15 @@ def test_predictive_and_embeddings() -> None:
     assert Predictive(model, guide=guide, num_samples=3)(x)["y"].shape == (3, 3)
 
 
+def test_draws_go_to_arviz() -> None:
+    from bayesnn.arviz import to_arviz
+
+    model = bnn(mlp())
+    exported = to_arviz(MultiplicativeNoise(model), model, torch.randn(5, 3), torch.randn(5, 2), draws=20)
+    assert exported["posterior"]["0.weight"].shape == (1, 20, 4, 3)
+    assert exported["log_likelihood"]["y"].shape == (1, 20, 5)
+
+
 def test_bad_input() -> None:
     net = mlp()
     with pytest.raises(TypeError, match="the model must be a BNN, not a function"):

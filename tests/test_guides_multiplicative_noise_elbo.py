@@ -152,9 +152,9 @@ def test_it_trains_with_fit_and_learns_the_noise() -> None:
 def test_it_does_not_depend_on_the_mode_of_gradients() -> None:
     model, x, y = linear()
     guide = MultiplicativeNoise(model)
-    found = propagate_moments(model.net, guide.moments(), [x])
+    found = propagate_moments(model.net, guide.moments(), x)
     with torch.no_grad():
-        again = propagate_moments(model.net, guide.moments(), [x])
+        again = propagate_moments(model.net, guide.moments(), x)
         torch.testing.assert_close(
             MomentPropagationELBO()(model, guide)(x, y), MomentPropagationELBO()(model, guide)(x, y)
         )

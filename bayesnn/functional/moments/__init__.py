@@ -1,6 +1,7 @@
 """Means and variances through an unchanged network: a tensor type, and an open table of rules."""
 
 # The rules enter the table as their files are imported.
+from bayesnn.functional.moments import clipping as clipping
 from bayesnn.functional.moments import normalisation as normalisation
 from bayesnn.functional.moments import products as products
 from bayesnn.functional.moments import shapes as shapes

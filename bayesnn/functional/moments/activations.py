@@ -1,4 +1,4 @@
-"""Activations with closed-form moments: ReLU, leaky ReLU, and clipping to an interval (ReLU6)."""
+"""Activations with closed-form moments: ReLU and leaky ReLU."""
 
 import math
 from typing import Any
@@ -18,12 +18,12 @@ _TINY = 1e-30
 def relu_moments(loc: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """E and Var of max(x, 0), x ~ N(m, v).
 
-    With s = sqrt(v), t = m / s and h = phi(t) - |t| Phi(-|t|) >= 0
+    With s = sqrt(v), t = m / s and g = t Phi(t) + phi(t)
 
-        mean = max(m, 0) + s h,    var = v [ Phi(t) - h (|t| + h) ]
+        mean = m Phi(t) + s phi(t),    var = v [ Phi(t) - g (g - t) ]
 
-    which is m Phi(t) + s phi(t) and (m^2 + v) Phi(t) + m s phi(t) - mean^2 without their cancellation: as v -> 0 the
-    mean is max(m, 0) in every digit, however small m is.
+    the second without the cancellation of (m^2 + v) Phi(t) + m s phi(t) - mean^2: as v -> 0 the mean is max(m, 0) in
+    every digit, however small m is, and no variance is below 0.
 
     References: Frey, Hinton (1999), Variational learning in nonlinear Gaussian belief networks; Gast, Roth (2018),
     Lightweight probabilistic deep networks.
@@ -37,17 +37,17 @@ def relu_moments(loc: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 class _Rectified(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        s, t, size, cdf, pdf, h = _normal_parts(m, v)
-        product = size.add_(h).mul_(h)
-        mean = m.clamp(min=0).addcmul_(s, h)
-        variance = torch.sub(cdf, product, out=product).mul_(v).clamp_(min=0)
+        s, t, cdf, pdf = _normal_parts(m, v)
+        g = torch.addcmul(pdf, t, cdf)
+        mean = (m * cdf).addcmul_(s, pdf)
+        variance = torch.sub(g, t, out=t).mul_(g).neg_().add_(cdf).mul_(v).clamp_(min=0)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(mean, cdf, pdf.div_(s))
         return mean, variance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_mean: Tensor, g_variance: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, g_mean: Tensor, g_variance: Tensor) -> tuple[Tensor, Tensor]:
         """d mean = Phi dm + phi / (2 s) dv; d var = 2 mean (1 - Phi) dm + (Phi - mean phi / s) dv."""
         mean, cdf, curvature = ctx.saved_tensors
         a = (g_variance * mean).mul_(2)
@@ -55,15 +55,18 @@ class _Rectified(torch.autograd.Function):
         return a.addcmul_(cdf, b), (g_variance * cdf).addcmul_(curvature, b, value=0.5)
 
 
-def _normal_parts(m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """s, t, |t|, Phi(t), phi(t) and h."""
+def _normal_parts(m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """s, t, Phi(t) and phi(t)."""
     s = v.clamp(min=_TINY).sqrt_()
     t = (m / s).clamp_(-20, 20)  # beyond, nothing changes, and its square stays finite
-    size = t.abs()
-    tail = torch.erfc(size * math.sqrt(0.5)).mul_(0.5)
-    pdf = (t * t).mul_(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
-    h = torch.addcmul(pdf, size, tail, value=-1).clamp_(min=0)
-    return s, t, size, torch.where(t > 0, 1 - tail, tail), pdf, h
+    cdf = (t * -math.sqrt(0.5)).erfc_().mul_(0.5)
+    pdf = torch.addcmul(t.new_tensor(-0.5 * math.log(2 * math.pi)), t, t, value=-0.5).exp_()
+    return s, t, cdf, pdf
+
+
+def _differentiated(loc: Tensor, variance: Tensor) -> bool:
+    """Whether anybody will ask for derivatives."""
+    return loc.requires_grad or variance.requires_grad
 
 
 class Differentiated(torch.autograd.Function):
@@ -89,51 +92,25 @@ class Differentiated(torch.autograd.Function):
 def leaky_relu_moments(loc: Tensor, variance: Tensor, slope: float) -> tuple[Tensor, Tensor]:
     """E and Var of max(x, 0) + c min(x, 0), x ~ N(m, v).
 
-        mean = max(m, 0) + c min(m, 0) + (1 - c) s h,    var = v [ Phi + c^2 (1 - Phi) - (1 - c)^2 h (|t| + h) ]
+        mean = c m + (1 - c) [m Phi(t) + s phi(t)],    var = v [ Phi + c^2 (1 - Phi) - (1 - c)^2 g (g - t) ]
 
     >>> leaky_relu_moments(torch.tensor(0.5), torch.tensor(1.0), 1.0)   # the identity
     (tensor(0.5000), tensor(1.))
     """
     with torch.no_grad():
-        s, t, size, cdf, pdf, h = _normal_parts(loc, variance)
-        mean = F.leaky_relu(loc, slope) + (1 - slope) * s * h
-        above, below = t.clamp(min=0) + h, (-t).clamp(min=0) + h  # means of the two halves, in units of s
+        s, t, cdf, pdf = _normal_parts(loc, variance)
+        above = torch.addcmul(pdf, t, cdf)  # means of the two halves, in units of s
+        below = above - t
+        mean = slope * loc + (1 - slope) * (loc * cdf + s * pdf)
         square = cdf + slope**2 * (1 - cdf)
-        spread = (square - (1 - slope) ** 2 * h * (size + h)).clamp_(min=0) * variance
+        spread = (square - (1 - slope) ** 2 * above * below).clamp_(min=0) * variance
+        if not _differentiated(loc, variance):
+            return mean, spread
         slopes = (
             slope + (1 - slope) * cdf,
             (1 - slope) / 2 * pdf / s,
             2 * (1 - slope) * s * (above * (1 - cdf) + slope * below * cdf),
             square - (1 - slope) * pdf * (above - slope * below),
-        )
-    return Differentiated.apply(loc, variance, mean, spread, *slopes)
-
-
-def clip_moments(loc: Tensor, variance: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """E and Var of min(max(x, a), b), x ~ N(m, v): the difference of two rectified normals.
-
-    >>> clip_moments(torch.tensor(0.0), torch.tensor(1.0), -1.0, 1.0)
-    (tensor(0.), tensor(0.5160))
-    """
-    width = high - low
-    with torch.no_grad():
-        s, _, size_a, cdf_a, pdf_a, h_a = _normal_parts(loc - low, variance)
-        _, _, size_b, cdf_b, pdf_b, h_b = _normal_parts(loc - high, variance)
-        mean_a, mean_b = (loc - low).clamp(min=0) + s * h_a, (loc - high).clamp(min=0) + s * h_b
-        var_a = (cdf_a - h_a * (size_a + h_a)) * variance
-        var_b = (cdf_b - h_b * (size_b + h_b)) * variance
-        # b - E y, without cancellation where x is far above
-        below = (high - loc).clamp(min=0) + s * h_b - (low - loc).clamp(min=0) - s * h_a
-        mean = loc.clamp(low, high) + s * (h_a - h_b)
-        # y - a = r_a - r_b with E[r_a r_b] = E[r_b^2] + (b - a) E r_b, so that Cov = Var r_b + E r_b (b - E y)
-        spread = (var_a - var_b - 2 * mean_b * below).clamp_(min=0)
-        inside, edge = cdf_a - cdf_b, (pdf_a - pdf_b) / (2 * s)
-        rise = mean_a - mean_b
-        slopes = (
-            inside,
-            edge,
-            2 * (rise * (1 - inside) - width * cdf_b),
-            inside - width * pdf_b / s - 2 * rise * edge,
         )
     return Differentiated.apply(loc, variance, mean, spread, *slopes)
 
@@ -148,23 +125,6 @@ def _leaky_relu(input: Moments, negative_slope: float = 0.01, inplace: bool = Fa
     return Moments(*leaky_relu_moments(input.loc, input.variance, negative_slope))
 
 
-@moment_rule(F.relu6)
-def _relu6(input: Moments, inplace: bool = False) -> Moments:
-    return Moments(*clip_moments(input.loc, input.variance, 0.0, 6.0))
-
-
-@moment_rule(F.hardtanh)
-def _hardtanh(input: Moments, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Moments:
-    return Moments(*clip_moments(input.loc, input.variance, min_val, max_val))
-
-
-@moment_rule(torch.clamp, torch.clip, Tensor.clamp, Tensor.clip)
-def _clamp(input: Moments, min: float | None = None, max: float | None = None) -> Moments:
-    if max is None and min is not None:
-        loc, variance = relu_moments(input.loc - min, input.variance)
-        return Moments(loc + min, variance)
-    if min is None and max is not None:
-        loc, variance = relu_moments(max - input.loc, input.variance)
-        return Moments(max - loc, variance)
-    assert min is not None and max is not None, "torch refuses a clamp without bounds"
-    return Moments(*clip_moments(input.loc, input.variance, min, max))
+@moment_rule(torch.abs, Tensor.abs, Tensor.__abs__)
+def _abs(input: Moments) -> Moments:
+    return Moments(*leaky_relu_moments(input.loc, input.variance, -1.0))

@@ -42,7 +42,7 @@ def _neg(input: Moments) -> Moments:
 def _mul(input: Any, other: Any) -> Moments:
     """c x; with a weight of the network, independent of x, Var = W^2 v + S (m^2 + v)."""
     if isinstance(input, Moments) and isinstance(other, Moments):
-        if input is other or not (getattr(input, "is_weight", False) or getattr(other, "is_weight", False)):
+        if input is other or not (input.is_weight or other.is_weight):
             return dispatch(_product_of_two, (input, other), {})
         return scaled(input, other)
     random, factor = (input, other) if isinstance(input, Moments) else (other, input)
@@ -77,12 +77,44 @@ def _div(input: Any, other: Any) -> Moments:
 
 
 def _quotient(left: Tensor, right: Tensor) -> Tensor:
-    """Without a rule."""
+    """Without a rule: 1 / x of a normal x has no mean."""
     return left / right
+
+
+_quotient.__name__ = "div"
 
 
 def _square(factor: Any) -> Any:
     return factor.square() if isinstance(factor, Tensor) else factor * factor
+
+
+@moment_rule(torch.exp, Tensor.exp)
+def _exp(input: Moments) -> Moments:
+    """Log-normal: exact."""
+    loc = (input.loc + input.variance / 2).exp()
+    return Moments(loc, loc.square() * input.variance.expm1())
+
+
+@moment_rule(torch.square, Tensor.square)
+def _squared(input: Moments) -> Moments:
+    """Exact: m^2 + v and 2 v^2 + 4 m^2 v."""
+    square = input.loc.square()
+    return Moments(square + input.variance, 2 * input.variance * (input.variance + 2 * square))
+
+
+@moment_rule(torch.pow, Tensor.pow, Tensor.__pow__)
+def _pow(input: Any, exponent: Any) -> Moments:
+    if isinstance(exponent, (int, float)) and exponent == 2:
+        return _squared(input)
+    return dispatch(_power, (input, exponent), {})
+
+
+def _power(left: Tensor, right: Tensor) -> Tensor:
+    """Without a rule, but for squares."""
+    return left**right
+
+
+_power.__name__ = "pow"
 
 
 @moment_rule(torch.sum, Tensor.sum)

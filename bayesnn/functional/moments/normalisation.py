@@ -69,7 +69,8 @@ def _group_norm(
 def _standardised(input: Any, axes: tuple[int, ...], eps: float) -> Moments:
     """(x_j - mean x) / spread, the spread a constant at E[sum_j (x_j - mean x)^2 / n]: right to order 1 / n.
 
-    E of the empirical variance is that of the means plus (1 - 1/n) mean v; Var(x_j - mean x) = v_j (1 - 2/n) + mean v / n.
+    E of the empirical variance is that of the means plus (1 - 1/n) mean v, and Var(x_j - mean x) is
+    v_j (1 - 2/n) + mean v / n.
     """
     m, v = loc_of(input), variance_of(input)
     entries = 1

@@ -15,10 +15,9 @@ from bayesnn.functional.moments.value import Moments, loc_of, variance_of
 def maximum_moments(m1: Tensor, v1: Tensor, m2: Tensor, v2: Tensor) -> tuple[Tensor, Tensor]:
     """E and Var of max(x1, x2) for independent normal variables: exact.
 
-    With t = sqrt(v1 + v2), a = (m1 - m2) / t and h = phi(a) - |a| Phi(-|a|)
+    With t = sqrt(v1 + v2), a = (m1 - m2) / t and g = a Phi(a) + phi(a)
 
-        mean = max(m1, m2) + t h,    E (max - m)^2 from E max^2 = (m1^2 + v1) Phi(a) + (m2^2 + v2) Phi(-a)
-                                                                  + (m1 + m2) t phi(a)
+        mean = m1 Phi(a) + m2 Phi(-a) + t phi(a),    var = v1 Phi(a) + v2 Phi(-a) - t^2 g (g - a)
 
     References: Clark (1961), The greatest of a finite set of random variables; Gast, Roth (2018).
 
@@ -27,14 +26,11 @@ def maximum_moments(m1: Tensor, v1: Tensor, m2: Tensor, v2: Tensor) -> tuple[Ten
     """
     theta = (v1 + v2).clamp(min=1e-30).sqrt()
     a = ((m1 - m2) / theta).clamp(-20, 20)
-    size = a.abs()
-    tail = torch.erfc(size * math.sqrt(0.5)) / 2
+    cdf = torch.erfc(a * -math.sqrt(0.5)) / 2
     pdf = (-0.5 * a * a).exp() / math.sqrt(2 * math.pi)
-    h = (pdf - size * tail).clamp(min=0)
-    cdf = torch.where(a > 0, 1 - tail, tail)
-    # Around the larger mean: the other lies at -|a| theta, and the maximum at theta h.
-    spread = v1 * cdf + v2 * (1 - cdf) - (v1 + v2) * h * (size + h)
-    return torch.maximum(m1, m2) + theta * h, spread.clamp(min=0)
+    g = a * cdf + pdf
+    spread = v1 * cdf + v2 * (1 - cdf) - (v1 + v2) * g * (g - a)
+    return m1 * cdf + m2 * (1 - cdf) + theta * pdf, spread.clamp(min=0)
 
 
 def pairwise_max_pool(
@@ -69,7 +65,11 @@ def pairwise_max_pool(
         parts = []
         for cell in range(kernel[axis]):
             start = cell * dilation[axis]
-            at = (..., slice(start, start + (count - 1) * stride[axis] + 1, stride[axis]), *(slice(None),) * (-1 - axis))
+            at: Any = (
+                ...,
+                slice(start, start + (count - 1) * stride[axis] + 1, stride[axis]),
+                *(slice(None),) * (-1 - axis),
+            )
             parts.append((loc[at], variance[at]))
         loc, variance = parts[0]
         for other in parts[1:]:

@@ -36,7 +36,8 @@ def place() -> str:
         frame = frame.f_back
     if not modules:
         return line.lstrip(", ") or "an unknown place"
-    innermost, names = modules[0], {}
+    innermost = modules[0]
+    names: dict[int, str] = {}
     for module in modules:  # the outermost that holds it: the whole network
         names = {id(child): path for path, child in module.named_modules()} if _holds(module, innermost) else names
     path = names.get(id(innermost), "")

@@ -41,10 +41,10 @@ def _average(spatial: int, function: Any) -> Callable[..., Moments]:
 
 def _window_sum(ones: Tensor, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, spatial: int) -> Tensor:
     if spatial == 1:
-        options = [(1, *_each(value, 1)) for value in (kernel, stride)]
-        summed = F.avg_pool2d(ones.unsqueeze(-2), *options, (0, *_each(padding, 1)), ceil_mode, divisor_override=1)
-        return summed.squeeze(-2)
-    function = F.avg_pool2d if spatial == 2 else F.avg_pool3d
+        wide, step = ((1, *_each(value, 1)) for value in (kernel, stride))
+        flat = ones.unsqueeze(-2)
+        return F.avg_pool2d(flat, wide, step, (0, *_each(padding, 1)), ceil_mode, divisor_override=1).squeeze(-2)
+    function: Any = F.avg_pool2d if spatial == 2 else F.avg_pool3d
     return function(ones, kernel, stride, padding, ceil_mode, divisor_override=1)
 
 

@@ -21,12 +21,14 @@ def product_moments(
 
         mean_i = sum_j W_ij m_j + b_i,    var_i = sum_j [ S_ij (m_j^2 + v_j) + W_ij^2 v_j ] + Var b_i
 
-    With `Multiplicative` weights the sum is sum_j W_ij^2 [(1 + a_j) v_j + a_j m_j^2], one product in place of two. The
-    variances of outputs that share a weight (positions of a convolution) are right one by one; their covariance is lost.
+    With `Multiplicative` weights the sum is sum_j W_ij^2 [(1 + a_j) v_j + a_j m_j^2], one product in place of two.
+    Outputs that share a weight (positions of a convolution) have the right variances; their covariance is lost.
 
     Args:
         product: (x, weight, bias) -> output.
-        x, weight, bias: tensors or `Moments`.
+        x: a tensor or `Moments`, as the two that follow.
+        weight: what multiplies it.
+        bias: what is added.
         axis: of the inputs in a `Multiplicative` weight of this operation.
         groups: of a convolution.
         channel: the input's axis of features.
@@ -43,7 +45,7 @@ def product_moments(
     shift = variance_of(bias)
     if isinstance(weight, Multiplicative) and (weight.axis, weight.groups) == (axis, groups):
         noise = weight.noise.reshape(-1, *(1,) * (-1 - channel))
-        return Moments(out, product(_noisy(loc, variance, noise), weight.square, shift))
+        return Moments(out, product(_noisy(loc, variance, noise), weight.squared, shift))
     if not isinstance(weight, Moments):
         if variance is None:  # the bias alone is random
             assert shift is not None
@@ -67,7 +69,9 @@ def _linear(input: Any, weight: Any, bias: Any = None) -> Moments:
 
 @moment_rule(F.bilinear)
 def _bilinear(*args: Any, **kwargs: Any) -> Moments:
-    raise NotImplementedError("moments: bilinear layers multiply two inputs; take a subset behind them, or use MeanField")
+    raise NotImplementedError(
+        "moments: bilinear layers multiply two inputs; take a subset behind them, or use MeanField"
+    )
 
 
 def _convolution(function: Any) -> Callable[..., Moments]:
@@ -107,6 +111,7 @@ def _transposed(function: Any) -> Callable[..., Moments]:
     return rule
 
 
+_function: Any
 for _function in (F.conv1d, F.conv2d, F.conv3d):
     moment_rule(_function)(_convolution(_function))
 for _function in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d):
@@ -116,7 +121,7 @@ for _function in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d):
 @moment_rule(torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__, Tensor.__rmatmul__)
 def _matmul(left: Any, right: Any) -> Moments:
     """Where one factor is certain, or both are a layer's input and a weight of the network."""
-    weight = getattr(right, "is_weight", False) or getattr(left, "is_weight", False)
+    weight = any(isinstance(factor, Moments) and factor.is_weight for factor in (left, right))
     if isinstance(left, Moments) and isinstance(right, Moments) and not weight:
         return dispatch(_two_random_matmul, (left, right), {})
     return product_moments(lambda a, b, _: a @ b, left, right, axis=-1)

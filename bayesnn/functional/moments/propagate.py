@@ -1,18 +1,18 @@
 """Means and variances of a network's outputs, from those of its weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from bayesnn.functional.call import Inputs, call_chunks, tensors
+from bayesnn.functional.call import Inputs, batch_size, call_chunks, chunks, tensors
 from bayesnn.functional.moments.value import Moments
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def propagate_moments(net: nn.Module, values: Mapping[str, Tensor], parts: Sequence[Inputs]) -> Moments:
+def propagate_moments(net: nn.Module, values: Mapping[str, Tensor], x: Inputs, *, chunk: int | None = None) -> Moments:
     """E and Var of f(x; w) for independent random weights w, in one pass through the unchanged network.
 
     Every operation turns means and variances into others (`MOMENT_RULES`); covariances between units are left out
@@ -24,7 +24,8 @@ def propagate_moments(net: nn.Module, values: Mapping[str, Tensor], parts: Seque
     Args:
         net: any network whose operations have rules; it is not written to.
         values: {parameter name: `Moments`, or a tensor for one that is certain}; others keep the network's own.
-        parts: consecutive parts of one set of inputs, whose outputs are joined.
+        x: inputs, certain.
+        chunk: examples in one pass; all by default.
 
     Raises:
         NotImplementedError: an operation without a rule; it names its place and what to do.
@@ -34,25 +35,25 @@ def propagate_moments(net: nn.Module, values: Mapping[str, Tensor], parts: Seque
 
     >>> net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU())
     >>> weight = Moments(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.5, 0.5]]))
-    >>> propagate_moments(net, {"0.weight": weight}, [torch.tensor([[1.0, -1.0]])])    # relu of N(0, 1)
+    >>> propagate_moments(net, {"0.weight": weight}, torch.tensor([[1.0, -1.0]]))    # relu of N(0, 1)
     Moments(loc=tensor([[0.3989]]), variance=tensor([[0.3408]]))
     """
     for value in values.values():
         if isinstance(value, Moments):
             value.is_weight = True
-    halves = any(tensor.dtype in _HALF for tensor in [*net.parameters(), *net.buffers(), *tensors(list(parts))])
+    halves = any(tensor.dtype in _HALF for tensor in [*net.parameters(), *net.buffers(), *tensors(x)])
     if halves:
         own = {name: parameter.detach() for name, parameter in net.named_parameters()}
         values = {name: value.float() if value.dtype in _HALF else value for name, value in {**own, **values}.items()}
-        parts = pytree.tree_map_only(Tensor, lambda x: x.float() if x.dtype in _HALF else x, list(parts))
+        x = pytree.tree_map_only(Tensor, lambda leaf: leaf.float() if leaf.dtype in _HALF else leaf, x)
         for value in values.values():
             if isinstance(value, Moments):
                 value.is_weight = True
     device = next(iter(values.values())).device.type if values else "cpu"
     with torch.autocast(device, enabled=False):
-        outputs = call_chunks(net, values, parts)
+        outputs = call_chunks(net, values, list(chunks(x, chunk or batch_size(x))))
     if not isinstance(outputs, Moments):
         raise TypeError(
-            f"moments: the outputs of {type(net).__name__} depend on no random weight; they are {type(outputs).__name__}"
+            f"moments: the outputs of {type(net).__name__} depend on no random weight; choose another subset"
         )
     return outputs

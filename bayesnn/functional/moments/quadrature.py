@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bayesnn.functional.moments.activations import Differentiated
+from bayesnn.functional.moments.activations import Differentiated, _differentiated
 from bayesnn.functional.moments.table import MOMENT_RULES
 from bayesnn.functional.moments.value import Moments
 
@@ -49,7 +49,7 @@ def _applied(function: Callable[..., Tensor], args: Any, kwargs: Any, x: Tensor)
 
 
 def _quadrature(f: Callable[[Tensor], Tensor], loc: Tensor, variance: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-    differentiated = torch.is_grad_enabled() and (loc.requires_grad or variance.requires_grad)
+    differentiated = torch.is_grad_enabled() and _differentiated(loc, variance)
     m, v = loc.detach(), variance.detach()
     s = v.clamp(min=1e-30).sqrt()
     centre = f(m)
@@ -100,6 +100,9 @@ for _functions in (
     (F.mish,),
     (F.logsigmoid,),
     (F.elu,),
+    (F.celu,),
+    (F.selu,),
+    (F.hardswish,),
     (torch.erf, Tensor.erf),
     (torch.sin, Tensor.sin),
     (torch.cos, Tensor.cos),

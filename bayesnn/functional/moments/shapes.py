@@ -32,6 +32,7 @@ _NAMES = (
     "chunk split tensor_split unbind narrow select expand expand_as broadcast_to repeat flip roll contiguous clone "
     "index_select tile t unfold to float double cpu cuda type_as __getitem__ repeat_interleave adjoint diagonal"
 )
+_function: Any
 for _name in _NAMES.split():
     for _owner in (torch, Tensor):
         if hasattr(_owner, _name):
@@ -69,6 +70,16 @@ def _interpolate(input: Moments, size: Any = None, scale_factor: Any = None, mod
             f"moments: interpolate(mode={mode!r}) averages neighbours; use mode='nearest', or add a rule of your own"
         )
     return both_moments(F.interpolate)(input, size, scale_factor, mode)
+
+
+def _certain(function: Any) -> Callable[..., Tensor]:
+    return lambda x, *args, **kwargs: function(x.loc, *args, **kwargs)
+
+
+for _function in (Tensor.new_zeros, Tensor.new_ones, Tensor.new_tensor, Tensor.new_full, Tensor.new_empty):
+    moment_rule(_function)(_certain(_function))
+for _function in (torch.zeros_like, torch.ones_like, torch.randn_like, torch.rand_like, torch.full_like):
+    moment_rule(_function)(_certain(_function))
 
 
 @moment_rule(Tensor.detach)

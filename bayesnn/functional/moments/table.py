@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -19,7 +20,7 @@ MOMENT_RULES: dict[Any, Rule] = {}
     MOMENT_RULES[torch.sin] = elementwise_moments(torch.sin)
 """
 
-_INSTEAD: ContextVar[Mapping[Any, Rule]] = ContextVar("rules", default={})  # noqa: B039: never written to
+_INSTEAD: ContextVar[Mapping[Any, Rule]] = ContextVar("rules", default=MappingProxyType({}))
 
 _QUERIES = {
     *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.__len__, Tensor.stride, Tensor.is_floating_point),
@@ -67,7 +68,7 @@ def using_moment_rules(rules: Mapping[Any, Rule]) -> Iterator[None]:
 
 def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     """What a torch function returns that was called with `Moments`."""
-    for value in args:
+    for value in (*args, *args[0]) if args and isinstance(args[0], (list, tuple)) else args:
         if isinstance(value, Moments) and value.stale:
             raise NotImplementedError(
                 f"moments: {_name(func)} at {place()} uses a view of a tensor that was since changed in place; write "
@@ -122,6 +123,10 @@ def _unsupported(name: str) -> NotImplementedError:
         hint = "attention multiplies random tensors; take a subset behind it, or use MeanField"
     elif "matmul" in name or name in ("mul", "bmm", "__mul__", "einsum"):
         hint = "products of two random tensors depend on their correlation; take a subset behind it, or use MeanField"
+    elif "softmax" in name:
+        hint = "let the network return logits: the likelihood turns them into probabilities"
+    elif name == "div":
+        hint = "the inverse of a normal variable has no mean; leave the divisor out of the subset, or use MeanField"
     return NotImplementedError(f"moments: {name} at {place()} has no rule for means and variances; {hint}")
 
 

@@ -26,11 +26,12 @@ class Moments(Tensor):
     _variance: Tensor
     _writes: list[int]  # of all that shares storage: how often one of them was written to
     _seen: int
+    is_weight: bool = False  # a parameter of the network, independent of every activation
 
     @staticmethod
     def __new__(cls, loc: Tensor, variance: Tensor) -> "Moments":
         """Nothing is copied."""
-        new: Moments = Tensor._make_subclass(cls, loc.detach())  # type: ignore[attr-defined]
+        new: Moments = Tensor._make_subclass(cls, loc.detach())
         new.loc, new._variance, new._writes, new._seen = loc, variance, [0], 0
         return new
 
@@ -58,7 +59,7 @@ class Moments(Tensor):
         """Whether something that shares its storage was written to."""
         return self._seen != self._writes[0]
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Moments(loc={self.loc}, variance={self.variance})"
 
     @classmethod
@@ -76,30 +77,31 @@ class Multiplicative(Moments):
     Args:
         loc: W, [out, in / groups, ...], or with `axis` 0 [in, out / groups, ...].
         noise: a, [in].
-        square: W^2 + c, of the shape of W.
+        squared: W^2 + c, of the shape of W.
         axis: of the inputs, 1 (linear, convolution) or 0 (transposed convolution, embedding).
         groups: of the convolution.
     """
 
     noise: Tensor
-    square: Tensor
+    squared: Tensor
     axis: int
     groups: int
+    squares: Any = None  # what its maker wants to find again
 
     @staticmethod
-    def __new__(  # type: ignore[override]
-        cls, loc: Tensor, noise: Tensor, square: Tensor, *, axis: int = 1, groups: int = 1
+    def __new__(
+        cls, loc: Tensor, noise: Tensor, squared: Tensor, *, axis: int = 1, groups: int = 1
     ) -> "Multiplicative":
         """Nothing is copied."""
-        new: Multiplicative = Tensor._make_subclass(cls, loc.detach())  # type: ignore[attr-defined]
+        new: Multiplicative = Tensor._make_subclass(cls, loc.detach())
         new.loc, new._writes, new._seen = loc, [0], 0
-        new.noise, new.square, new.axis, new.groups = noise, square, axis, groups
+        new.noise, new.squared, new.axis, new.groups = noise, squared, axis, groups
         return new
 
     @property
     def variance(self) -> Tensor:
         """a_j (W_ij^2 + c), of the shape of W."""
-        return self.square * of_inputs(self.noise, self.square.shape, self.axis, self.groups)
+        return self.squared * of_inputs(self.noise, self.squared.shape, self.axis, self.groups)
 
 
 def of_inputs(noise: Tensor, shape: torch.Size, axis: int, groups: int) -> Tensor:
