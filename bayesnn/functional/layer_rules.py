@@ -95,12 +95,17 @@ class Matrix(Use):
         groups: int = 1,
     ) -> None:
         super().__init__(tensors, place)
-        self.inputs, self.arrange, self.groups = inputs, arrange, groups
+        self._inputs, self.arrange, self.groups = inputs, arrange, groups
+
+    @cached_property
+    def inputs(self) -> Tensor:
+        """The layer's input at every position, in the order of the layer: [..., group * in]."""
+        return self._inputs()
 
     @cached_property
     def rows(self) -> Tensor:
         """The layer's input at every position, [batch, position, group, in]."""
-        return self._at_positions(self.inputs())
+        return self._at_positions(self.inputs)
 
     def cotangent(self, g: Tensor) -> Tensor:
         """The derivative in the layer's output at every position, [batch, position, group, out]."""
@@ -110,9 +115,17 @@ class Matrix(Use):
         """See `Use`."""
         _ = self.rows
 
-    def unordered(self, tensor: Tensor) -> Tensor:
-        """[group, example and position, in or out]: where it does not matter which example is which."""
-        return tensor.reshape(-1, self.groups, tensor.shape[-1] // self.groups).movedim(1, 0)
+    def gram(self, tensor: Tensor) -> tuple[Tensor, int]:
+        """sum t t^T over examples and positions, [group, n, n], and their number: which is which does not matter.
+
+        `tensor` is `inputs`, or what `arrange` makes of a derivative.
+        """
+        t = tensor.reshape(len(tensor), -1, self.groups, tensor.shape[-1] // self.groups).movedim(2, 1)
+        count = t.shape[0] * t.shape[2]
+        if t.shape[2] > t.shape[3]:  # many positions: no copy of them all
+            return (t.mT @ t).sum(0), count
+        flat = t.movedim(1, 0).flatten(1, 2)
+        return ((flat[0].mT @ flat[0]).unsqueeze(0) if self.groups == 1 else flat.mT @ flat), count
 
     def gradients(self, role: str, g: Tensor, examples: slice = slice(None)) -> Tensor:
         """Of every example, [batch, *parameter]."""
@@ -222,6 +235,8 @@ def _convolution(
     def inputs() -> Tensor:
         """[batch, *position, group * in * kernel]."""
         patches = F.pad(input.detach(), _margins(padding, kernel, dilation))
+        if spatial == 2:
+            return F.unfold(patches, kernel, dilation=dilation, stride=stride).mT
         for axis in range(spatial):
             width = dilation[axis] * (kernel[axis] - 1) + 1
             patches = patches.unfold(2 + axis, width, stride[axis])[..., :: dilation[axis]]
@@ -232,7 +247,7 @@ def _convolution(
         {"weight": weight, "bias": bias},
         place.batch_first(),
         inputs=inputs,
-        arrange=lambda g: g.movedim(1, -1),
+        arrange=lambda g: g.flatten(2).mT,
         groups=groups,
     )
 

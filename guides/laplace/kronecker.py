@@ -173,11 +173,10 @@ def _inputs(use: Matrix) -> tuple[Tensor, Tensor]:
     if isinstance(use, Lookup):
         words = use.index[use.index != use.padding] if use.padding is not None else use.index
         return torch.bincount(words.flatten(), minlength=len(use.tensors["weight"])), torch.tensor(words.numel())
-    rows = use.unordered(use.inputs())
-    return rows.mT @ rows, torch.tensor(rows.shape[1])
+    gram, count = use.gram(use.inputs)
+    return gram, torch.tensor(count)
 
 
 def _outputs(use: Matrix, g: Tensor) -> Tensor:
     """sum g g^T over examples and positions, [group, out, out]."""
-    at = use.cotangent(g).flatten(0, 1).movedim(1, 0) if isinstance(use, Lookup) else use.unordered(use.arrange(g))
-    return at.mT @ at
+    return use.gram(use.cotangent(g).squeeze(2) if isinstance(use, Lookup) else use.arrange(g))[0]
