@@ -6,6 +6,7 @@ if __name__ != "bayesnn.guides":
 
 from bayesnn.guides.expected_log_likelihood import expected_log_likelihood as expected_log_likelihood
 from bayesnn.guides.faster_variances import faster_variances as faster_variances
+from bayesnn.guides.flipout import FlipoutELBO as FlipoutELBO
 from bayesnn.guides.laplace import Conditional as Conditional
 from bayesnn.guides.laplace import Diagonal as Diagonal
 from bayesnn.guides.laplace import Full as Full
@@ -26,6 +27,7 @@ from bayesnn.guides.last_layer_evidence import LastLayerEvidence as LastLayerEvi
 from bayesnn.guides.last_layer_expectations import jensen_bound as jensen_bound
 from bayesnn.guides.last_layer_expectations import second_order as second_order
 from bayesnn.guides.last_layer_posterior import LastLayerPosterior as LastLayerPosterior
+from bayesnn.guides.local_reparameterisation import LocalReparameterisationELBO as LocalReparameterisationELBO
 from bayesnn.guides.logit_expectations import LogitDraws as LogitDraws
 from bayesnn.guides.logit_expectations import probit_score as probit_score
 from bayesnn.guides.mean_field import MeanField as MeanField

@@ -77,7 +77,8 @@ def _kl(guide_site: Any, model_site: Any) -> Tensor:
             return exact * scale
     if not guide_site["fn"].has_rsample:
         raise ValueError(f"MeanFieldELBO: site {guide_site['name']!r} cannot be reparameterised; use Trace_ELBO")
-    value = guide_site["value"]
+    draw = guide_site["infer"].get("draw")  # of a guide that leaves the drawing to the layers
+    value = guide_site["value"] if draw is None else draw()
     log_q, log_p = guide_site["fn"].log_prob(value), model_site["fn"].log_prob(value)
     return _scaled(log_q, guide_site) - _scaled(log_p, model_site)
 

@@ -24,8 +24,10 @@ from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import (
     SWAG,
     Diagonal,
+    FlipoutELBO,
     Kronecker,
     Laplace,
+    LocalReparameterisationELBO,
     LowRank,
     MeanField,
     MeanFieldELBO,
@@ -72,7 +74,10 @@ def laplace(structure: Any) -> Case:
 
 
 GUIDES = {
-    "MeanField": Case(lambda model, x, y: MeanField(model), (TraceMeanField_ELBO(), MeanFieldELBO(), MeanFieldELBO(3))),
+    "MeanField": Case(
+        lambda model, x, y: MeanField(model),
+        (TraceMeanField_ELBO(), MeanFieldELBO(), MeanFieldELBO(3), LocalReparameterisationELBO(), FlipoutELBO(2)),
+    ),
     "SharedVariance": Case(lambda model, x, y: SharedVariance(model), (MeanFieldELBO(), VariationalLaplaceELBO())),
     "MultiplicativeNoise": Case(lambda model, x, y: MultiplicativeNoise(model), (MomentPropagationELBO(),)),
     "Laplace": Case(lambda model, x, y: Laplace(model).fit([(x, y)]), (), trained=False),
