@@ -6,12 +6,11 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.infer import ELBO
-from pyro.infer.util import torch_item
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.functional import Inputs
+from bayesnn.guides.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.last_layer_expectations import generative_bound, jensen_bound, normal_expectation
 from bayesnn.guides.last_layer_moments import Rows, output_moments, row_kl, rows_of
 from bayesnn.handlers import prefix_of
@@ -21,7 +20,7 @@ from bayesnn.models import GenerativeClassifier
 from bayesnn.models.last_layer import LastLayerModel
 
 
-class LastLayerELBO(ELBO):
+class LastLayerELBO(ClosedFormELBO):
     """-ELBO = KL(q(W) || p(W)) - sum_i E_q[log p(y_i | W phi(x_i))] in nats, in closed form: the loss of VBLL.
 
     Exact for a normal likelihood: with `LastLayer` at the exact posterior it is the negative log evidence. For labels
@@ -78,20 +77,6 @@ class LastLayerELBO(ELBO):
         guided.nodes[model.site]["value"] = rows.mean  # no draw: the model is evaluated at the mean
         nodes = poutine.trace(poutine.replay(model.head, trace=guided)).get_trace(phi, y).nodes
         return self._terms(model, rows, phi, nodes, y)
-
-    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """-ELBO as a number, after its gradients were added to the parameters'."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()
-        return torch_item(loss)
-
-    @torch.no_grad()
-    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """-ELBO as a number."""
-        return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
-
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        raise NotImplementedError("LastLayerELBO computes its terms in closed form and traces no densities")
 
     def _terms(self, model: LastLayerModel, rows: Rows, phi: Tensor, nodes: Mapping[str, Any], y: Tensor) -> Tensor:
         total = phi.new_zeros(())

@@ -10,16 +10,15 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 
-from bayesnn.functional import Inputs, check_evaluation_mode
-from bayesnn.functional.jacobian import jacobian_chunks
+from bayesnn.functional import Inputs
 from bayesnn.guides.latent_sites import LatentSite, latent_sites
-from bayesnn.guides.output_normal import output_normal
+from bayesnn.guides.output_normal import linearised_outputs
+from bayesnn.guides.recognised import Recognised
 from bayesnn.handlers import announced
 from bayesnn.models import BNN
-from bayesnn.models.bnn import check_inputs
 
 
-class MeanField(nn.Module):
+class MeanField(Recognised):
     """q(w) = prod_j N(w_j; m_j, s_j^2): every scalar normal and independent, in unconstrained space.
 
     For any Pyro model with continuous global sites. A constrained site (a positive scale) is the transform of a normal.
@@ -94,30 +93,9 @@ class MeanField(nn.Module):
         Raises:
             TypeError: the guide's model is no `BNN`.
         """
-        model = self.model
-        if not isinstance(model, BNN):
-            raise TypeError("MeanField.output_distribution: linearisation needs a BNN as the model")
-        check_evaluation_mode(model.net, "MeanField.output_distribution")
-        check_inputs(x)
         means = dict(zip(self._sites, self._split(self.loc), strict=True))
         scales = dict(zip(self._sites, self._split(self.log_scale.exp()), strict=True))
-        scale = torch.cat([scales[name].flatten() for name in model.sites])
-        chunks = jacobian_chunks(model.outputs, {name: means[name] for name in model.sites}, x, numbers=model.touched)
-        return output_normal((outputs, jac * scale) for _, outputs, jac in chunks)
-
-    def get_extra_state(self) -> dict[str, str]:
-        """What a state dict says of the sites that it belongs to."""
-        return {"fingerprint": self._fingerprint()}
-
-    def set_extra_state(self, state: dict[str, str]) -> None:
-        """Checked before anything is loaded: see `_load_from_state_dict`."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if state_dict.get(prefix + "_extra_state", {}).get("fingerprint") != self._fingerprint():
-            raise ValueError(
-                "MeanField: this state belongs to another network, subset or model (sites, shapes or indices differ)"
-            )
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        return linearised_outputs(self, self.model, means, scales, x)
 
     def _fingerprint(self) -> str:
         sites = ", ".join(f"{name} {list(shape)}" for name, shape in zip(self._sites, self._shapes, strict=True))

@@ -4,15 +4,14 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.infer import ELBO
-from pyro.infer.util import torch_item
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from bayesnn.guides.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.normal_kl import normal_kl
 
 
-class MeanFieldELBO(ELBO):
+class MeanFieldELBO(ClosedFormELBO):
     """-ELBO = KL(q(w) || p(w)) - E_q[log p(y | w)] in nats, the expectation by reparameterised draws.
 
     Where prior and guide of a site are normal with independent entries, its KL is exact; elsewhere log q - log p at the
@@ -38,20 +37,6 @@ class MeanFieldELBO(ELBO):
         """-ELBO, differentiable in the parameters of model and guide."""
         terms = [_negative_elbo(model, guide, args, kwargs) for _ in range(self.num_particles)]
         return terms[0] if len(terms) == 1 else torch.stack(terms).mean()
-
-    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """-ELBO as a number, after its gradients were added to the parameters'."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()
-        return torch_item(loss)
-
-    @torch.no_grad()
-    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """-ELBO as a number."""
-        return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
-
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        raise NotImplementedError("MeanFieldELBO computes its terms from the sites and traces no densities")
 
 
 def _negative_elbo(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from pyro.infer import ELBO
-from pyro.infer.util import torch_item
 from torch import Tensor
 
 from bayesnn.functional import Inputs, batch_size, check_layers, mode_dependent, propagate_moments
+from bayesnn.guides.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.expected_log_likelihood import expected_log_likelihood
 from bayesnn.guides.logit_expectations import LogitDraws
 from bayesnn.guides.multiplicative_noise import MultiplicativeNoise
@@ -17,7 +15,7 @@ from bayesnn.models.bnn import check_inputs
 from bayesnn.models.observe import check_target
 
 
-class MomentPropagationELBO(ELBO):
+class MomentPropagationELBO(ClosedFormELBO):
     """-ELBO = kl_weight KL(q(w) || p(w)) - size / batch sum_i E[log p(y_i | f)], f ~ N(m_i, v_i), in nats.
 
     Means m and variances v of the outputs come from one pass of moments through the unchanged network, so that the
@@ -43,6 +41,7 @@ class MomentPropagationELBO(ELBO):
     Reference: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with multiplicative
     activation noise.
 
+    >>> import torch
     >>> from torch import nn
     >>> from bayesnn import likelihoods, priors, subset
     >>> net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -88,17 +87,3 @@ class MomentPropagationELBO(ELBO):
         if model.size is not None:
             expected = expected * (model.size / batch)
         return guide.kl(model, moments) * self.kl_weight - expected
-
-    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """-ELBO as a number, after its gradients were added to the parameters'."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()
-        return torch_item(loss)
-
-    @torch.no_grad()
-    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """-ELBO as a number."""
-        return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
-
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        raise NotImplementedError("MomentPropagationELBO computes its terms from moments and traces no densities")

@@ -12,12 +12,13 @@ from bayesnn.functional import Inputs, Moments, check_evaluation_mode, parameter
 from bayesnn.guides.latent_sites import latent_sites
 from bayesnn.guides.noise_families import Family, PerInput, layout
 from bayesnn.guides.noise_kl import noise_kl
+from bayesnn.guides.recognised import Recognised
 from bayesnn.handlers import announced, prefix_of, prefixed
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 
 
-class MultiplicativeNoise(nn.Module):
+class MultiplicativeNoise(Recognised):
     """q(w) = prod_ij N(w_ij; W_ij, a_j W_ij^2): noise whose size follows the weight's, one a_j for each input.
 
     The posterior of MNVI. It has the moments of a network whose activations are multiplied by noise of mean 1 and
@@ -146,21 +147,6 @@ class MultiplicativeNoise(nn.Module):
         numbers = F.softplus(announced(f"{owner}.raw", self.raw)).split(counts)
         blocks = zip(self._layouts, locs, numbers, self._shapes, strict=True)
         return {name: (loc.reshape(shape), number) for name, loc, number, shape in blocks}
-
-    def get_extra_state(self) -> dict[str, str]:
-        """What a state dict says of the sites that it belongs to."""
-        return {"fingerprint": self._fingerprint()}
-
-    def set_extra_state(self, state: dict[str, str]) -> None:
-        """Checked before anything is loaded: see `_load_from_state_dict`."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if state_dict.get(prefix + "_extra_state", {}).get("fingerprint") != self._fingerprint():
-            raise ValueError(
-                "MultiplicativeNoise: this state belongs to another network, subset or family (sites, shapes or "
-                "indices differ)"
-            )
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _fingerprint(self) -> str:
         sites = ", ".join(f"{site} {list(shape)}" for site, shape in self.model.sites.items())

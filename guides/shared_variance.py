@@ -10,17 +10,16 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from bayesnn.functional import Inputs, check_evaluation_mode
-from bayesnn.functional.jacobian import jacobian_chunks
+from bayesnn.functional import Inputs
 from bayesnn.guides.latent_sites import latent_sites
-from bayesnn.guides.output_normal import output_normal
+from bayesnn.guides.output_normal import linearised_outputs
+from bayesnn.guides.recognised import Recognised
 from bayesnn.guides.variance_groups import per_network
 from bayesnn.handlers import announced
 from bayesnn.models import BNN
-from bayesnn.models.bnn import check_inputs
 
 
-class SharedVariance(nn.Module):
+class SharedVariance(Recognised):
     """q(w) = prod_b N(w_b; m_b, s_b^2 I): every scalar has its own mean, the scalars of a group share a variance.
 
     As many parameters beside the means as there are groups, and a variance that many gradients teach at once.
@@ -102,28 +101,8 @@ class SharedVariance(nn.Module):
         Raises:
             TypeError: the guide's model is no `BNN`.
         """
-        model = self.model
-        if not isinstance(model, BNN):
-            raise TypeError("SharedVariance.output_distribution: linearisation needs a BNN as the model")
-        check_evaluation_mode(model.net, "SharedVariance.output_distribution")
-        check_inputs(x)
         means = dict(zip(self._sites, self._split(self.loc), strict=True))
-        scales = self._by_site(self.log_scale.exp())
-        scale = torch.cat([scales[name].expand(means[name].numel()) for name in model.sites])
-        chunks = jacobian_chunks(model.outputs, {name: means[name] for name in model.sites}, x, numbers=model.touched)
-        return output_normal((outputs, jac * scale) for _, outputs, jac in chunks)
-
-    def get_extra_state(self) -> dict[str, str]:
-        """What a state dict says of the sites that it belongs to."""
-        return {"fingerprint": self._fingerprint()}
-
-    def set_extra_state(self, state: dict[str, str]) -> None:
-        """Checked before anything is loaded: see `_load_from_state_dict`."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if state_dict.get(prefix + "_extra_state", {}).get("fingerprint") != self._fingerprint():
-            raise ValueError("SharedVariance: this state belongs to another network, subset, model or grouping")
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        return linearised_outputs(self, self.model, means, self._by_site(self.log_scale.exp()), x)
 
     def _fingerprint(self) -> str:
         sites = ", ".join(f"{name} {list(site.shape)}" for name, site in self._sites.items())

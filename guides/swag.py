@@ -6,13 +6,14 @@ from typing import Any
 import pyro
 import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from bayesnn.guides.recognised import Recognised
 from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
 
 
-class SWAG(nn.Module):
+class SWAG(Recognised):
     """q(w) = N(m, (diag(v) + D D^T / (K - 1)) / 2): mean, variances and last K deviations of snapshots of the weights.
 
     m and v = E[w^2] - m^2 are over all snapshots, the rows of D the differences of the last K of them to the running
@@ -39,6 +40,7 @@ class SWAG(nn.Module):
     Reference: Maddox, Garipov, Izmailov, Vetrov, Wilson (2019), A simple baseline for Bayesian uncertainty in deep
     learning.
 
+    >>> from torch import nn
     >>> from bayesnn import likelihoods, priors, subset
     >>> net = nn.Linear(3, 1)
     >>> guide = SWAG(BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0)))
@@ -100,17 +102,8 @@ class SWAG(nn.Module):
             for (site, shape), part in zip(sites.items(), parts, strict=True)
         }
 
-    def get_extra_state(self) -> dict[str, str]:
-        """What a state dict says of the model it belongs to."""
-        return {"fingerprint": self.model.subset.fingerprint()}
-
-    def set_extra_state(self, state: dict[str, str]) -> None:
-        """Checked before anything is loaded: see `_load_from_state_dict`."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if state_dict.get(prefix + "_extra_state", {}).get("fingerprint") != self.model.subset.fingerprint():
-            raise ValueError("SWAG: this state belongs to another network or subset (names, shapes or indices differ)")
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _fingerprint(self) -> str:
+        return self.model.subset.fingerprint()
 
     def _parts(self) -> tuple[Tensor, Tensor]:
         """diag(v) / 2, [param], and the root of the other half, [param, deviation]."""

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pyro.infer import ELBO
 from pyro.infer.elbo import ELBOModule
-from pyro.infer.util import torch_item
 from torch import Tensor
 
+from bayesnn.guides.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.variational_laplace_conditional import Curvature, Pass
 from bayesnn.guides.variational_laplace_fisher import FisherProbes
 from bayesnn.guides.variational_laplace_kl import block_kl
@@ -16,7 +15,7 @@ from bayesnn.guides.variational_laplace_means import Block, at_means
 from bayesnn.guides.variational_laplace_model import at_values, check_second_derivatives, conditionals, log_likelihood
 
 
-class VariationalLaplaceELBO(ELBO):
+class VariationalLaplaceELBO(ClosedFormELBO):
     """-ELBO ~ -log p(y | m) + 1/2 tr(S F(m)) + lambda KL(q(w) || p(w)) in nats, for q(w) = N(w; m, S).
 
     The expected log likelihood to second order around the mean, with the Fisher information F in the place of the
@@ -77,20 +76,6 @@ class VariationalLaplaceELBO(ELBO):
         with torch.enable_grad():
             loss = self._negative_elbo(model, guide, args, kwargs)
         return loss if torch.is_grad_enabled() else loss.detach()
-
-    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """-ELBO as a number, after its gradients were added to the parameters'."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()
-        return torch_item(loss)
-
-    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """-ELBO as a number."""
-        with torch.no_grad():
-            return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
-
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        raise NotImplementedError("VariationalLaplaceELBO computes its terms from the sites and traces no densities")
 
     def _negative_elbo(self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         guided, blocks = at_means(guide, args, kwargs)

@@ -218,7 +218,7 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="variances start at positive numbers"):
         MultiplicativeNoise(bnn(net), family=PerWeight(0.0))
     guide = MultiplicativeNoise(bnn(net))
-    with pytest.raises(ValueError, match="belongs to another network, subset or family"):
+    with pytest.raises(ValueError, match="belongs to another network, subset or model"):
         guide.load_state_dict(MultiplicativeNoise(bnn(net), family=PerWeight()).state_dict())
     with pytest.raises(ValueError, match="x is not finite"):
         guide.output_distribution(torch.full((2, 3), torch.nan))

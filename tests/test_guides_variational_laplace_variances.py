@@ -238,7 +238,7 @@ def test_shared_variance_refuses() -> None:
     with pytest.raises(ValueError, match=r"site 'weight_scale' is constrained to .* shares no variance"):
         SharedVariance(latent)
     state = SharedVariance(model, over=per_tensor).state_dict()
-    with pytest.raises(ValueError, match="belongs to another network, subset, model or grouping"):
+    with pytest.raises(ValueError, match="belongs to another network, subset or model"):
         SharedVariance(model).load_state_dict(state)
 
 
