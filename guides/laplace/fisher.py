@@ -21,6 +21,15 @@ def exact(likelihood: Any, outputs: Tensor, y: Tensor) -> Tensor:
     Raises:
         ValueError: the likelihood has no `fisher`.
     """
+    fisher = exact_fisher(likelihood, outputs)
+    root = semidefinite_root(fisher)
+    if not bool((fisher - root @ root.mT).abs().amax() <= 1e-3 * fisher.abs().amax()):
+        _explain(fisher)
+    return root
+
+
+def exact_fisher(likelihood: Any, outputs: Tensor) -> Tensor:
+    """L(f), [batch, out, out], the outputs flattened; `exact` is its root."""
     check_fisher(likelihood)
     count = outputs[0].numel()
     memory.require(
@@ -29,11 +38,10 @@ def exact(likelihood: Any, outputs: Tensor, y: Tensor) -> Tensor:
         f"Laplace: the Fisher information of {len(outputs)} examples in {count:,} outputs",
         "use fisher=MonteCarlo(), whose size is that of the outputs, or smaller batches",
     )
-    fisher = likelihood.fisher(outputs)
-    root = semidefinite_root(fisher)
-    if not bool((fisher - root @ root.mT).abs().amax() <= 1e-3 * fisher.abs().amax()):
+    fisher: Tensor = likelihood.fisher(outputs)
+    if not bool((fisher.diagonal(dim1=-2, dim2=-1) >= 0).all()):
         _explain(fisher)
-    return root
+    return fisher
 
 
 def _explain(fisher: Tensor) -> None:

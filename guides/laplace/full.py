@@ -9,9 +9,10 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from bayesnn.functional import Inputs, memory
-from bayesnn.functional.rows import MEMORY, Roots, Rows, identity
+from bayesnn.functional.rows import MEMORY, Rows, identity
 from bayesnn.guides.laplace.last_layer import LastLayer, add_last_layer, last_layer_inputs
 from bayesnn.guides.laplace.structure import Posterior, Structure
+from bayesnn.guides.laplace.sweep import SweepRoots
 from bayesnn.models import BNN
 
 DOUBLE = 4096
@@ -49,7 +50,7 @@ class Full(Structure):
         self._last: LastLayer | None = None
         self._general = False  # whether a batch has shown that there is no linear last layer
 
-    def add(self, x: Inputs, roots: Roots) -> None:
+    def add(self, x: Inputs, roots: SweepRoots) -> None:
         """Add one batch: from the inputs of a linear last layer, otherwise by rows of the Jacobian."""
         if not self._general:
             last = add_last_layer(self._last, self.rows, x, roots, self.dtype)

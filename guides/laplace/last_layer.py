@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from bayesnn.functional import Inputs, batch_size
 from bayesnn.functional.layer_rules import Lookup, Matrix
 from bayesnn.functional.layers import forward_pass
-from bayesnn.functional.rows import Roots, Rows
+from bayesnn.functional.rows import Rows
+from bayesnn.guides.laplace.sweep import SweepRoots
 
 ROWS = 512
 """Examples that are gathered before they are multiplied: a wide layer's sums cost more to add to than to make."""
@@ -33,9 +34,8 @@ class LastLayer(nn.Module):
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._lacks_last: bool | None = None  # whether the last class' pairs are still to be filled
 
-    def add(self, features: Tensor, roots: Tensor) -> None:
-        """Features [batch, width] and roots R_i of L_i, [batch, class, column]."""
-        fisher = roots @ roots.mT
+    def add(self, features: Tensor, fisher: Tensor) -> None:
+        """Features [batch, width] and L_i, [batch, class, class]."""
         self._waiting.append((features, fisher))
         if sum(len(waiting) for waiting, _ in self._waiting) >= ROWS:
             self._flush()
@@ -115,7 +115,9 @@ def last_layer_inputs(rows: Rows, x: Inputs) -> tuple[Tensor, Tensor] | None:
     return done.outputs.detach(), features
 
 
-def add_last_layer(sums: LastLayer | None, rows: Rows, x: Inputs, roots: Roots, dtype: torch.dtype) -> LastLayer | None:
+def add_last_layer(
+    sums: LastLayer | None, rows: Rows, x: Inputs, roots: SweepRoots, dtype: torch.dtype
+) -> LastLayer | None:
     """The sums with a batch added; None where there is no such layer, and nothing was asked of `roots`."""
     found = last_layer_inputs(rows, x)
     if found is None:
@@ -123,5 +125,5 @@ def add_last_layer(sums: LastLayer | None, rows: Rows, x: Inputs, roots: Roots, 
     outputs, features = found
     if sums is None:
         sums = LastLayer(outputs.shape[1], features.shape[1], features.to(dtype))
-    sums.add(features, roots(outputs, slice(0, len(outputs))))
+    sums.add(features, roots.fisher(outputs, slice(0, len(outputs))))
     return sums

@@ -8,8 +8,8 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from bayesnn.functional import Inputs
-from bayesnn.functional.rows import Roots, Rows
-from bayesnn.guides.laplace.sweep import Sweep
+from bayesnn.functional.rows import Rows
+from bayesnn.guides.laplace.sweep import Sweep, SweepRoots
 from bayesnn.models import BNN
 
 
@@ -42,7 +42,7 @@ class Structure(nn.Module):
         """Sum over the training data, in one pass or several."""
         sweep(self.add)
 
-    def add(self, x: Inputs, roots: Roots) -> None:
+    def add(self, x: Inputs, roots: SweepRoots) -> None:
         """Add one batch to the sums."""
         raise NotImplementedError
 

@@ -9,14 +9,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bayesnn.functional import Inputs, batch_size, to_device
-from bayesnn.functional.rows import Roots
-from bayesnn.guides.laplace.fisher import Fisher
+from bayesnn.guides.laplace.fisher import Fisher, exact, exact_fisher
 from bayesnn.handlers import prefixed
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 from bayesnn.models.observe import check_target
 
-Add = Callable[[Inputs, Roots], None]
+Add = Callable[[Inputs, "SweepRoots"], None]
 """(x, roots): add a batch. It asks `roots` once for the outputs of every example."""
 
 Visitor = Callable[[Inputs, Tensor], None]
@@ -73,16 +72,8 @@ class Sweep:
         if not self.seen:
             raise ValueError("Laplace: the loader is empty")
 
-    def _roots(self, y: Tensor, count: int) -> Roots:
-        """What a structure calls with the outputs of some examples: their log likelihood is added on the way."""
-
-        def roots(outputs: Tensor, examples: slice) -> Tensor:
-            # All targets at once where there is one chunk: a `y` of the wrong length is then told by its own shape.
-            target = y if len(outputs) == count else y[examples]
-            self.log_prob(outputs, target, first=examples.start or 0)
-            return self.fisher(self.model.likelihood, outputs, target)
-
-        return roots
+    def _roots(self, y: Tensor, count: int) -> "SweepRoots":
+        return SweepRoots(self, y, count)
 
     def log_prob(self, outputs: Tensor, y: Tensor, *, first: int = 0) -> Tensor:
         """sum_i log p(y_i | outputs_i), with its graph; added to `log_likelihood`."""
@@ -101,3 +92,29 @@ class Sweep:
         found = distribution.log_prob(y).double().sum()
         self.log_likelihood = self.log_likelihood.to(found.device) + found.detach()
         return found
+
+
+class SweepRoots:
+    """What a structure calls with the outputs of some examples: their log likelihood is added on the way."""
+
+    def __init__(self, sweep: Sweep, y: Tensor, count: int) -> None:
+        self.sweep, self.y, self.count = sweep, y, count
+
+    def __call__(self, outputs: Tensor, examples: slice) -> Tensor:
+        """R_i, [batch, out, column]."""
+        target = self._target(outputs, examples)
+        return self.sweep.fisher(self.sweep.model.likelihood, outputs, target)
+
+    def fisher(self, outputs: Tensor, examples: slice) -> Tensor:
+        """R_i R_i^T, [batch, out, out]: where it is the likelihood's own, no root of it is taken."""
+        if self.sweep.fisher is not exact:
+            R = self(outputs, examples)
+            return R @ R.mT
+        self._target(outputs, examples)
+        return exact_fisher(self.sweep.model.likelihood, outputs)
+
+    def _target(self, outputs: Tensor, examples: slice) -> Tensor:
+        # All targets at once where there is one chunk: a `y` of the wrong length is then told by its own shape.
+        target = self.y if len(outputs) == self.count else self.y[examples]
+        self.sweep.log_prob(outputs, target, first=examples.start or 0)
+        return target
