@@ -10,14 +10,11 @@ Writes laplace_structures.md: means over seeds with standard errors. About six m
 gave is kept under --runs, so a stopped run goes on.
 """
 
-import argparse
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,10 +22,9 @@ from quickstart_parts import scoring, study
 from quickstart_parts.choice import SCALES, Fold
 from quickstart_parts.datasets import Sets, batches, load
 from quickstart_parts.network import CrossEntropy, train_all
-from quickstart_parts.options import Options, parse
+from quickstart_parts.options import Options
 from quickstart_seeds import TEMPERATURES, cooled, held_out_loss
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import Diagonal, Full, Kronecker, Laplace, LowRank
@@ -192,23 +188,9 @@ def to_markdown(runs: list[dict[str, Row]]) -> str:
 
 def main() -> None:
     """Every seed that has not run yet, then the table."""
-    parser = argparse.ArgumentParser(description="Structures and subsets of Laplace approximations, several seeds.")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0] if SMOKE else [0, 1, 2, 3, 4], help="one run each")
-    parser.add_argument("--out", type=Path, default=Path("quickstart-output"), help="folder of the table")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("quickstart-output/structures"), help="folder of what each seed gave"
-    )
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    given.runs.mkdir(parents=True, exist_ok=True)
-    runs = []
-    for seed in tqdm(given.seeds, desc="study", unit="seed"):
-        kept = given.runs / f"seed_{seed}.json"
-        if not kept.exists():
-            kept.write_text(json.dumps(one_seed(parse(["--out", str(given.out), "--seed", str(seed)])), indent=1))
-        runs.append(json.loads(kept.read_text()))
+    runs, out = study.each_seed(one_seed, "structures", "Structures and subsets of Laplace approximations.")
     markdown = to_markdown(runs)
-    (given.out / "laplace_structures.md").write_text(markdown, encoding="utf-8")
+    (out / "laplace_structures.md").write_text(markdown, encoding="utf-8")
     print(markdown)
 
 

@@ -14,13 +14,10 @@ Writes quickstart.md and quickstart.csv: means over seeds with their standard er
 seed. Three to four minutes a seed on one core. What a seed gave is kept under --runs, so a stopped run goes on.
 """
 
-import argparse
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from quickstart import laplace, probabilities, rules
@@ -28,10 +25,9 @@ from quickstart_parts import scoring, study
 from quickstart_parts.choice import Fold, choose_scale
 from quickstart_parts.datasets import Sets, load
 from quickstart_parts.network import train_all
-from quickstart_parts.options import Options, parse
+from quickstart_parts.options import Options
 from quickstart_parts.scoring import Predictions
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bayesnn import subset
 from bayesnn.guides import Laplace
@@ -114,26 +110,10 @@ def one_seed(options: Options) -> study.Run:
 
 def main() -> None:
     """Every seed that has not run yet, then the tables."""
-    parser = argparse.ArgumentParser(description="The quickstart's comparison over several seeds.")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0] if SMOKE else [0, 1, 2, 3, 4], help="one run each")
-    parser.add_argument("--out", type=Path, default=Path("quickstart-output"), help="folder of the tables")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("quickstart-output/seeds"), help="folder of what each seed gave"
-    )
-    given = parser.parse_args()
-    given.runs.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    runs = []
-    for seed in tqdm(given.seeds, desc="study", unit="seed"):
-        kept = given.runs / f"seed_{seed}.json"
-        if not kept.exists():
-            options = parse(["--out", str(given.out), "--seed", str(seed)])
-            kept.write_text(json.dumps(one_seed(options), indent=1))
-        runs.append(json.loads(kept.read_text()))
-    given.out.mkdir(parents=True, exist_ok=True)
+    runs, out = study.each_seed(one_seed, "seeds", "The quickstart's comparison over several seeds.")
     markdown = study.to_markdown(runs)
-    (given.out / "quickstart.md").write_text(markdown, encoding="utf-8")
-    (given.out / "quickstart.csv").write_text(study.to_csv(runs), encoding="utf-8")
+    (out / "quickstart.md").write_text(markdown, encoding="utf-8")
+    (out / "quickstart.csv").write_text(study.to_csv(runs), encoding="utf-8")
     print(markdown)
 
 

@@ -1,8 +1,11 @@
 """The latent sites of a Pyro model, read from one call of it."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
@@ -29,6 +32,14 @@ class LatentSite:
     event_dim: int
     shape: Size
     plates: tuple[tuple[str, int, int], ...]
+
+    @contextmanager
+    def within_plates(self) -> Iterator[None]:
+        """Inside the plates that are around the site in the model."""
+        with ExitStack() as stack:
+            for plate, size, dim in self.plates:
+                stack.enter_context(pyro.plate(plate, size, dim=dim))
+            yield
 
 
 def latent_sites(model: Any, example: tuple[Any, ...]) -> tuple[dict[str, LatentSite], dict[str, Tensor]]:

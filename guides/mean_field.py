@@ -1,7 +1,6 @@
 """The fully factorised normal guide."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import pyro
@@ -80,9 +79,7 @@ class MeanField(Recognised):
         scales = self._split(announced(f"{owner}.log_scale", self.log_scale).exp())
         values = {}
         for (name, site), loc, scale in zip(self._sites.items(), locs, scales, strict=True):
-            with ExitStack() as stack:
-                for plate, size, dim in site.plates:
-                    stack.enter_context(pyro.plate(plate, size, dim=dim))
+            with site.within_plates():
                 values[name] = pyro.sample(name, _distribution(site, loc, scale))
         return values
 

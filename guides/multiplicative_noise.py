@@ -72,7 +72,9 @@ class MultiplicativeNoise(Recognised):
         loc = torch.cat([value.reshape(-1) for value in values])
         self._dtype = loc.dtype  # of draws; squares of halves overflow
         self.loc = nn.Parameter(loc.float() if loc.dtype in (torch.float16, torch.bfloat16) else loc)
-        numbers = torch.cat([self.family.start(of) for of in self._layouts.values()]).double()
+        starts = [self.family.start(of) for of in self._layouts.values()]
+        self._counts = [len(start) for start in starts]
+        numbers = torch.cat(starts).double()
         if not bool((numbers > 0).all()):
             raise ValueError(f"MultiplicativeNoise: variances start at positive numbers, not as {self.family}")
         self.raw = nn.Parameter(numbers.expm1().log().to(self.loc))  # softplus(raw) = numbers
@@ -143,8 +145,7 @@ class MultiplicativeNoise(Recognised):
         """{parameter: (means of its random entries, the family's numbers)}."""
         owner = f"MultiplicativeNoise[{next(iter(self.model.sites))}]"  # site names differ where two guides meet
         locs = announced(f"{owner}.loc", self.loc).split([shape.numel() for shape in self._shapes])
-        counts = [len(self.family.start(of)) for of in self._layouts.values()]
-        numbers = F.softplus(announced(f"{owner}.raw", self.raw)).split(counts)
+        numbers = F.softplus(announced(f"{owner}.raw", self.raw)).split(self._counts)
         blocks = zip(self._layouts, locs, numbers, self._shapes, strict=True)
         return {name: (loc.reshape(shape), number) for name, loc, number, shape in blocks}
 

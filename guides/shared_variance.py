@@ -1,7 +1,6 @@
 """Normal guides with few variances: one for the network, for each layer, or for each tensor."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import pyro
@@ -87,9 +86,7 @@ class SharedVariance(Recognised):
         scales = self._by_site(announced(f"{owner}.log_scale", self.log_scale).exp())
         values = {}
         for (name, site), loc in zip(self._sites.items(), locs, strict=True):
-            with ExitStack() as stack:
-                for plate, size, dim in site.plates:
-                    stack.enter_context(pyro.plate(plate, size, dim=dim))
+            with site.within_plates():
                 normal = dist.Normal(loc, scales[name], validate_args=False)
                 values[name] = pyro.sample(name, normal.to_event(site.event_dim))
         return values

@@ -61,3 +61,31 @@ def test_equations_are_those_of_the_docstrings() -> None:
     source = " ".join(" ".join(file.read_text().split()) for file in files)
     stale = [text for text in equations if " ".join(text.split()) not in source]
     assert not stale, f"no docstring has {stale}; change docs/_ext/equations.py with the docstring"
+
+
+def test_the_readmes_figures_are_those_of_the_tables() -> None:
+    def cells(table: str, row: str) -> list[str]:
+        lines = (DOCS / "tables" / table).read_text(encoding="utf-8").splitlines()
+        found, *_ = [line for line in lines if line.startswith(f"| {row} |")]
+        return [cell.strip() for cell in found.strip("|").split("|")]
+
+    def ratio(row: str, places: int) -> str:
+        return f"{float(cells('core.md', row)[2]):.{places}f}"
+
+    ours, pyros = "step, MeanField, MeanFieldELBO", "step, Pyro AutoNormal, Trace_ELBO"
+    fit = cells("laplace.md", "LeNet: 500 random weights, full")
+    lines = (DOCS / "tables" / "laplace.md").read_text(encoding="utf-8").splitlines()
+    predictions = [line for line in lines if line.startswith("| LeNet: all, Kronecker |")][1].strip("|").split("|")
+    (memory,) = [line for line in lines if "with posterior and 50 predictions" in line]
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for claim in (
+        f"costs {ratio(f'MLP: {ours}', 1)} plain Adam steps",
+        f"and {ratio(f'LeNet: {ours}', 1)} on LeNet (Pyro's `AutoNormal`: {ratio(f'MLP: {pyros}', 1)} and "
+        f"{ratio(f'LeNet: {pyros}', 1)})",
+        f"cost {ratio('MLP: 32 x 1,000, predict, draws given', 2)} times 32 forward passes (Pyro's `Predictive`: "
+        f"{ratio('MLP: 32 x 1,000, Pyro Predictive, draws given', 1)})",
+        f"fitted in {float(fit[1]):.0f} epochs (there {float(fit[4]):.0f})",
+        f"take {float(predictions[1]):.0f} forward passes (there {float(predictions[3]):.0f})",
+        f"needs {float(memory.strip('|').split('|')[1].split()[0]):.1f} GB",
+    ):
+        assert claim in text, claim

@@ -169,3 +169,18 @@ def test_before_a_fit_there_is_no_distance() -> None:
     model, x, y = golden()
     with pytest.raises(ValueError, match=r"call fit\(loader\) first"):
         distance_to_mode(Laplace(model), [(x, y)])
+
+
+def test_a_size_beyond_the_examples_makes_an_indefinite_precision_an_error_not_a_nan() -> None:
+    """H + P is positive definite as summed, and 5 H + P is not."""
+    model, x, y = classification(0.3)
+    H = Laplace(model, structure=Hessian).fit([(x, y)]).structure.H
+    smallest = torch.linalg.eigvalsh(H)[0]
+    assert smallest < 0
+    wider = BNN(model.net, model.subset, priors.normal(float((-2 / smallest) ** 0.5) / 2), model.likelihood, size=7)
+    assert Laplace(wider, structure=Hessian).fit([(x, y)]).log_evidence().isfinite()
+    larger = BNN(model.net, model.subset, wider.prior, model.likelihood, size=70)
+    guide = Laplace(larger, structure=Hessian).fit([(x, y)])
+    for ask in (guide.log_evidence, lambda: guide.posterior):
+        with pytest.raises(ValueError, match=r"the precision H \+ P is not positive definite"):
+            ask()

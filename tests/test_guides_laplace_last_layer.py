@@ -140,6 +140,16 @@ def test_a_few_entries_of_a_large_layer_take_little() -> None:
     torch.testing.assert_close(guide.structure.matrix.float(), expected, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize("blocks", ["2", "0"], ids=["last", "first"])
+def test_many_inputs_are_predicted_in_parts(blocks: str) -> None:
+    net = mlp(outputs=3).double()
+    model = BNN(net, subset.named(net, blocks), priors.normal(1.0), likelihoods.categorical)
+    guide = Laplace(model).fit([(X, LABELS)])
+    x = torch.randn(600, 3, dtype=torch.double)
+    parts = [guide.output_distribution(part).covariance_matrix for part in x.split(100)]
+    torch.testing.assert_close(guide.output_distribution(x).covariance_matrix, torch.cat(parts))
+
+
 def test_a_named_model_has_the_same_curvature() -> None:
     net = mlp(outputs=3).double()
     found = []

@@ -109,14 +109,12 @@ class Products:
     def _full(self, vector: Tensor) -> list[Tensor]:
         """The vector's parts in tensors of the parameters' shapes, zero outside the chosen entries."""
         index, values = self.rows.index, self.rows.values
-        parts, start = [], 0
+        parts = []
         for name, chosen in index.items():
-            stop = start + (values[name].numel() if chosen is None else len(chosen))
-            part = vector[start:stop]
+            part = vector[self.rows.places[name]]
             if chosen is not None:
                 part = torch.zeros_like(values[name]).flatten().index_put((chosen,), part)
             parts.append(part.reshape(values[name].shape))
-            start = stop
         return parts
 
     def _by_rows(self, x: Inputs, roots: Roots, vectors: Tensor) -> Tensor:

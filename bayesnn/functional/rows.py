@@ -28,6 +28,9 @@ class Roots(Protocol):
 MEMORY = 64 * 2**20
 """Bytes that the rows of one chunk of examples may take."""
 
+EXAMPLES = 256
+"""Most examples in one chunk, as the graph of their pass is held too."""
+
 
 class Rows:
     """R_i^T J_i with J_i the derivative of f(x_i) in chosen entries of the parameters, [batch, column, param].
@@ -48,12 +51,16 @@ class Rows:
         self.index = {
             name: chosen if chosen is None else chosen.to(values[name].device) for name, chosen in index.items()
         }
-        self.count = sum(values[name].numel() if i is None else len(i) for name, i in self.index.items())
+        self.places: dict[str, slice] = {}  # of every parameter's entries among all
+        self.count = 0
+        for name, chosen in self.index.items():
+            start, self.count = self.count, self.count + (values[name].numel() if chosen is None else len(chosen))
+            self.places[name] = slice(start, self.count)
         self.layerwise: bool | None = None  # not known before the first batch
         self._columns: int | None = None
 
     def chunks(self, x: Inputs, roots: Roots) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """(examples, outputs, R^T J) in chunks of examples whose rows take at most `MEMORY` bytes.
+        """(examples, outputs, R^T J) in chunks of at most `EXAMPLES`, whose rows take at most `MEMORY` bytes.
 
         `roots` is asked once for every example.
         """
@@ -61,7 +68,7 @@ class Rows:
         while start < batch:
             numbers = self.count if self.layerwise is not False else sum(v.numel() for v in self.values.values())
             size = MEMORY // ((self._columns or 128) * numbers * next(iter(self.values.values())).element_size())
-            examples = slice(start, min(batch, start + max(1, size)))
+            examples = slice(start, min(batch, start + max(1, min(size, EXAMPLES))))
             outputs, rows = self.of(_pick(x, examples), partial(roots, examples=examples))
             yield examples, outputs, rows
             start, self._columns = examples.stop, rows.shape[1]
@@ -97,12 +104,9 @@ class Rows:
         }
         for column in range(columns):
             found = done.back(roots[..., column], last=column == columns - 1)
-            start = 0
-            for name, chosen in self.index.items():
-                stop = start + (self.values[name].numel() if chosen is None else len(chosen))
+            for name, place in self.places.items():
                 parts = [take(found[id(use)]) for use, take in takers[name]]
-                rows[:, column, start:stop] = sum(parts[1:], parts[0]) if parts else 0.0
-                start = stop
+                rows[:, column, place] = sum(parts[1:], parts[0]) if parts else 0.0
         return rows
 
     def _chosen(self, jac: Tensor) -> Tensor:

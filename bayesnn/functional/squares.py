@@ -1,5 +1,7 @@
 """The diagonal of a Gauss-Newton matrix, layer by layer."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,30 +26,31 @@ def squares(rows: Rows, x: Inputs, roots: Roots) -> Tensor:
         return total
     outputs = done.outputs.detach()
     R = roots(outputs, slice(0, len(outputs))).reshape(*outputs.shape, -1)
+    blocks = [(rows.places[name], _of_block(name, rows, done)) for name in rows.index if name in done.uses]
     for column in range(R.shape[-1]):
         found = done.back(R[..., column], last=column == R.shape[-1] - 1)
-        start = 0
-        for name, chosen in rows.index.items():
-            stop = start + (rows.values[name].numel() if chosen is None else len(chosen))
-            if name in done.uses:
-                total[start:stop] += _of_block(name, rows, done, found)
-            start = stop
+        for place, block in blocks:
+            total[place] += block(found)
     return total
 
 
-def _of_block(name: str, rows: Rows, done: Pass, found: dict[int, Tensor]) -> Tensor:
-    """Of one block's chosen entries, [entry]."""
-    uses, chosen, nothing = done.uses[name], rows.index[name], torch.zeros(())
+def _of_block(name: str, rows: Rows, done: Pass) -> Callable[[dict[int, Tensor]], Tensor]:
+    """{id(use): derivative in its output} -> the sum over examples of one block's squares, [entry]."""
+    uses, chosen, value = done.uses[name], rows.index[name], rows.values[name]
     if len(uses) == 1 and chosen is None and one_position(uses[0], name):
         (use,) = uses
         assert isinstance(use, Matrix)
-        return (use.cotangent(found[id(use)])[:, 0, 0].square().mT @ use.rows[:, 0, 0].square()).flatten()
+        a = use.rows[:, 0, 0].square()
+        return lambda found: (use.cotangent(found[id(use)])[:, 0, 0].square().mT @ a).flatten()
     if chosen is not None:
-        summed = sum((entries(use, use.roles[name], chosen)(found[id(use)]) for use in uses), nothing)
-        return summed.square().sum(0)
-    value = rows.values[name]
-    total = torch.zeros_like(value)
-    for part in slices(len(done.outputs), max(1, MEMORY // (value.numel() * value.element_size()))):
-        gradients = sum((use.gradients(use.roles[name], found[id(use)], part) for use in uses), nothing)
-        total += gradients.square().sum(0)
-    return total.flatten()
+        takers = [(use, entries(use, use.roles[name], chosen)) for use in uses]
+        return lambda found: sum((take(found[id(u)]) for u, take in takers), value.new_zeros(())).square().sum(0)
+
+    def by_parts(found: dict[int, Tensor]) -> Tensor:
+        total = torch.zeros_like(value)
+        for part in slices(len(done.outputs), max(1, MEMORY // (value.numel() * value.element_size()))):
+            gradients = (use.gradients(use.roles[name], found[id(use)], part) for use in uses)
+            total += sum(gradients, value.new_zeros(())).square().sum(0)
+        return total.flatten()
+
+    return by_parts

@@ -4,21 +4,18 @@ A step is one of Adam on 128 images; a predictive is 32 draws of all weights tim
 time on one thread in float32, medians of interleaved rounds. Bounds are those that the project set itself.
 """
 
-import argparse
 import copy
-import os
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pyro
 import torch
 from nets import lenet, mlp
 from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
-from timing import Action, interleaved, markdown, ratio, write
+from timing import Action, interleaved, markdown, options, row, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,7 +76,7 @@ def steps(name: str, repeats: int) -> list[Row]:
         actions[f"Pyro AutoNormal, {elbo.__name__}"] = stepper(loss, list(loss.parameters()), (x, y))
     times = interleaved(actions, repeats, f"steps, {name}")
     bounds = {"MeanField, MeanFieldELBO": f"{STEP_BOUND[name]}"}
-    return [_row(f"{name}: step, {action}", times, action, bounds.get(action, "")) for action in actions]
+    return [row(f"{name}: step, {action}", times, action, bounds.get(action, "")) for action in actions]
 
 
 def predictives(name: str, repeats: int) -> list[Row]:
@@ -109,7 +106,7 @@ def predictives(name: str, repeats: int) -> list[Row]:
     }
     times = interleaved(actions, repeats, f"predictives, {name}")
     bounds = {"predict, draws given": f"{GIVEN_BOUND}", "predict, drawing from the guide": f"{DRAWN_BOUND[name]}"}
-    return [_row(f"{name}: 32 x 1,000, {action}", times, action, bounds.get(action, "")) for action in actions]
+    return [row(f"{name}: 32 x 1,000, {action}", times, action, bounds.get(action, "")) for action in actions]
 
 
 def imports(repeats: int) -> Row:
@@ -125,27 +122,16 @@ def imports(repeats: int) -> Row:
     return ("import bayesnn, beyond import pyro", f"{wall * 1e3:.0f} ms", f"+{extra:.2f} s", f"+{IMPORT_BOUND} s")
 
 
-def _row(label: str, times: dict[str, list[float]], action: str, bound: str) -> Row:
-    milliseconds = statistics.median(times[action]) * 1e3
-    return (label, f"{milliseconds:.1f} ms", f"{ratio(times, action, 'plain'):.2f}", bound)
-
-
 def main() -> None:
     """Run all and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/tables/core.md"), help="where the table goes")
-    parser.add_argument("--repeats", type=int, default=25, help="interleaved rounds of a step; predictives get a third")
-    options = parser.parse_args()
-    if os.environ.get("SMOKE"):
-        options.repeats = 1
-    torch.set_num_threads(1)
+    given = options(__doc__, "core.md")
     pyro.set_rng_seed(0)
     rows: list[Row] = []
     for name in NETS:
-        rows += steps(name, options.repeats)
-        rows += predictives(name, max(1, options.repeats // 3))
-    rows.append(imports(max(1, options.repeats // 3)))
-    write(options.out, markdown(("what", "CPU time", "ratio to plain", "bound"), rows))
+        rows += steps(name, given.repeats)
+        rows += predictives(name, max(1, given.repeats // 3))
+    rows.append(imports(max(1, given.repeats // 3)))
+    write(given.out, markdown(("what", "CPU time", "ratio to plain", "bound"), rows))
 
 
 if __name__ == "__main__":

@@ -4,17 +4,13 @@ A step is one of Adam on 128 images, as in `core.py`. CPU time on one thread in 
 Bounds are those that the project set itself.
 """
 
-import argparse
 import copy
-import os
-import statistics
-from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from core import NETS, CrossEntropy, Row, stepper
-from timing import interleaved, markdown, ratio, write
+from timing import interleaved, markdown, options, row, write
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import (
@@ -64,27 +60,16 @@ def steps(name: str, repeats: int) -> list[Row]:
         loss = elbo(model, guide(model))
         actions[label] = stepper(loss, list(loss.parameters()), (x, y))
     times = interleaved(actions, repeats, f"steps, {name}")
-    rows: list[Row] = []
-    for label in actions:
-        milliseconds = statistics.median(times[label]) * 1e3
-        bound = BOUND[name].get(label)
-        cells = (f"{milliseconds:.1f} ms", f"{ratio(times, label, 'plain'):.2f}", "" if bound is None else f"{bound:g}")
-        rows.append((f"{name}: step, {label}", *cells))
-    return rows
+    bounds = {label: f"{bound:g}" for label, bound in BOUND[name].items()}
+    return [row(f"{name}: step, {label}", times, label, bounds.get(label, "")) for label in actions]
 
 
 def main() -> None:
     """Run all and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/tables/variational.md"), help="where the table goes")
-    parser.add_argument("--repeats", type=int, default=25, help="interleaved rounds")
-    options = parser.parse_args()
-    if os.environ.get("SMOKE"):
-        options.repeats = 1
-    torch.set_num_threads(1)
+    given = options(__doc__, "variational.md")
     pyro.set_rng_seed(0)
-    rows = [row for name in NETS for row in steps(name, options.repeats)]
-    write(options.out, markdown(("what", "CPU time", "ratio to plain", "bound"), rows))
+    rows = [row for name in NETS for row in steps(name, given.repeats)]
+    write(given.out, markdown(("what", "CPU time", "ratio to plain", "bound"), rows))
 
 
 if __name__ == "__main__":

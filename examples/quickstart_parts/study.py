@@ -1,11 +1,20 @@
-"""Means over seeds with standard errors, and paired differences to MAP."""
+"""Several seeds: each run once, then means over them with standard errors, and paired differences to MAP."""
 
+import argparse
+import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
+
+import torch
+from tqdm import tqdm
 
 from quickstart_parts import scoring
+from quickstart_parts.options import Options, parse
 
 Run = dict[str, dict[str, dict[str, float]]]
 """One seed: {setting: {method: {column: number}}}."""
@@ -17,6 +26,30 @@ SETTINGS = {
 PLAIN = ("accuracy", "nll", "brier", "ece", "ece_noise_floor")
 PAIRED = ("accuracy", "nll", "brier", "ece")
 KINDS = ("letters", "rotated_digits", "other_digits")
+
+
+def each_seed(one_seed: Callable[[Options], Any], name: str, description: str) -> tuple[list[Any], Path]:
+    """What every seed of the command line gave, and the folder for tables; a seed that has run is not run again.
+
+    What a seed gave is kept as JSON under `--runs`, `quickstart-output/{name}` by default.
+    """
+    smoke = bool(os.environ.get("SMOKE"))
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0] if smoke else [0, 1, 2, 3, 4], help="one run each")
+    parser.add_argument("--out", type=Path, default=Path("quickstart-output"), help="folder of the tables")
+    runs = Path("quickstart-output") / name
+    parser.add_argument("--runs", type=Path, default=runs, help="folder of what each seed gave")
+    given = parser.parse_args()
+    given.runs.mkdir(parents=True, exist_ok=True)
+    given.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    found = []
+    for seed in tqdm(given.seeds, desc="study", unit="seed"):
+        kept = given.runs / f"seed_{seed}.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(one_seed(parse(["--out", str(given.out), "--seed", str(seed)])), indent=1))
+        found.append(json.loads(kept.read_text()))
+    return found, given.out
 
 
 def average(values: Sequence[float]) -> tuple[float, float]:

@@ -52,9 +52,9 @@ class Evidence:
 
     @property
     def spectrum(self) -> Tensor:
-        """Eigenvalues of P^-1/2 H P^-1/2."""
+        """Eigenvalues of P^-1/2 (scale H) P^-1/2."""
         if self._spectrum is None:
-            self._spectrum = self.scale * self.structure.spectrum(self.precision)
+            self._spectrum = self.structure.spectrum(self.precision / self.scale)
         return self._spectrum
 
     def of_factor(self, factor: Tensor) -> Tensor:

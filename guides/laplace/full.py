@@ -8,11 +8,11 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from bayesnn.functional import Inputs, memory
-from bayesnn.functional.rows import MEMORY, Rows, identity
+from bayesnn.functional import Inputs, chunks, memory
+from bayesnn.functional.rows import EXAMPLES, MEMORY, Rows, identity
 from bayesnn.guides.laplace.last_layer import LastLayer, add_last_layer, last_layer_inputs
 from bayesnn.guides.laplace.structure import Posterior, Structure
-from bayesnn.guides.laplace.sweep import SweepRoots
+from bayesnn.guides.laplace.sweep import Sweep, SweepRoots
 from bayesnn.models import BNN
 
 DOUBLE = 4096
@@ -50,6 +50,12 @@ class Full(Structure):
         self._last: LastLayer | None = None
         self._general = False  # whether a batch has shown that there is no linear last layer
 
+    def collect(self, sweep: Sweep) -> None:
+        """Sum over the training data, in one pass."""
+        super().collect(sweep)
+        if self._last is not None:
+            self._last.flush()
+
     def add(self, x: Inputs, roots: SweepRoots) -> None:
         """Add one batch: from the inputs of a linear last layer, otherwise by rows of the Jacobian."""
         if not self._general:
@@ -69,8 +75,7 @@ class Full(Structure):
     def matrix(self) -> Tensor:
         """H."""
         if self._last is not None:
-            whole = self._last.matrix(bias=len(self.rows.index) == 2)
-            self.H += whole
+            self.H += self._last.matrix(bias=len(self.rows.index) == 2)
             self._last = None
         return self.H
 
@@ -124,6 +129,7 @@ class FullPosterior(Posterior):
         self.scale_tril = scale_tril
         self._pairs: Tensor | None = None
         self._own: Tensor | None = None
+        self._general = False  # whether inputs have shown that there is no linear last layer
 
     def joint(self, loc: Tensor) -> dist.TorchDistribution:
         """All weights."""
@@ -143,13 +149,19 @@ class FullPosterior(Posterior):
 
     def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Of a linear last layer phi^T Sigma_cd phi for each pair of classes; otherwise from J L."""
-        found = last_layer_inputs(rows, x)
-        if found is not None:
-            yield found[0], self._last_layer(*found, bias=len(rows.index) == 2, diagonal=diagonal)
-            return
-        for _, outputs, jac in rows.chunks(x, identity):
-            half = self._times_root(jac)
-            yield outputs, half.square().sum(-1) if diagonal else half @ half.mT
+        for part in chunks(x, EXAMPLES):
+            found = None if self._general else last_layer_inputs(rows, part)
+            if found is not None:
+                yield found[0], self._last_layer(*found, bias=len(rows.index) == 2, diagonal=diagonal)
+                continue
+            self._general = True
+            for _, outputs, jac in rows.chunks(part, identity):
+                half = self._times_root(jac)
+                yield outputs, half.square().sum(-1) if diagonal else half @ half.mT
+
+    def quadratic(self, vector: Tensor) -> Tensor:
+        """|L^T v|^2."""
+        return (vector @ self.scale_tril).square().sum()
 
     def _times_root(self, jac: Tensor) -> Tensor:
         """J L, in four blocks of columns: L is triangular, and three eighths of the product are zeros."""

@@ -38,11 +38,11 @@ class LastLayer(nn.Module):
         """Features [batch, width] and L_i, [batch, class, class]."""
         self._waiting.append((features, fisher))
         if sum(len(waiting) for waiting, _ in self._waiting) >= ROWS:
-            self._flush()
+            self.flush()
 
     def matrix(self, *, bias: bool) -> Tensor:
         """H, [param, param], in the order of a weight [class, feature] and, after it, a bias [class]."""
-        self._flush()
+        self.flush()
         self._fill_last()
         blocks = self.pairs.new_empty(self.classes, self.width, self.classes, self.width)
         for pair, (c, d) in enumerate(self._order()):
@@ -59,7 +59,8 @@ class LastLayer(nn.Module):
     def _order(self) -> list[tuple[int, int]]:
         return [(c, d) for c in range(self.classes) for d in range(c, self.classes)]
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Add what was gathered."""
         if not self._waiting:
             return
         features = torch.cat([f for f, _ in self._waiting])

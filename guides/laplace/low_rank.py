@@ -1,8 +1,5 @@
 """The directions of weight space that the data say most about, and the prior in all others."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -13,7 +10,7 @@ from bayesnn.guides.laplace.lanczos import longest, top_eigenpairs
 from bayesnn.guides.laplace.low_rank_posterior import LowRankPosterior
 from bayesnn.guides.laplace.prior import normal_prior
 from bayesnn.guides.laplace.structure import Structure
-from bayesnn.guides.laplace.sweep import Sweep
+from bayesnn.guides.laplace.sweep import Sweep, check_repeatable
 from bayesnn.models import BNN
 
 
@@ -70,7 +67,7 @@ class LowRank(Structure):
                 "LowRank: further data cannot be added to the eigenpairs of those before; fit all data again, or use "
                 "Kronecker, Diagonal or Full"
             )
-        _check_repeatable(sweep.loader)
+        check_repeatable(sweep.loader, "LowRank")
         like, count = next(iter(self.rows.values.values())), self.rows.count
         held = longest(count, self.rank) + self.rank
         memory.require(
@@ -79,7 +76,7 @@ class LowRank(Structure):
             f"LowRank: {held} vectors of {count:,} weights",
             "choose a lower rank, a smaller subset, or structure=Kronecker or Diagonal",
         )
-        states = _random_states(like.device)  # before the prior, which is read off a draw
+        states = _random_states(like.device)
         root = normal_prior(self._model[0])[1].sqrt().to(like)
         product = _Scaled(self.rows, sweep, root, states)
         values, vectors = top_eigenpairs(product, like, count, self.rank, tolerance=self.tolerance)
@@ -131,14 +128,6 @@ class _Scaled:
 
         self.sweep(add, f"LowRank, pass {self.passes}")
         return total / self.root
-
-
-def _check_repeatable(loader: Iterable[Any]) -> None:
-    if isinstance(loader, Iterator):
-        raise TypeError(
-            f"LowRank: it passes over the data several times, but a {type(loader).__name__} can be read only once; "
-            "give a DataLoader or a list of batches"
-        )
 
 
 def _random_states(device: torch.device) -> list[Tensor]:

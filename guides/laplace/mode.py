@@ -9,13 +9,9 @@ from torch import Tensor
 from bayesnn.functional import Inputs, call
 from bayesnn.functional.transforms import transformable
 from bayesnn.guides.laplace.fisher import exact
-from bayesnn.guides.laplace.full import FullPosterior
 from bayesnn.guides.laplace.guide import Laplace
 from bayesnn.guides.laplace.hessian import chosen_leaves
-from bayesnn.guides.laplace.low_rank_posterior import LowRankPosterior
 from bayesnn.guides.laplace.prior import normal_prior
-from bayesnn.guides.laplace.rotated import RotatedPosterior
-from bayesnn.guides.laplace.structure import Posterior
 from bayesnn.guides.laplace.sweep import Sweep
 
 
@@ -64,7 +60,7 @@ def distance_to_mode(
     """
     posterior = guide.posterior  # raises before a fit
     gradient = _gradient(guide, loader, progress=progress)
-    square = _quadratic(posterior, gradient.to(guide.loc))
+    square = posterior.quadratic(gradient.to(guide.loc))
     return ModeDistance(float(gradient.norm()), float(square.clamp(min=0).sqrt()))
 
 
@@ -86,19 +82,3 @@ def _gradient(guide: Laplace, loader: Iterable[tuple[Inputs, Tensor]], *, progre
     loc, precision = normal_prior(guide.model)
     share = 1.0 if size is None else size / sweep.seen
     return share * total - (precision * (guide.loc - loc)).double()
-
-
-def _quadratic(posterior: Posterior, vector: Tensor) -> Tensor:
-    """v^T Sigma v."""
-    if isinstance(posterior, FullPosterior):
-        return (vector @ posterior.scale_tril).square().sum()
-    if isinstance(posterior, LowRankPosterior):
-        return posterior.quadratic(vector)
-    if isinstance(posterior, RotatedPosterior):
-        blocks = vector.split([basis.values.numel() for basis in posterior.bases.values()])
-        turned = [
-            basis.turn(block.reshape(basis.shape)) * posterior.scales[name]
-            for (name, basis), block in zip(posterior.bases.items(), blocks, strict=True)
-        ]
-        return torch.stack([block.square().sum() for block in turned]).sum()
-    return vector @ posterior.covariance() @ vector

@@ -1,6 +1,6 @@
 """Prior and noise fitted by the marginal likelihood while the weights are trained."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from bayesnn.guides.laplace.guide import Laplace
 from bayesnn.guides.laplace.kronecker import Kronecker
 from bayesnn.guides.laplace.prior import normal_prior
 from bayesnn.guides.laplace.structure import Structure
-from bayesnn.guides.laplace.sweep import Sweep
+from bayesnn.guides.laplace.sweep import Sweep, check_repeatable
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 
@@ -119,11 +119,7 @@ def _check(model: BNN, loader: Loader, **counts: int) -> None:
             raise ValueError(f"train_online: {name} is an integer of at least {least}, not {value!r}")
     if counts["burn_in"] > counts["epochs"]:
         raise ValueError(f"train_online: a burn-in of {counts['burn_in']} epochs is more than all {counts['epochs']}")
-    if isinstance(loader, Iterator):
-        raise TypeError(
-            f"train_online: every epoch passes over the data, but a {type(loader).__name__} can be read only once; "
-            "give a DataLoader or a list of batches"
-        )
+    check_repeatable(loader, "train_online")
 
 
 def _epoch(

@@ -9,7 +9,7 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 
 from bayesnn.functional import Inputs, chunks, memory
-from bayesnn.functional.layer_rules import Matrix, Use
+from bayesnn.functional.layer_rules import Matrix
 from bayesnn.functional.layers import Pass
 from bayesnn.functional.rows import MEMORY, Rows, entries, identity, one_position, slices
 from bayesnn.guides.laplace.structure import Posterior
@@ -119,6 +119,17 @@ class RotatedPosterior(Posterior):
             blocks.append(half @ half.mT)
         return torch.block_diag(*blocks)
 
+    def quadratic(self, vector: Tensor) -> Tensor:
+        """v^T Sigma v."""
+        parts = vector.split([basis.values.numel() for basis in self.bases.values()])
+        blocks = zip(self.bases.items(), parts, strict=True)
+        return torch.stack(
+            [
+                (basis.turn(part.reshape(basis.shape)) * self.scales[name]).square().sum()
+                for (name, basis), part in blocks
+            ]
+        ).sum()
+
     def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Layer by layer: where a layer has one position no derivative of the size of its weights is formed."""
         for part in chunks(x, EXAMPLES):
@@ -159,16 +170,16 @@ class RotatedPosterior(Posterior):
             g = torch.stack([use.cotangent(g[id(use)])[:, 0, 0] for g in found], 1)  # [batch, class, out]
             g = g if basis.left is None else g @ basis.left[0]
             return _product(g * deviation.unsqueeze(1), diagonal=diagonal)
-        batch, numbers = len(done.outputs), basis.values.numel() * len(found)
+        nothing = scale.new_zeros(())
+        if (chosen := rows.index[name]) is not None:
+            takers = [(use, entries(use, use.roles[name], chosen)) for use in uses]
+            jac = torch.stack([sum((take(g[id(use)]) for use, take in takers), nothing) for g in found], 1)
+            return _product((basis.turn(jac) * scale).flatten(2), diagonal=diagonal)
         parts = []
-        for examples in slices(batch, max(1, MEMORY // (numbers * scale.element_size()))):
-            jac = torch.stack(
-                [
-                    sum((_some(use, name, g, examples, rows) for use in uses), torch.zeros((), dtype=scale.dtype))
-                    for g in found
-                ],
-                1,
-            )
+        numbers = basis.values.numel() * len(found)
+        for part in slices(len(done.outputs), max(1, MEMORY // (numbers * scale.element_size()))):
+            gradients = [[use.gradients(use.roles[name], g[id(use)], part) for use in uses] for g in found]
+            jac = torch.stack([sum(one, nothing) for one in gradients], 1)
             parts.append(_product((basis.turn(jac) * scale).flatten(2), diagonal=diagonal))
         return torch.cat(parts)
 
@@ -176,13 +187,6 @@ class RotatedPosterior(Posterior):
 def _times(a: Tensor, b: Tensor) -> Tensor:
     """a @ b, [*lead, group, rows, n] times [group, n, columns]: for one group a single product instead of many."""
     return a @ b[0] if len(b) == 1 else a @ b
-
-
-def _some(use: Use, name: str, g: dict[int, Tensor], examples: slice, rows: Rows) -> Tensor:
-    chosen = rows.index[name]
-    if chosen is None:
-        return use.gradients(use.roles[name], g[id(use)], examples)
-    return entries(use, use.roles[name], chosen)(g[id(use)])[examples]
 
 
 def _product(half: Tensor, *, diagonal: bool) -> Tensor:

@@ -90,6 +90,10 @@ class Posterior:
         """Sigma, [param, param]."""
         raise NotImplementedError
 
+    def quadratic(self, vector: Tensor) -> Tensor:
+        """v^T Sigma v of a vector [param]."""
+        raise NotImplementedError
+
     def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """(outputs [batch, out], J Sigma J^T [batch, out, out] or its diagonal [batch, out]) in chunks of examples."""
         raise NotImplementedError

@@ -1,7 +1,8 @@
 """One pass over the training data, shared by all structures of the curvature."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -20,6 +21,15 @@ Add = Callable[[Inputs, "SweepRoots"], None]
 
 Visitor = Callable[[Inputs, Tensor], None]
 """(x, y): see a batch."""
+
+
+def check_repeatable(loader: Iterable[Any], caller: str) -> None:
+    """Refuse a loader that can be read only once, where there are several passes."""
+    if isinstance(loader, Iterator):
+        raise TypeError(
+            f"{caller}: it passes over the data several times, but a {type(loader).__name__} can be read only once; "
+            "give a DataLoader or a list of batches"
+        )
 
 
 @dataclass
