@@ -4,6 +4,7 @@
 if __name__ != "bayesnn.guides":
     raise ImportError(f"import bayesnn.guides, not {__name__}: the folder guides/ ships as bayesnn.guides")
 
+from bayesnn.guides.amortised_head import AmortisedHead as AmortisedHead
 from bayesnn.guides.expected_log_likelihood import expected_log_likelihood as expected_log_likelihood
 from bayesnn.guides.faster_variances import faster_variances as faster_variances
 from bayesnn.guides.flipout import FlipoutELBO as FlipoutELBO

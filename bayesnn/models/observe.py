@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import pyro
 import torch
@@ -15,7 +16,13 @@ from bayesnn.likelihoods import Likelihood
 
 
 def observe(
-    outputs: Tensor, likelihood: Likelihood, y: Tensor | None = None, *, size: int | None = None, name: str = ""
+    outputs: Tensor,
+    likelihood: Likelihood,
+    y: Tensor | None = None,
+    *,
+    size: int | None = None,
+    name: str = "",
+    plate: Any = None,
 ) -> Tensor:
     """sample("y", likelihood(outputs), obs=y) in a plate "data", its log density scaled by size / batch.
 
@@ -27,6 +34,7 @@ def observe(
         y: targets; None makes a latent site.
         size: examples in the training data; None = the batch is all of them.
         name: of the model, which prefixes sites and plate.
+        plate: the plate "data" of a model that has opened it for local sites; Pyro makes a plate once.
 
     Raises:
         ValueError: y has another shape, type or range than the likelihood's, or is not finite (it says where); a batch
@@ -43,7 +51,7 @@ def observe(
             raise ValueError(f"size = {size} examples of training data were announced, but one batch has {batch}")
     prefix = prefix_of(name)
     scaled = poutine.scale(scale=size / batch) if size is not None else nullcontext()
-    with pyro.plate(prefix + "data", batch, dim=-1), scaled:
+    with pyro.plate(prefix + "data", batch, dim=-1) if plate is None else plate, scaled:
         return pyro.sample(prefix + "y", distribution, obs=y)
 
 
