@@ -6,6 +6,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+_SKIPPING = ("StochasticDepth", "SkippedBlock")
+"""By name: torchvision's and our own, from a room that this one may not import."""
+
 _RATES = ("dropout", "attention_dropout", "drop_rate")
 """Where layers that call `F.dropout` themselves keep its rate: LSTM, GRU, attention, torchvision's Swin, DenseNet."""
 
@@ -34,7 +37,7 @@ def check_layers(layers: Mapping[str, nn.Module], caller: str) -> None:
 
 
 def _depends_on_mode(module: nn.Module) -> bool:
-    layer = isinstance(module, (_BatchNorm, _DropoutNd)) or type(module).__name__ == "StochasticDepth"
+    layer = isinstance(module, (_BatchNorm, _DropoutNd)) or type(module).__name__ in _SKIPPING
     return layer or any(hasattr(module, rate) for rate in _RATES)
 
 
@@ -48,7 +51,7 @@ def _reason(module: nn.Module) -> str:
         return ""
     if isinstance(module, _BatchNorm):
         return "is in training mode, whose batch statistics make the likelihood depend on the batch; call net.eval()."
-    if isinstance(module, _DropoutNd) or type(module).__name__ == "StochasticDepth":
+    if isinstance(module, _DropoutNd) or type(module).__name__ in _SKIPPING:
         rates = [getattr(module, "p", 0.0)]
     else:
         rates = [getattr(module, rate, 0.0) for rate in _RATES]
