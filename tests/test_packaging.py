@@ -13,16 +13,17 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = [ROOT / "bayesnn", ROOT / "guides"]
 LONGEST, MEDIAN = 400, 150
 
-CORE = {"functional", "subset", "priors", "likelihoods", "models", "scales", "handlers"}
+CORE = {"distributions", "functional", "subset", "priors", "likelihoods", "models", "scales", "handlers"}
 MAY_IMPORT: dict[str, set[str]] = {
     "handlers": set(),
     "scales": {"handlers"},
+    "distributions": set(),
     "functional": set(),
     "subset": {"functional"},
     "priors": {"scales"},
     "likelihoods": {"scales"},
     "models": CORE - {"models"},
-    "guides": CORE,
+    "guides": CORE | {"metrics"},
     "mcmc": {"functional"},
     "fit": {"functional"},
     "predict": {"functional", "models", "likelihoods", "handlers"},

@@ -1,8 +1,11 @@
-"""PSIS k-hat of an approximation. NumPy and ArviZ only: neither torch nor the rest of the package."""
+"""PSIS k-hat of an approximation."""
 
 from typing import Any
 
 import numpy as np
+import torch
+
+from bayesnn.metrics.pareto import pareto_smoothed
 
 FEWEST = 30
 """Draws below which the tail that the Pareto distribution is fitted to has too few points."""
@@ -67,11 +70,4 @@ def _rows(weights: np.ndarray) -> np.ndarray:
 
 
 def _khat(weights: np.ndarray) -> float:
-    import arviz
-
-    if hasattr(arviz, "psislw"):  # 0.x
-        return float(arviz.psislw(weights)[1])
-    import xarray
-
-    # 1.x takes the negated log weights, which for `loo` are log likelihoods.
-    return float(xarray.DataArray(-weights, dims="draw").azstats.psislw(dim="draw")[1])
+    return pareto_smoothed(torch.as_tensor(weights.copy()))[1]

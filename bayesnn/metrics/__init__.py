@@ -18,6 +18,7 @@ from bayesnn.metrics.classification import accuracy as accuracy
 from bayesnn.metrics.classification import brier as brier
 from bayesnn.metrics.classification import log_score as log_score
 from bayesnn.metrics.classification import nll as nll
+from bayesnn.metrics.disagreement import disagreement as disagreement
 from bayesnn.metrics.estimate import Estimate as Estimate
 from bayesnn.metrics.estimate import mean_estimate as mean_estimate
 from bayesnn.metrics.information import Decomposition as Decomposition
@@ -29,6 +30,7 @@ from bayesnn.metrics.intervals import central_interval as central_interval
 from bayesnn.metrics.intervals import coverage as coverage
 from bayesnn.metrics.intervals import interval_score as interval_score
 from bayesnn.metrics.intervals import width as width
+from bayesnn.metrics.pareto import pareto_smoothed as pareto_smoothed
 from bayesnn.metrics.ranking import aupr as aupr
 from bayesnn.metrics.ranking import auroc as auroc
 from bayesnn.metrics.ranking import fpr95 as fpr95

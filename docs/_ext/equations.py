@@ -36,6 +36,13 @@ EQUATIONS = {
     "y ~ f + scale * t(df)": r"y \sim f + \mathtt{scale} \cdot t_{\mathtt{df}}",
     "y ~ N(m, exp(s)^2)": r"y \sim N(m, e^{2s})",
     "E[d log p/df d log p/df^T]": r"E[\nabla_f \log p\; \nabla_f \log p^\top]",
+    # distributions
+    "p(y) = Re w(z) / (sigma sqrt(2 pi)), z = (y - loc + i gamma) / (sigma sqrt 2)": (
+        r"p(y) = \frac{\operatorname{Re} w(z)}{\sigma \sqrt{2\pi}},\; z = \frac{y - \mathtt{loc} + i\gamma}{\sigma\sqrt 2}"
+    ),
+    "P(y = 1) = 1/2 + Im psi(1/2 + (scale + i loc) / (2 pi)) / pi": (
+        r"P(y = 1) = \frac12 + \frac1\pi \operatorname{Im} \psi\Bigl(\frac12 + \frac{\mathtt{scale} + i\, \mathtt{loc}}{2\pi}\Bigr)"
+    ),
     # models
     "w_S ~ prior; y_i ~ likelihood(f(x_i; w_S, w_rest))": (
         r"w_S \sim \text{prior},\; y_i \sim \text{likelihood}(f(x_i; w_S, w_{\text{rest}}))"

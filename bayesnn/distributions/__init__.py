@@ -1,0 +1,6 @@
+"""Distributions that Pyro lacks: those of targets with a random effect."""
+
+from bayesnn.distributions.cauchy_bernoulli import CauchyBernoulli as CauchyBernoulli
+from bayesnn.distributions.normal_bernoulli import NormalBernoulli as NormalBernoulli
+from bayesnn.distributions.normal_student_t import NormalStudentT as NormalStudentT
+from bayesnn.distributions.voigt import Voigt as Voigt

@@ -1,0 +1,10 @@
+"""RECaST: random effects that calibrate a source's predictions to a small target sample."""
+
+from bayesnn.models.recast.effects import CauchyEffect as CauchyEffect
+from bayesnn.models.recast.effects import Effect as Effect
+from bayesnn.models.recast.effects import NormalEffect as NormalEffect
+from bayesnn.models.recast.effects import StudentTEffect as StudentTEffect
+from bayesnn.models.recast.model import PRIORS as PRIORS
+from bayesnn.models.recast.model import RECaST as RECaST
+from bayesnn.models.recast.model import binary as binary
+from bayesnn.models.recast.model import continuous as continuous
