@@ -38,6 +38,11 @@ from bayesnn.guides.multiplicative_noise import MultiplicativeNoise as Multiplic
 from bayesnn.guides.noise_families import PerInput as PerInput
 from bayesnn.guides.noise_families import PerInputVariance as PerInputVariance
 from bayesnn.guides.noise_families import PerWeight as PerWeight
+from bayesnn.guides.rank_one import RankOneELBO as RankOneELBO
+from bayesnn.guides.rank_one import RankOneGuide as RankOneGuide
+from bayesnn.guides.recast import CorrectedDraws as CorrectedDraws
+from bayesnn.guides.recast import RECaSTGuide as RECaSTGuide
+from bayesnn.guides.recast_nuts import recast_nuts as recast_nuts
 from bayesnn.guides.shared_variance import SharedVariance as SharedVariance
 from bayesnn.guides.swag import SWAG as SWAG
 from bayesnn.guides.variance_groups import per_layer as per_layer

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from bayesnn.functional import Moments, elementwise_moments
 from bayesnn.guides.last_layer_expectations import normal_expectation
 from bayesnn.guides.logit_expectations import LogitDraws
+from bayesnn.guides.output_covariance import covariance_root, variances
 from bayesnn.likelihoods import Likelihood
 from bayesnn.likelihoods.classes import Bernoulli, Categorical
 from bayesnn.likelihoods.counts import Poisson
@@ -31,7 +32,7 @@ def expected_log_likelihood(
     categorical: Callable[[Tensor, Tensor, Tensor], Tensor] = _DRAWS,
     draws: int = 64,
 ) -> Tensor:
-    """E[log p(y | f)], f ~ N(mean, diag(variance)), [batch], in nats.
+    """E[log p(y | f)], f ~ N(mean, V), [batch], in nats.
 
     Exact for normal, heteroscedastic normal and Poisson; one-dimensional quadrature for Bernoulli; `categorical` for
     labels; for other likelihoods the mean over draws of f.
@@ -39,9 +40,9 @@ def expected_log_likelihood(
     Args:
         likelihood: outputs -> distribution of y.
         mean: [batch, out].
-        variance: [batch, out].
+        variance: V, [batch, out] of independent outputs, or their covariances [batch, out, out].
         y: targets.
-        categorical: (mean, variance, labels) -> [batch].
+        categorical: (mean, variance, labels) -> [batch], with V as it is given.
         draws: of f, where there is no formula.
 
     Raises:
@@ -51,27 +52,28 @@ def expected_log_likelihood(
     >>> expected_log_likelihood(likelihoods.bernoulli, torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1))
     tensor([-0.8061])
     """
-    if isinstance(likelihood, Normal) and not isinstance(likelihood.scale, torch.distributions.Distribution):
-        return normal_expectation(mean, variance, y, _base(likelihood(mean)).scale)
     if isinstance(likelihood, HeteroscedasticNormal):
         return heteroscedastic_expectation(mean, variance, y)
     if isinstance(likelihood, Categorical):
         return categorical(mean, variance, y)
+    covariance, variance = variance, variances(mean, variance)
+    if isinstance(likelihood, Normal) and not isinstance(likelihood.scale, torch.distributions.Distribution):
+        return normal_expectation(mean, variance, y, _base(likelihood(mean)).scale)
     if isinstance(likelihood, Bernoulli):
         return _log_sigmoid(Moments((2 * y - 1) * mean, variance)).loc.sum(-1)
     if isinstance(likelihood, Poisson):
         return (y * mean - (mean + variance / 2).exp() - (y + 1).lgamma()).sum(-1)
-    return _drawn(likelihood, mean, variance, y, draws)
+    return _drawn(likelihood, mean, covariance, y, draws)
 
 
 def heteroscedastic_expectation(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
-    """sum_k -1/2 [ log(2 pi) + 2 m_s + exp(2 v_s - 2 m_s) ((y - m_f)^2 + v_f) ], [batch]: exact.
+    """sum_k -1/2 [ log(2 pi) + 2 m_s + exp(2 v_s - 2 m_s) ((y - m_f + 2 c)^2 + v_f) ], [batch]: exact.
 
-    For y ~ N(f, exp(s)^2) with independent f ~ N(m_f, v_f) and s ~ N(m_s, v_s), the log of a standard deviation.
+    For y ~ N(f, exp(s)^2) with f ~ N(m_f, v_f) and s ~ N(m_s, v_s), the log of a standard deviation, of covariance c.
 
     Args:
         mean: of (f, s), [batch, 2 * out].
-        variance: of (f, s), [batch, 2 * out].
+        variance: of (f, s), [batch, 2 * out], where c is 0; or their covariances [batch, 2 * out, 2 * out].
         y: [batch, out].
 
     References: Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019), Deterministic variational inference for
@@ -80,7 +82,10 @@ def heteroscedastic_expectation(mean: Tensor, variance: Tensor, y: Tensor) -> Te
     >>> heteroscedastic_expectation(torch.tensor([[0.7, -0.25]]), torch.tensor([[0.3, 0.05]]), torch.tensor([[1.1]]))
     tensor([-1.0880])
     """
-    (m_f, m_s), (v_f, v_s) = mean.chunk(2, -1), variance.chunk(2, -1)
+    (m_f, m_s), (v_f, v_s) = mean.chunk(2, -1), variances(mean, variance).chunk(2, -1)
+    if variance.dim() > mean.dim():
+        targets = m_f.shape[-1]
+        m_f = m_f - 2 * variance[..., :targets, targets:].diagonal(dim1=-2, dim2=-1)
     squares = (y - m_f).square() + v_f
     # The Gaussian log density at scale exp(m_s), whose squares have another expectation.
     each = dist.Normal(0.0, m_s.exp(), validate_args=False).log_prob(torch.zeros_like(m_s))
@@ -89,8 +94,12 @@ def heteroscedastic_expectation(mean: Tensor, variance: Tensor, y: Tensor) -> Te
 
 def _drawn(likelihood: Likelihood, mean: Tensor, variance: Tensor, y: Tensor, draws: int) -> Tensor:
     noise = torch.randn((draws, *mean.shape), dtype=mean.dtype, device=mean.device)
+    if variance.dim() > mean.dim():
+        noise = torch.einsum("bij,dbj->dbi", covariance_root(variance), noise)
+    else:
+        noise = variance.clamp(min=1e-30).sqrt() * noise
     with poutine.trace() as traced:
-        distribution: Any = likelihood(mean + variance.clamp(min=1e-30).sqrt() * noise)
+        distribution: Any = likelihood(mean + noise)
     nodes = traced.trace.nodes
     latent = [name for name in traced.trace.stochastic_nodes if not site_is_subsample(nodes[name])]
     if latent:

@@ -26,6 +26,7 @@ class FlipoutELBO(LayerNoiseELBO):
 
     Args:
         num_particles: passes in one step.
+        kl_weight: as of `MeanFieldELBO`.
 
     Shapes: x [batch, ...]; r [batch, out], q [batch, in] of a layer, one sign for all positions.
 

@@ -59,8 +59,7 @@ class LastLayerELBO(ClosedFormELBO):
         super().__init__(num_particles=1)
         self.categorical = categorical
 
-    def differentiable_loss(self, model: Any, guide: Any, x: Inputs, y: Tensor | None = None) -> Tensor:
-        """-ELBO, differentiable in the parameters of body, model and guide."""
+    def _negative_elbo(self, model: Any, guide: Any, x: Inputs, y: Tensor | None = None) -> Tensor:
         if not isinstance(model, LastLayerModel):
             raise TypeError(
                 f"LastLayerELBO: the model must be a NeuralLinear or a GenerativeClassifier itself, not a "

@@ -1,9 +1,11 @@
 """E_q[log p(y | W)] of a normal last layer, example by example: exact for normal y, bounded or expanded for labels."""
 
+import torch
 from pyro import distributions as dist
 from torch import Tensor
 
 from bayesnn.guides.last_layer_moments import Rows, class_log_densities
+from bayesnn.guides.output_covariance import variances
 from bayesnn.models import GenerativeClassifier
 
 
@@ -39,21 +41,27 @@ def jensen_bound(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
     >>> jensen_bound(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]))
     tensor([-0.6931])
     """
-    return _of_label(mean, y) - (mean + 0.5 * variance).logsumexp(-1)
+    return _of_label(mean, y) - (mean + 0.5 * variances(mean, variance)).logsumexp(-1)
 
 
 def second_order(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
     """mean_y - log sum_k exp(mean_k) - 1/2 sum_k variance_k p_k (1 - p_k), p = softmax(mean), [batch].
 
     Taylor's expansion of E[log softmax(z)_y] (the delta method): closer than `jensen_bound` where variances are small,
-    but no bound. Arguments as there.
+    but no bound. Arguments as there; of covariances V [batch, class, class] the last term is
+    -1/2 (p^T diag V - p^T V p).
 
     >>> import torch
     >>> second_order(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]))
     tensor([-0.6931])
     """
     p = mean.softmax(-1)
-    return _of_label(mean, y) - mean.logsumexp(-1) - 0.5 * (variance * p * (1 - p)).sum(-1)
+    spread = (variances(mean, variance) * p).sum(-1)
+    if variance.dim() > mean.dim():
+        spread = spread - torch.einsum("bi,bij,bj->b", p, variance, p)
+    else:
+        spread = spread - (variance * p.square()).sum(-1)
+    return _of_label(mean, y) - mean.logsumexp(-1) - 0.5 * spread
 
 
 def generative_bound(model: GenerativeClassifier, rows: Rows, phi: Tensor, y: Tensor) -> Tensor:

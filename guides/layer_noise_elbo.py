@@ -21,8 +21,7 @@ from bayesnn.models.observe import observe
 class LayerNoiseELBO(MeanFieldELBO):
     """`MeanFieldELBO` with other draws: a subclass says what noise the outputs of a layer have."""
 
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """-ELBO, differentiable in the parameters of model and guide."""
+    def _negative_elbo(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         caller = type(self).__name__
         if not isinstance(guide, MeanField) or not isinstance(model, BNN):
             raise TypeError(
@@ -42,7 +41,7 @@ class LayerNoiseELBO(MeanFieldELBO):
             observe(outputs, model.likelihood, y, size=model.size, name=model.name)
             return outputs
 
-        return super().differentiable_loss(noisy, undrawn, *args, **kwargs)
+        return super()._negative_elbo(noisy, undrawn, *args, **kwargs)
 
     def _noise(self, layer: Product) -> Tensor:
         raise NotImplementedError

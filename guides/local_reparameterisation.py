@@ -27,6 +27,7 @@ class LocalReparameterisationELBO(LayerNoiseELBO):
 
     Args:
         num_particles: passes in one step.
+        kl_weight: as of `MeanFieldELBO`.
 
     Shapes: x [batch, ...]; s of a layer [batch, ..., out] or [batch, out, ...].
 

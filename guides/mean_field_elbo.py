@@ -22,24 +22,28 @@ class MeanFieldELBO(ClosedFormELBO):
 
     Args:
         num_particles: draws of the weights in one step.
+        kl_weight: of all terms of latent sites; below 1 a tempered, "cold" posterior, which is no longer Bayes' rule.
+            Kept in the loss module's `metadata`, in its repr, and by `to_arviz` with the posterior.
 
     Raises:
-        ValueError: the model has a latent site that the guide lacks (its name is given), or the guide has an auxiliary
-            one; sites that cannot be reparameterised.
+        ValueError: a weight that is negative or not finite; a latent site of the model that the guide lacks (its name
+            is given), or an auxiliary one of the guide; sites that cannot be reparameterised.
 
     Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight uncertainty in neural networks.
     """
 
-    def __init__(self, num_particles: int = 1) -> None:
+    def __init__(self, num_particles: int = 1, *, kl_weight: float = 1.0) -> None:
         super().__init__(num_particles=num_particles)
+        if not 0 <= kl_weight < float("inf"):
+            raise ValueError(f"{type(self).__name__}: kl_weight is a finite number from 0, not {kl_weight}")
+        self.kl_weight = float(kl_weight)
 
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """-ELBO, differentiable in the parameters of model and guide."""
-        terms = [_negative_elbo(model, guide, args, kwargs) for _ in range(self.num_particles)]
+    def _negative_elbo(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        terms = [_of_one_draw(model, guide, args, kwargs, self.kl_weight) for _ in range(self.num_particles)]
         return terms[0] if len(terms) == 1 else torch.stack(terms).mean()
 
 
-def _negative_elbo(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def _of_one_draw(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], kl_weight: float) -> Tensor:
     guided = poutine.trace(guide).get_trace(*args, **kwargs)
     modelled = poutine.trace(poutine.replay(model, trace=guided)).get_trace(*args, **kwargs)
     sites = _sample_sites(modelled)
@@ -49,7 +53,8 @@ def _negative_elbo(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[s
         if site["is_observed"]:
             total = total - _scaled(site["fn"].log_prob(site["value"]), site)
         else:
-            total = total + _kl(guided.nodes[name], site)
+            kl = _kl(guided.nodes[name], site)
+            total = total + (kl if kl_weight == 1 else kl_weight * kl)
     assert isinstance(total, Tensor)
     return total
 

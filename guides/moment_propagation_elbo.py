@@ -10,6 +10,7 @@ from bayesnn.guides.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.expected_log_likelihood import expected_log_likelihood
 from bayesnn.guides.logit_expectations import LogitDraws
 from bayesnn.guides.multiplicative_noise import MultiplicativeNoise
+from bayesnn.guides.output_covariance import spread_of
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 from bayesnn.models.observe import check_target
@@ -20,16 +21,18 @@ class MomentPropagationELBO(ClosedFormELBO):
 
     Means m and variances v of the outputs come from one pass of moments through the unchanged network, so that the
     loss has no noise of drawn weights: for real targets none at all, for labels that of drawn logits. It is the ELBO
-    under the approximations of that pass: normal outputs, no covariances between units.
+    under the approximations of that pass: normal outputs, and covariances between units only where the guide keeps them
+    (`covariance=True`).
 
     `MomentPropagationELBO()(model, guide)` is a loss module; it works with `bayesnn.fit.fit`, with any torch optimiser
     and with `SVI`.
 
     Args:
         categorical: (mean [batch, class], variance [batch, class], labels [batch]) -> [batch], for
-            `likelihoods.categorical`: `LogitDraws(64)`, `second_order` (the delta method) or `probit_score`.
+            `likelihoods.categorical`: `LogitDraws(64)`, `second_order` (the delta method) or `probit_score`. The
+            variance is a covariance [batch, class, class] where the guide keeps covariances.
         kl_weight: below 1 it is a tempered posterior, which is no longer Bayes' rule: the published results have
-            weights of 0.001 to 0.012.
+            weights of 0.001 to 0.012. `to_arviz` keeps it with the posterior.
         draws: of the outputs, for likelihoods without a formula.
 
     Raises:
@@ -64,8 +67,7 @@ class MomentPropagationELBO(ClosedFormELBO):
         self.categorical = LogitDraws() if categorical is None else categorical
         self.kl_weight, self.draws = float(kl_weight), draws
 
-    def differentiable_loss(self, model: Any, guide: Any, x: Inputs, y: Tensor | None = None) -> Tensor:
-        """-ELBO, differentiable in the parameters of guide and model."""
+    def _negative_elbo(self, model: Any, guide: Any, x: Inputs, y: Tensor | None = None) -> Tensor:
         if not isinstance(guide, MultiplicativeNoise) or not isinstance(model, BNN):
             raise TypeError(
                 f"MomentPropagationELBO: moments need a BNN and a MultiplicativeNoise guide themselves, not "
@@ -76,13 +78,13 @@ class MomentPropagationELBO(ClosedFormELBO):
         check_layers(mode_dependent(model.net), "MomentPropagationELBO")
         check_inputs(x)
         moments = guide.moments()
-        outputs = propagate_moments(model.net, moments, x)
+        outputs = propagate_moments(model.net, moments, x, covariance=guide.covariance)
         check_target(model.likelihood(outputs.loc.detach()), y)
         batch = batch_size(x)
         if model.size is not None and model.size < batch:
             raise ValueError(f"size = {model.size} examples of training data were announced, but one batch has {batch}")
         expected = expected_log_likelihood(
-            model.likelihood, outputs.loc, outputs.variance, y, categorical=self.categorical, draws=self.draws
+            model.likelihood, outputs.loc, spread_of(outputs), y, categorical=self.categorical, draws=self.draws
         ).sum()
         if model.size is not None:
             expected = expected * (model.size / batch)

@@ -8,10 +8,20 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayesnn.functional import Inputs, Moments, check_evaluation_mode, parameters, propagate_moments
+from bayesnn.functional import (
+    Inputs,
+    Moments,
+    Rows,
+    check_evaluation_mode,
+    chunks,
+    linearised_variance,
+    parameters,
+    propagate_moments,
+)
 from bayesnn.guides.latent_sites import latent_sites
 from bayesnn.guides.noise_families import Family, PerInput, layout
 from bayesnn.guides.noise_kl import noise_kl
+from bayesnn.guides.output_covariance import normal_of
 from bayesnn.guides.recognised import Recognised
 from bayesnn.handlers import announced, prefix_of, prefixed
 from bayesnn.models import BNN
@@ -32,13 +42,18 @@ class MultiplicativeNoise(Recognised):
     Args:
         model: a `BNN` with normal priors and without latent scales.
         family: how variances are shared.
+        covariance: let `MomentPropagationELBO` and `output_distribution` keep covariances between the units of an
+            example from the second linear layer on: standard deviations then come out nearly as large as those of
+            draws, at a cost of n^3 for a layer of n units and every example. The posterior is the same, so that the
+            attribute may be set at any time.
 
     Raises:
         TypeError: a model that is no `BNN`.
         ValueError: a latent scale in the prior.
 
-    Reference: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with multiplicative
-    activation noise.
+    References: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with multiplicative
+    activation noise; with covariances Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019), Deterministic
+    variational inference for robust Bayesian neural networks.
 
     >>> from bayesnn import likelihoods, priors, subset
     >>> from bayesnn.guides import MomentPropagationELBO
@@ -52,7 +67,7 @@ class MultiplicativeNoise(Recognised):
     torch.Size([5, 1])
     """
 
-    def __init__(self, model: Any, family: Family | None = None) -> None:
+    def __init__(self, model: Any, family: Family | None = None, *, covariance: bool = False) -> None:
         super().__init__()
         if not isinstance(model, BNN):
             raise TypeError(f"MultiplicativeNoise: moments go through a network; the model must be a BNN, not a "
@@ -64,7 +79,7 @@ class MultiplicativeNoise(Recognised):
                 f"MultiplicativeNoise: the prior's scale {latent[0]!r} is latent, and weights are then not normal; use "
                 "priors.normal(learned(...)), or MeanField"
             )
-        self._model = (model,)
+        self._model, self.covariance = (model,), covariance
         self.family = PerInput() if family is None else family
         self._layouts = {name: layout(model.net, name, model.subset.index[name]) for name in model.subset.names}
         values = model.values().values()
@@ -129,7 +144,9 @@ class MultiplicativeNoise(Recognised):
 
     @torch.no_grad()
     def output_distribution(self, x: Inputs, *, chunk: int = 100) -> dist.TorchDistribution:
-        """N(mean, variance) over the outputs, [batch] x [class]: one pass of moments, no draws and no covariances.
+        """N(mean, V) over the outputs, [batch] x [class]: one pass of moments, no draws.
+
+        With `covariance` it is a `MultivariateNormal`; without, V is diagonal.
 
         Args:
             x: inputs.
@@ -137,9 +154,39 @@ class MultiplicativeNoise(Recognised):
         """
         check_evaluation_mode(self.model.net, "MultiplicativeNoise.output_distribution")
         check_inputs(x)
-        outputs = propagate_moments(self.model.net, self.moments(), x, chunk=chunk)
-        normal = dist.Normal(outputs.loc, outputs.variance.sqrt(), validate_args=False)
-        return normal.to_event(outputs.loc.dim() - 1)
+        outputs = propagate_moments(self.model.net, self.moments(), x, chunk=chunk, covariance=self.covariance)
+        return normal_of(outputs, covariance=self.covariance)
+
+    @torch.no_grad()
+    def linearised_distribution(self, x: Inputs, *, chunk: int = 50) -> dist.TorchDistribution:
+        """N(mean, diag(J diag(S) J^T)), [batch] x [class]: propagated means, variances to first order in the weights.
+
+        S are the variances of the weights and J the derivatives at their means, so that all that units share is in it.
+        In deep trained networks, where `output_distribution` has standard deviations that are several times too small
+        and do not rank inputs, these agree with those of draws while S is small. It takes one pass back through the
+        network for every output: about 50 forward passes for ten classes.
+
+        Args:
+            x: inputs.
+            chunk: examples in one pass.
+
+        Raises:
+            TypeError: a network of half precision.
+        """
+        net = self.model.net
+        check_evaluation_mode(net, "MultiplicativeNoise.linearised_distribution")
+        check_inputs(x)
+        if self._dtype != self.loc.dtype:
+            raise TypeError(
+                f"MultiplicativeNoise.linearised_distribution: derivatives in {self._dtype} have too few digits; make "
+                "the model of net.float()"
+            )
+        weights, parts = self.moments(), list(chunks(x, chunk))
+        rows = Rows(net, {name: weight.loc for name, weight in weights.items()}, dict.fromkeys(weights))
+        spreads = {name: weight.variance for name, weight in weights.items()}
+        mean = torch.cat([propagate_moments(net, weights, part).loc for part in parts])
+        variance = torch.cat([linearised_variance(rows, part, spreads) for part in parts]).reshape(mean.shape)
+        return dist.Normal(mean, variance.sqrt(), validate_args=False).to_event(mean.dim() - 1)
 
     def _blocks(self) -> dict[str, tuple[Tensor, Tensor]]:
         """{parameter: (means of its random entries, the family's numbers)}."""

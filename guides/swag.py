@@ -9,6 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from bayesnn.guides.recognised import Recognised
+from bayesnn.guides.swag_normal import SnapshotNormal
 from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
 
@@ -16,7 +17,7 @@ from bayesnn.models import BNN
 class SWAG(Recognised):
     """q(w) = N(m, (diag(v) + D D^T / (K - 1)) / 2): mean, variances and last K deviations of snapshots of the weights.
 
-    m and v = E[w^2] - m^2 are over all snapshots, the rows of D the differences of the last K of them to the running
+    m and v = E[(w - m)^2] are over all snapshots, the rows of D the differences of the last K of them to the running
     mean at their time. Train the network with SGD and a constant or cyclical learning rate, and collect a snapshot
     after every epoch once the loss has settled::
 
@@ -53,7 +54,7 @@ class SWAG(Recognised):
     """
 
     loc: Tensor
-    squares: Tensor
+    scatter: Tensor
     deviations: Tensor
     snapshots: Tensor
 
@@ -64,7 +65,7 @@ class SWAG(Recognised):
         self._model = (model,)
         start = _flat(model, model.values())
         self.register_buffer("loc", torch.zeros_like(start))
-        self.register_buffer("squares", torch.zeros_like(start))
+        self.register_buffer("scatter", torch.zeros_like(start))
         self.register_buffer("deviations", start.new_zeros(rank, len(start)))
         self.register_buffer("snapshots", torch.zeros((), dtype=torch.long))
 
@@ -76,8 +77,8 @@ class SWAG(Recognised):
     @property
     def variance(self) -> Tensor:
         """The marginal variances of q, [param]."""
-        diagonal, factor = self._parts()
-        return diagonal + factor.square().sum(1)
+        joint = self._joint()
+        return joint.diagonal + joint.scale**2 * joint.deviations.square().sum(0)
 
     @torch.no_grad()
     def collect(self, values: Mapping[str, Tensor] | None = None) -> None:
@@ -86,15 +87,16 @@ class SWAG(Recognised):
         if not bool(torch.isfinite(flat).all()):
             raise ValueError("SWAG: the weights are not finite; was the learning rate too large? Nothing was collected")
         self.snapshots += 1
-        self.loc += (flat - self.loc) / self.snapshots
-        self.squares += (flat**2 - self.squares) / self.snapshots
+        before = flat - self.loc
+        self.loc += before / self.snapshots
+        # By products of deviations: E[w^2] - m^2 would be rounding where the snapshots lie close together.
+        self.scatter += (before * (flat - self.loc) - self.scatter) / self.snapshots
         self.deviations[(self.snapshots - 1) % len(self.deviations)] = flat - self.loc
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample all blocks; the arguments are the model's and are not used."""
-        diagonal, factor = self._parts()
-        joint = dist.LowRankMultivariateNormal(self.loc, factor, diagonal, validate_args=False)
-        flat = pyro.sample(prefix_of(self.model.name) + "_swag", joint, infer={"is_auxiliary": True})
+        name = prefix_of(self.model.name) + "_swag"
+        flat = pyro.sample(name, self._joint(), infer={"is_auxiliary": True})
         sites = self.model.sites
         parts = flat.split([shape.numel() for shape in sites.values()], -1)
         return {
@@ -105,15 +107,17 @@ class SWAG(Recognised):
     def _fingerprint(self) -> str:
         return self.model.subset.fingerprint()
 
-    def _parts(self) -> tuple[Tensor, Tensor]:
-        """diag(v) / 2, [param], and the root of the other half, [param, deviation]."""
+    def _joint(self) -> SnapshotNormal:
+        """N(m, (diag(v) + D^T D / (K - 1)) / 2) over all weights in one vector."""
         kept = min(int(self.snapshots), len(self.deviations))
         if kept < 2:
             raise ValueError(f"SWAG: {kept} snapshots make no distribution; call collect() after at least two epochs")
-        # A weight that never moved has no variance: the smallest that keeps the density finite.
-        smallest = torch.finfo(self.loc.dtype).tiny ** 0.5
-        diagonal = 0.5 * (self.squares - self.loc**2).clamp(min=smallest)
-        return diagonal, (self.deviations[:kept] / (2 * (kept - 1)) ** 0.5).mT
+        # A weight that never moved has no variance: that of its rounding keeps the density finite.
+        limits = torch.finfo(self.loc.dtype)
+        smallest = (limits.eps * self.loc).square().clamp(min=limits.tiny**0.5)
+        return SnapshotNormal(
+            self.loc, self.deviations[:kept], (2 * (kept - 1)) ** -0.5, self.scatter.max(smallest) / 2
+        )
 
 
 def _flat(model: BNN, values: Mapping[str, Tensor]) -> Tensor:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pyro.infer.elbo import ELBOModule
 from torch import Tensor
 
 from bayesnn.guides.closed_form_elbo import ClosedFormELBO
@@ -27,8 +26,10 @@ class VariationalLaplaceELBO(ClosedFormELBO):
     For any Pyro model and any guide of `Normal` and `MultivariateNormal` sites, the latter being blocks with full
     covariance: `MeanField`, `SharedVariance`, a handwritten guide, `AutoNormal`, `AutoMultivariateNormal`. The guide is
     evaluated at its means. Scales of plates and masks hold for every term, so that in the mean the loss does not depend
-    on the batch size; several observed sites may have different ones. A prior that depends on other latent sites gets
-    a Fisher term of its own. `VariationalLaplaceELBO()(model, guide)` is a loss module; it works with `SVI` too.
+    on the batch size; several observed sites may have different ones. A prior that depends on other latent sites gets a
+    Fisher term of its own. Constrained sites, such as a scale under a half-Cauchy prior, are expanded in unconstrained
+    space, where the guide is normal: the log prior gets log |dv/du|, and without a closed form the KL is log q - log p
+    at one draw. `VariationalLaplaceELBO()(model, guide)` is a loss module; it works with `SVI` too.
 
     Args:
         curvature: how F is had: `FisherProbes` (unbiased in value and gradient, one backward pass), `SampledLabels`,
@@ -38,8 +39,9 @@ class VariationalLaplaceELBO(ClosedFormELBO):
             a Laplace approximation there, at the cost of one backward pass less.
 
     Raises:
-        ValueError: latent sites that are not normal, are constrained, discrete, or missing in guide or model (named); a
-            site that guide and model scale differently; a distribution without a known Fisher information.
+        ValueError: latent sites that are neither normal nor bijections of normal ones, discrete, or missing in guide or
+            model (named); a site that guide and model scale differently; a distribution without a known Fisher
+            information.
         TypeError: means in half precision: keep the guide in float32 and use `torch.autocast`.
         RuntimeError: an operation of the network without second derivatives (named).
 
@@ -67,17 +69,18 @@ class VariationalLaplaceELBO(ClosedFormELBO):
         self.kl_weight = float(kl_weight)
         self.curvature_grad = curvature_grad
 
-    def __call__(self, model: Any, guide: Any) -> "VariationalLaplaceLoss":
-        """The loss module."""
-        return VariationalLaplaceLoss(model, guide, self)
+    @property
+    def metadata(self) -> dict[str, str | float]:
+        """What a report of the fit should say of its objective."""
+        options = {"curvature": str(self.curvature), "curvature_grad": str(self.curvature_grad)}
+        return {**super().metadata, **options}
 
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """-ELBO, differentiable in the parameters of model and guide."""
+    def _negative_elbo(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         with torch.enable_grad():
-            loss = self._negative_elbo(model, guide, args, kwargs)
+            loss = self._expanded(model, guide, args, kwargs)
         return loss if torch.is_grad_enabled() else loss.detach()
 
-    def _negative_elbo(self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    def _expanded(self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         guided, blocks = at_means(guide, args, kwargs)
         sites = at_values(model, guided, blocks, args, kwargs)
         total = sum((block_kl(block, sites) for block in blocks), blocks[0].mean.new_zeros(()))
@@ -102,24 +105,3 @@ class VariationalLaplaceELBO(ClosedFormELBO):
         if self.curvature_grad:
             check_second_derivatives([g for _, g in pairs], [block.mean for block in blocks])
         return sum((block.variance_along(g) for block, g in pairs), torch.zeros((), device=blocks[0].mean.device))
-
-
-class VariationalLaplaceLoss(ELBOModule):
-    """The loss module that `VariationalLaplaceELBO()(model, guide)` makes."""
-
-    elbo: VariationalLaplaceELBO
-
-    @property
-    def metadata(self) -> dict[str, str | float]:
-        """What a report of the fit should say of its objective."""
-        elbo = self.elbo
-        return {
-            "objective": type(elbo).__name__,
-            "kl_weight": elbo.kl_weight,
-            "curvature": str(elbo.curvature),
-            "curvature_grad": str(elbo.curvature_grad),
-        }
-
-    def extra_repr(self) -> str:
-        """The objective's options."""
-        return ", ".join(f"{name}={value}" for name, value in self.metadata.items())

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from bayesnn.guides.variational_laplace_means import Block, depends_on, unwrapped
+from bayesnn.guides.variational_laplace_distributions import unwrapped
+from bayesnn.guides.variational_laplace_means import Block, depends_on
 from bayesnn.guides.variational_laplace_roots import Root, Rule
 
 

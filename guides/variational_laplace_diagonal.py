@@ -10,8 +10,10 @@ from torch import Tensor
 from bayesnn.functional import Inputs
 from bayesnn.guides.laplace import Diagonal, Laplace
 from bayesnn.guides.variational_laplace_conditional import Curvature
+from bayesnn.guides.variational_laplace_constrained import in_unconstrained_space
+from bayesnn.guides.variational_laplace_distributions import unwrapped
 from bayesnn.guides.variational_laplace_fisher import ExactFisher
-from bayesnn.guides.variational_laplace_means import at_means, unwrapped
+from bayesnn.guides.variational_laplace_means import at_means
 from bayesnn.guides.variational_laplace_model import at_values, conditionals
 from bayesnn.models import BNN
 
@@ -61,8 +63,10 @@ def _of_batch(model: Any, guide: Any, args: tuple[Any, ...], curvature: Curvatur
         for square, g in zip(squares, found, strict=True):
             if g is not None:
                 square += g.double().square().sum(0) if one.batched else g.double().square()
-    precisions = [_precision(name, sites[name], block.mean) for block in blocks for name in block.pieces]
-    scales = [sites[name]["scale"] for block in blocks for name in block.pieces]
+    names = [(block, name) for block in blocks for name in block.pieces]
+    priors = [in_unconstrained_space(block, {name: sites[name]})[1][name] for block, name in names]
+    precisions = [_precision(name, prior, block.mean) for (block, name), prior in zip(names, priors, strict=True)]
+    scales = [sites[name]["scale"] for _, name in names]
     over = [(square / scale).flatten() for square, scale in zip(squares, scales, strict=True)]
     return torch.cat(over).detach(), torch.cat(precisions).detach()
 

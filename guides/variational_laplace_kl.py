@@ -1,6 +1,7 @@
 """KL divergence of a guide's normal sites from the model's priors, at the guide's means."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,19 +10,22 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from bayesnn.guides.normal_kl import normal_kl
-from bayesnn.guides.variational_laplace_means import Block, depends_on, unwrapped
+from bayesnn.guides.variational_laplace_constrained import in_unconstrained_space, places
+from bayesnn.guides.variational_laplace_distributions import tensors_of, unwrapped
+from bayesnn.guides.variational_laplace_means import Block, depends_on
 
 
 def block_kl(block: Block, modelled: Any) -> Tensor:
     """KL(q || p) of one block in nats, times the scale of its sites.
 
-    Exact for normal priors, and where torch knows a closed form (Laplace); else log q - log p at one draw.
+    Exact for normal priors, for log-normal ones of sites whose logarithm is normal, and where torch knows a closed form
+    (Laplace); else log q - log p at one draw. Constrained sites are those of unconstrained space, p with its Jacobian.
 
     Raises:
-        ValueError: guide and model scale or mask a site differently; a block of several sites under priors that are not
-            normal with independent entries, or that depend on one another.
+        ValueError: guide and model scale or mask a site differently; a block of several sites whose priors depend on
+            one another.
     """
-    sites = {name: modelled[name] for name in block.pieces}
+    block, sites = in_unconstrained_space(block, {name: modelled[name] for name in block.pieces})
     for name, site in sites.items():
         _check_scales(name, block.site, site)
     ((name, value), *more) = block.pieces.items()
@@ -68,31 +72,45 @@ def _each(q: Any, p: Any) -> Tensor:
 def _joint(block: Block, sites: dict[str, Any]) -> Tensor:
     """-H(q) - E_q[log p], where the sites are entries of one normal vector."""
     values, precisions, cross = [], [], torch.zeros((), dtype=block.mean.dtype, device=block.mean.device)
+    drawn: Tensor | None = None
     for name, site in sites.items():
         prior, value = unwrapped(site["fn"]), block.pieces[name]
-        if not isinstance(prior, dist.Normal) or depends_on([prior.loc, prior.scale], [block]):
+        if depends_on(tensors_of(prior), [block]):
             raise ValueError(
                 f"VariationalLaplaceELBO: site {name!r} is a part of a normal distribution with covariances, so its "
-                "prior must be Normal (or MultivariateNormal for a site of its own) and not depend on the other parts; "
-                "give it a site of its own in the guide"
+                "prior must not depend on the other parts; give it a site of its own in the guide"
             )
         if site["mask"] is not None or isinstance(site["scale"], Tensor) or site["scale"] != block.site["scale"]:
             raise ValueError(f"VariationalLaplaceELBO: site {name!r} has covariances and is masked or scaled")
-        scale = prior.scale.expand_as(value)
-        standard = (value - prior.loc) / scale
-        cross = cross + 0.5 * standard.square().sum() + scale.log().sum() + 0.5 * math.log(2 * math.pi) * value.numel()
         values.append(value)
-        precisions.append(scale**-2)
+        if isinstance(prior, dist.Normal):
+            scale = prior.scale.expand_as(value)
+            standard = (value - prior.loc) / scale
+            constant = 0.5 * math.log(2 * math.pi) * value.numel()
+            cross = cross + 0.5 * standard.square().sum() + scale.log().sum() + constant
+            precisions.append(scale**-2)
+        else:
+            taken = places(value, block.mean)
+            if taken is None:
+                raise _no_parts(block, sites)
+            drawn = block.normal.rsample() if drawn is None else drawn
+            log_prob = site["fn"].log_prob(drawn[taken].reshape(value.shape))
+            cross = cross - log_prob.sum()
+            precisions.append(torch.zeros_like(value))
     if len(values) == 1 and values[0] is block.mean:
         (precision,) = precisions
     else:
         precision = _back(values, block.mean, precisions)
         if not bool((_back(values, block.mean, [torch.ones_like(value) for value in values]) == 1).all()):
-            raise ValueError(
-                f"VariationalLaplaceELBO: {', '.join(map(repr, sites))} must take every entry of the normal site "
-                f"{block.site['name']!r} once and as it is (slices and reshapes)"
-            )
+            raise _no_parts(block, sites)
     return cross + 0.5 * (precision * block.normal.variance).sum() - block.normal.entropy().sum()
+
+
+def _no_parts(block: Block, sites: Mapping[str, Any]) -> ValueError:
+    return ValueError(
+        f"VariationalLaplaceELBO: {', '.join(map(repr, sites))} must take every entry of the normal site "
+        f"{block.site['name']!r} once and as it is (slices and reshapes)"
+    )
 
 
 def _back(values: list[Tensor], mean: Tensor, cotangents: list[Tensor]) -> Tensor:

@@ -11,6 +11,9 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
+from torch.distributions import Transform
+
+from bayesnn.guides.variational_laplace_distributions import tensors_of, unconstrained, unwrapped
 
 NORMAL = (dist.Normal, dist.MultivariateNormal, dist.LowRankMultivariateNormal)
 
@@ -23,12 +26,15 @@ class Block:
         site, normal: its node in the guide's trace, and `site["fn"]` without independent axes.
         mean: what derivatives are taken in.
         pieces: {site of the model: its value}; the mean itself, or parts of it that the guide's Delta sites take.
+        constrained: {site of the model: its transform} of pieces that are transforms of the mean, or of parts of it;
+            None for that of the site's support.
     """
 
     site: Mapping[str, Any]
     normal: dist.TorchDistribution
     mean: Tensor
     pieces: dict[str, Tensor] = field(default_factory=dict)
+    constrained: dict[str, Transform | None] = field(default_factory=dict)
 
     def variance_along(self, g: Tensor) -> Tensor:
         """sum g^T S g, with S the covariance."""
@@ -44,41 +50,41 @@ def at_means(guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
     """The guide's trace with every normal site at its mean, and its blocks.
 
     Raises:
-        ValueError: a site that is not normal (named, with the remedy); a site whose distribution depends on another
-            site's draw; a Delta site that is no part of a normal one.
+        ValueError: a site that is neither normal nor a bijection of one that is (named, with the remedy); a site whose
+            distribution depends on another site's draw; a Delta site that is no part of a normal one.
         TypeError: means in half precision.
     """
-    with _AtMeans():
+    with _AtMeans() as at:
         trace = poutine.trace(guide).get_trace(*args, **kwargs)
     blocks, points = list[Block](), []
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site["is_observed"] or site_is_subsample(site):
             continue
-        normal = unwrapped(site["fn"])
+        fn, transform = unconstrained(site["fn"])
+        normal = unwrapped(fn)
         if isinstance(normal, dist.Delta):
             points.append((name, site, normal))
             continue
-        block = Block(site, normal, site["value"])
-        if depends_on(_parameters(normal), blocks):
+        block = Block({**site, "fn": fn}, normal, at.means[name])
+        if depends_on([*_parameters(normal), *(() if transform is None else tensors_of(transform))], blocks):
             raise ValueError(
                 f"VariationalLaplaceELBO: the guide's site {name!r} depends on the draw of another site, so that the "
                 "guide is no product of normal distributions; put both sites into one MultivariateNormal"
             )
         if not site["infer"].get("is_auxiliary"):
             block.pieces[name] = site["value"]
+            if transform is not None:
+                block.constrained[name] = transform
         blocks.append(block)
     for name, site, delta in points:
-        _owner(name, delta, blocks).pieces[name] = site["value"]
+        owner = _owner(name, delta, blocks)
+        owner.pieces[name] = owner.mean if _is_whole(site, owner) else site["value"]
+        density = torch.as_tensor(delta.log_density)  # -log |dT/du|
+        if density.requires_grad or bool(density.any()):
+            owner.constrained[name] = None
     if not blocks:
         raise ValueError("VariationalLaplaceELBO: the guide has no normal site")
     return trace, blocks
-
-
-def unwrapped(fn: Any) -> Any:
-    """A distribution without its independent axes."""
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
-    return fn
 
 
 def depends_on(tensors: Iterable[Tensor], blocks: Iterable[Block]) -> bool:
@@ -98,34 +104,37 @@ def depends_on(tensors: Iterable[Tensor], blocks: Iterable[Block]) -> bool:
 
 
 class _AtMeans(Messenger):
-    """Gives every normal site its mean as its value."""
+    """Gives every normal site its mean as its value, and every transform of one the transform of the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.means: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
             return
-        fn = unwrapped(msg["fn"])
+        inner, transform = unconstrained(msg["fn"])
+        fn = unwrapped(inner)
         if isinstance(fn, dist.Delta):
             return
         if not isinstance(fn, NORMAL):
-            raise ValueError(f"VariationalLaplaceELBO: the guide's site {msg['name']!r} {_why_not(fn)}")
+            raise ValueError(
+                f"VariationalLaplaceELBO: the guide's site {msg['name']!r} {_why_not(unwrapped(msg['fn']))}"
+            )
         mean = fn.mean if fn.mean.requires_grad else fn.mean.detach().requires_grad_()
         if mean.dtype in (torch.float16, torch.bfloat16):
             raise TypeError(
                 f"VariationalLaplaceELBO: the guide's site {msg['name']!r} is {mean.dtype}, whose squares have hardly "
                 "any digits; keep the guide in float32 and compute the network in half precision by torch.autocast"
             )
-        msg["value"] = mean.view_as(mean)  # a tensor of its own, where sites share their parameters
+        mean = mean.view_as(mean)  # a tensor of its own, where sites share their parameters
+        self.means[msg["name"]] = mean
+        msg["value"] = mean if transform is None else transform(mean)
 
 
 def _why_not(fn: Any) -> str:
     if fn.has_enumerate_support or fn.support.is_discrete:
         return "is discrete; sum it out of the model (pyro.infer.config_enumerate) and leave it out of the guide"
-    if isinstance(fn, torch.distributions.TransformedDistribution):
-        return (
-            f"is constrained (a {type(fn).__name__} with support {fn.support}), and its prior has no closed form in "
-            "unconstrained space; give the model a fixed or a learned value (bayesnn.learned), sample its logarithm "
-            "under a normal prior, or use MeanFieldELBO"
-        )
     return f"is {type(fn).__name__}, not normal; use a Normal or MultivariateNormal there, or Trace_ELBO"
 
 
@@ -136,13 +145,19 @@ def _parameters(normal: Any) -> list[Tensor]:
 
 def _owner(name: str, delta: Any, blocks: list[Block]) -> Block:
     found = [block for block in blocks if delta.v is block.mean or depends_on([delta.v], [block])]
-    density = torch.as_tensor(delta.log_density)  # of a transform: it depends on the draw
-    if len(found) == 1 and not density.requires_grad and not bool(density.any()):
+    if len(found) == 1:
         return found[0]
     raise ValueError(
-        f"VariationalLaplaceELBO: the guide's site {name!r} is a Delta, which must be a part of one normal site, "
-        "without a transform: a point or a constrained site has no variance here"
+        f"VariationalLaplaceELBO: the guide's site {name!r} is a Delta, which must be a part of one normal site, or "
+        "its transform: a point has no variance here"
     )
+
+
+def _is_whole(site: Any, block: Block) -> bool:
+    """Whether a Delta's value is the mean itself, seen through another tensor."""
+    value, mean = site["value"], block.mean
+    same = value.data_ptr() == mean.data_ptr() and value.stride() == mean.stride() and value.shape == mean.shape
+    return same and bool(site["fn"].batch_shape == block.site["fn"].batch_shape)
 
 
 def _one(value: Tensor) -> Tensor:

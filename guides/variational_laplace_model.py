@@ -1,6 +1,6 @@
 """A model at the means of a guide: its log likelihood, and what depends on the weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.guides.variational_laplace_conditional import Conditional
-from bayesnn.guides.variational_laplace_means import Block, depends_on, unwrapped
+from bayesnn.guides.variational_laplace_distributions import tensors_of, unwrapped
+from bayesnn.guides.variational_laplace_means import Block, depends_on
 
 NOT_TWICE = ("NotImplemented", "DelayedError", "::Error")
 """Ends of the names of autograd's nodes that have no derivative."""
@@ -58,7 +59,7 @@ def conditionals(sites: dict[str, Any], blocks: Sequence[Block]) -> list[Conditi
     found = []
     for name, site in sites.items():
         fn, value = site["fn"], site["value"]
-        if not site["is_observed"] and not depends_on(_tensors(fn), blocks):
+        if not site["is_observed"] and not depends_on(tensors_of(fn), blocks):
             continue
         if value.shape != fn.batch_shape + fn.event_shape:  # one distribution for several values
             fn = fn.expand(value.shape[: value.dim() - fn.event_dim])
@@ -97,12 +98,3 @@ def _explain(gradients: list[Tensor], means: Sequence[Tensor]) -> None:
         "curvature_grad=False, or another kernel: for attention, `with torch.nn.attention.sdpa_kernel("
         "torch.nn.attention.SDPBackend.MATH):` around the training"
     )
-
-
-def _tensors(fn: Any) -> Iterator[Tensor]:
-    """The tensors that a distribution holds."""
-    for value in vars(fn).values():
-        if isinstance(value, Tensor):
-            yield value
-        elif hasattr(value, "log_prob"):
-            yield from _tensors(value)

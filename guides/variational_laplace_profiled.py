@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesnn.guides.variational_laplace import VariationalLaplaceLoss
+from bayesnn.guides.closed_form_elbo import ClosedFormLoss
 from bayesnn.guides.variational_laplace_conditional import Curvature
 from bayesnn.guides.variational_laplace_variances import check_guide, fit_variances
 
@@ -33,7 +33,7 @@ class ProfiledVariances(nn.Module):
     calls: Tensor
 
     def __init__(
-        self, loss: VariationalLaplaceLoss, loader: Iterable[Any], *, every: int, curvature: Curvature | None = None
+        self, loss: ClosedFormLoss, loader: Iterable[Any], *, every: int, curvature: Curvature | None = None
     ) -> None:
         super().__init__()
         check_guide(loss.guide)

@@ -43,6 +43,11 @@ def _double_exponential(fn: Any) -> list[tuple[Tensor, Root | None]]:
     return [(fn.loc, _times(1 / fn.scale)), (fn.scale, _times(1 / fn.scale))]
 
 
+def _cauchy(fn: Any) -> list[tuple[Tensor, Root | None]]:
+    root = _times(math.sqrt(0.5) / fn.scale)
+    return [(fn.scale, root)] if isinstance(fn, dist.HalfCauchy) else [(fn.loc, root), (fn.scale, root)]
+
+
 def _student(fn: Any) -> list[tuple[Tensor, Root | None]]:
     df = fn.df
     loc, scale = ((df + 1) / (df + 3)).sqrt() / fn.scale, (2 * df / (df + 3)).sqrt() / fn.scale
@@ -66,6 +71,9 @@ def _negative_binomial(fn: Any) -> list[tuple[Tensor, Root | None]]:
 RULES: Mapping[type, Rule] = {
     dist.Normal: _located,
     dist.LogNormal: _located,
+    dist.HalfNormal: lambda fn: [(fn.scale, _times(math.sqrt(2) / fn.scale))],
+    dist.Cauchy: _cauchy,
+    dist.HalfCauchy: _cauchy,
     dist.Laplace: _double_exponential,
     dist.StudentT: _student,
     dist.MultivariateNormal: _multivariate,

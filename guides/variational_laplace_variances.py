@@ -11,6 +11,7 @@ from bayesnn.guides.shared_variance import SharedVariance
 from bayesnn.guides.variational_laplace_conditional import Curvature
 from bayesnn.guides.variational_laplace_diagonal import of_model, of_network
 from bayesnn.models import BNN
+from bayesnn.models.tempering import note_kl_weight
 
 
 @torch.no_grad()
@@ -66,6 +67,7 @@ def fit_variances(
         groups = [torch.cat([of_site[name] for name in members]).mean() for members in guide.groups.values()]
         precision = torch.stack(groups)
     guide.log_scale.copy_(-0.5 * precision.log())
+    note_kl_weight(guide, float(kl_weight))
     return guide
 
 

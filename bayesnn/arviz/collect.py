@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from bayesnn.arviz.call import Call, Evaluation, is_network_model
 from bayesnn.arviz.constants import argument_names, constants
 from bayesnn.arviz.convert import Groups
-from bayesnn.arviz.posterior import Chain, chains_of, method_of
+from bayesnn.arviz.posterior import Chain, chains_of, method_of, tempering_of
 from bayesnn.arviz.quantities import Function, Quantities, array
 from bayesnn.functional import Inputs, memory
 
@@ -66,6 +66,7 @@ def to_groups(
         "pyro_version": pyro.__version__,
         "torch_version": str(torch.__version__),
         "method": method_of(chains, posterior),
+        **tempering_of(chains),
         "random": ", ".join(f"{name} {list(shape)}" for name, shape in blocks.items()),
         "left_out": ", ".join([name for name in blocks if name not in table.arrays["posterior"]] + large),
     }

@@ -60,8 +60,9 @@ def is_deterministic(node: Node) -> bool:
 
 
 def is_data(node: Node) -> bool:
-    """Observed, and neither a deterministic site nor a factor."""
-    return node["is_observed"] and not is_deterministic(node) and not isinstance(node["fn"], Unit)
+    """Observed, and neither a deterministic site nor a factor nor auxiliary (a model's own vectors, not its data)."""
+    outside = is_deterministic(node) or isinstance(node["fn"], Unit) or node["infer"].get("is_auxiliary")
+    return node["is_observed"] and not outside
 
 
 def event(node: Node, value: Tensor) -> Tensor:

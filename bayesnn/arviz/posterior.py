@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from bayesnn.arviz.call import Call, is_network_model
 from bayesnn.arviz.nodes import Node, log_prob, total, trace_of
+from bayesnn.models.tempering import kl_weight_of
+from bayesnn.predict.ownership import check_model, own_model
 
 FROM_GUIDE = 1000
 """Draws from a guide where the caller does not say how many."""
@@ -29,12 +31,14 @@ class Chain:
         draws: makes the iterator over them.
         method: what the posterior is, in a word.
         diverging: [draw], whether the trajectory diverged; None where there is none.
+        kl_weight: of the loss that trained a guide; None where no such loss did.
     """
 
     length: int
     draws: Callable[[], Iterator[Draw]]
     method: str
     diverging: np.ndarray | None = None
+    kl_weight: float | None = None
 
 
 def chains_of(posterior: Any, call: Call, draws: int | None, grouped: bool) -> list[Chain]:
@@ -72,6 +76,16 @@ def method_of(chains: Sequence[Chain], posterior: Any) -> str:
     if isinstance(posterior, (list, tuple, nn.ModuleList)):
         return f"{len(posterior)} x {', '.join(dict.fromkeys(chain.method for chain in chains))}"
     return chains[0].method
+
+
+def tempering_of(chains: Sequence[Chain]) -> dict[str, float | str]:
+    """{"kl_weight": the weight of the KL divergence in training}, where it is known; text where chains differ."""
+    weights = list(dict.fromkeys(chain.kl_weight for chain in chains))
+    if weights == [None]:
+        return {}
+    if len(weights) == 1 and weights[0] is not None:
+        return {"kl_weight": weights[0]}
+    return {"kl_weight": ", ".join("unknown" if weight is None else str(weight) for weight in weights)}
 
 
 def _of_mcmc(mcmc: Any, call: Call, draws: int | None) -> list[Chain]:
@@ -118,7 +132,7 @@ def _of_dict(held: Mapping[str, Tensor], call: Call, draws: int | None, method: 
 
 
 def _of_guide(guide: Callable[..., Any], call: Call, draws: int | None) -> Chain:
-    _check_prior(guide, call.model)
+    _check_model(guide, call.model)
     first, log_q = _guided(guide, call)
     _check_names(first, call, f"the guide {_name(guide)}")
     length = draws if draws is not None else FROM_GUIDE if log_q is not None else 1
@@ -128,7 +142,7 @@ def _of_guide(guide: Callable[..., Any], call: Call, draws: int | None) -> Chain
             values, log_q = _guided(guide, call)
             yield {name: _fitting(name, value, call) for name, value in values.items()}, log_q
 
-    return Chain(length, drawn, _name(guide))
+    return Chain(length, drawn, _name(guide), kl_weight=kl_weight_of(guide))
 
 
 def _guided(guide: Callable[..., Any], call: Call) -> Draw:
@@ -181,9 +195,10 @@ def _check_names(values: Mapping[str, Tensor], call: Call, owner: str) -> None:
             )
 
 
-def _check_prior(guide: Any, model: Any) -> None:
-    """A guide whose prior was fitted belongs to a model with that prior."""
-    own = getattr(guide, "model", None)
+def _check_model(guide: Any, model: Any) -> None:
+    """A guide belongs to its model; one whose prior was fitted, to the model with that prior."""
+    check_model(model, guide, "to_arviz")
+    own = own_model(guide)
     if not (is_network_model(own) and is_network_model(model)):
         return
     if getattr(own, "prior", None) is not getattr(model, "prior", None):

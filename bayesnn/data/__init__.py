@@ -13,6 +13,8 @@ from bayesnn.data.glyphs import LETTERS as LETTERS
 from bayesnn.data.glyphs import letters as letters
 from bayesnn.data.loading import split as split
 from bayesnn.data.loading import tensors as tensors
+from bayesnn.data.regression import auto_mpg as auto_mpg
+from bayesnn.data.regression import boston_housing as boston_housing
 from bayesnn.data.regression import diabetes as diabetes
 from bayesnn.data.regression import toy_regression as toy_regression
 from bayesnn.data.shifted import noisy as noisy

@@ -1,4 +1,6 @@
-"""Small regression sets for tutorials: one that can be drawn, one that is real."""
+"""Small regression sets: one that can be drawn, and real ones."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,3 +62,56 @@ def diabetes() -> tuple[Tensor, Tensor]:
     x = torch.from_numpy(data.data)
     x = (x - x.mean(0)) / x.std(0, correction=0)
     return x.to(torch.float32), torch.from_numpy(data.target).to(torch.float32)[:, None]
+
+
+def boston_housing() -> tuple[Tensor, Tensor]:
+    """`(x, y)`: 506 areas of Boston in the 1970s, thirteen measurements each, and the median value of their homes.
+
+    The reference set of regression with Bayesian networks. Its last measurement but one, B, was made from the share
+    of Black residents, under the assumption that it acts on prices; it is kept here so that results can be compared,
+    and is a reason to draw no conclusion about housing from these data. Values were cut off at 50.
+
+    Shapes: x `[506, 13]`, y `[506, 1]`, float32.
+    Units: x as in the source, not standardised; y in thousands of dollars (5 to 50).
+
+    Raises:
+        ImportError: mlxtend is not installed.
+
+    Source: Harrison and Rubinfeld (1978), Hedonic prices and the demand for clean air, Journal of Environmental
+    Economics and Management 5.
+
+        >>> from bayesnn.data import boston_housing
+        >>> x, y = boston_housing()
+        >>> x.shape
+        torch.Size([506, 13])
+    """
+    with needed("mlxtend", by="boston_housing"):
+        from mlxtend.data import boston_housing_data
+    return _tensors(*boston_housing_data())
+
+
+def auto_mpg() -> tuple[Tensor, Tensor]:
+    """`(x, y)`: 392 cars of 1970 to 1982, seven measurements each, and how far they go on a gallon.
+
+    Shapes: x `[392, 7]`, y `[392, 1]`, float32. The columns: cylinders, displacement, horsepower, weight, acceleration,
+    model year and origin (1 America, 2 Europe, 3 Japan). Six cars without horsepower are left out.
+    Units: x as in the source, not standardised; y in miles per gallon (9 to 46.6).
+
+    Raises:
+        ImportError: mlxtend is not installed.
+
+    Source: Quinlan (1993), Combining instance-based and model-based learning, ICML.
+
+        >>> from bayesnn.data import auto_mpg
+        >>> x, y = auto_mpg()
+        >>> x.shape
+        torch.Size([392, 7])
+    """
+    with needed("mlxtend", by="auto_mpg"):
+        from mlxtend.data import autompg_data
+    x, y = autompg_data()
+    return _tensors(x[:, :7], y)  # the eighth column is the car's name, which the package reads as nan
+
+
+def _tensors(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(x).to(torch.float32), torch.from_numpy(y).to(torch.float32)[:, None]

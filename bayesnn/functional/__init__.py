@@ -15,11 +15,15 @@ from bayesnn.functional.layers import forward_pass as forward_pass
 from bayesnn.functional.mode import check_evaluation_mode as check_evaluation_mode
 from bayesnn.functional.mode import check_layers as check_layers
 from bayesnn.functional.mode import mode_dependent as mode_dependent
+from bayesnn.functional.moments import COVARIANCE_RULES as COVARIANCE_RULES
 from bayesnn.functional.moments import MOMENT_RULES as MOMENT_RULES
+from bayesnn.functional.moments import JointMoments as JointMoments
 from bayesnn.functional.moments import Moments as Moments
 from bayesnn.functional.moments import Multiplicative as Multiplicative
 from bayesnn.functional.moments import both_moments as both_moments
+from bayesnn.functional.moments import covariance_rule as covariance_rule
 from bayesnn.functional.moments import elementwise_moments as elementwise_moments
+from bayesnn.functional.moments import first_order as first_order
 from bayesnn.functional.moments import moment_rule as moment_rule
 from bayesnn.functional.moments import pairwise_max_pool as pairwise_max_pool
 from bayesnn.functional.moments import propagate_moments as propagate_moments
@@ -27,3 +31,4 @@ from bayesnn.functional.moments import using_moment_rules as using_moment_rules
 from bayesnn.functional.roots import semidefinite_root as semidefinite_root
 from bayesnn.functional.rows import Rows as Rows
 from bayesnn.functional.squares import squares as squares
+from bayesnn.functional.variances import linearised_variance as linearised_variance

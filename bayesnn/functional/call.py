@@ -26,7 +26,7 @@ def call(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
     """f(x; w): the network's outputs at the parameter values `values`, which need not name every parameter.
 
     Parameters that are not named keep the network's own values, without gradients. Tied parameters stay tied. Buffers
-    are cloned, so that nothing the forward pass writes reaches the network.
+    may be named too; they are cloned, so that nothing the forward pass writes reaches the network.
 
     Shapes: x [batch, ...] -> outputs [batch, ...].
 
@@ -71,13 +71,14 @@ def _state(net: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, parameter in net.named_parameters(remove_duplicate=False):
         known = first.setdefault(id(parameter), name)  # tied parameters stay tied
         state[name] = values[known] if known in values else parameter.detach()
-    unknown = [name for name in values if name not in first.values()]
+    buffers = dict(net.named_buffers(remove_duplicate=False))
+    unknown = [name for name in values if name not in first.values() and name not in buffers]
     if unknown:
         raise ValueError(
             f"{type(net).__name__} has no parameter {unknown[0]!r} (a tied parameter goes by its first name); it has "
             f"{', '.join(first.values())}"
         )
-    state.update((name, buffer.clone()) for name, buffer in net.named_buffers(remove_duplicate=False))
+    state.update((name, values.get(name, buffer).clone()) for name, buffer in buffers.items())
     return state
 
 

@@ -48,10 +48,11 @@ def sghmc(
     Args:
         model: any Pyro model called with (x, y) whose latent sites are unconstrained, and whose log joint density of a
             batch is scaled to all data: `BNN(..., size=N)`.
-        loader: batches (x, y), anew each time it is iterated; one at least.
+        loader: batches (x, y), one at least; shuffled anew each time it is iterated, since in a fixed order their noise
+            is periodic and a walk with momentum may resonate with it.
         epochs: passes over it in all cycles together.
-        step: e at the start of a cycle, in squared units of the weights per nat; about 0.1 to 1 times the smallest
-            posterior variance.
+        step: e at the start of a cycle, in squared units of the weights per nat; about 0.1 times the smallest
+            eigenvalue of the posterior's covariance, up to 0.5 with `friction=1`.
         cycles: how many.
         draws: kept of each cycle; cycles x draws in all.
         friction: a, in (0, 1].

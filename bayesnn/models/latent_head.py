@@ -120,10 +120,7 @@ class LatentHead(nn.Module):
 
     def weighted(self, x: Inputs) -> AbstractContextManager[Any]:
         """The scale of z, kl_weight size / batch: in the guide it must be the same."""
-        batch = batch_size(x)
-        if self.size is not None and self.size < batch:
-            raise ValueError(f"size = {self.size} examples of training data were announced, but one batch has {batch}")
-        weight = self.kl_weight * (1.0 if self.size is None else self.size / batch)
+        weight = self.kl_weight * (1.0 if self.size is None else self.size / batch_size(x))
         scaled: AbstractContextManager[Any] = poutine.scale(scale=weight) if weight else poutine.mask(mask=False)
         return scaled
 

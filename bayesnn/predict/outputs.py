@@ -14,6 +14,7 @@ from bayesnn.functional import Inputs, check_evaluation_mode, chunks, map_draws
 from bayesnn.models import Model
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
+from bayesnn.predict.ownership import check_model
 from bayesnn.predict.together import draws_together
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,8 @@ def predict(
         progress: a tqdm bar over the draws.
 
     Raises:
-        ValueError: inputs that are not finite (it says where), a network in training mode, draws of another model, a
-            site of the model that the posterior lacks.
+        ValueError: inputs that are not finite (it says where), a network in training mode, a posterior of another model
+            (other sites, or a network with other weights where they are not random), a site that the posterior lacks.
         TypeError: draws without a guide where the model has sites with one value an example.
 
     >>> import torch
@@ -77,13 +78,14 @@ def outputs_and_latents(
     progress: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """`predict`, and the same draws of the model's remaining sites (scales), {site: [draw, *event]}."""
-    _check(model, x, chunk)
+    _check(model, posterior, x, chunk)
     parts = list(chunks(x, chunk))
     each = draw_each(posterior, draws, parts[0], model=model)
     first = next(each)
     _check_sites(model, first)
     own = {name: first[name] for name in model.sites}
-    looped = model.local or not own or vectorised is False
+    discrete = any(not value.is_floating_point() for value in own.values())  # a member of an ensemble: a network each
+    looped = model.local or not own or discrete or vectorised is False
     group = 0 if looped else draws_together(model, own, parts[0], vectorised=vectorised)
     log.info("predict: %s", "one draw at a time" if not group else f"{group} draws at a time, under vmap")
     results, latents = [], []
@@ -95,9 +97,10 @@ def outputs_and_latents(
     return torch.cat(results), {name: torch.stack([one[name] for one in latents]) for name in latents[0]}
 
 
-def _check(model: Model, x: Inputs, chunk: int) -> None:
+def _check(model: Model, posterior: Posterior, x: Inputs, chunk: int) -> None:
     if chunk < 1:
         raise ValueError(f"predict: a chunk has at least one input, not {chunk}")
+    check_model(model, posterior, "predict")
     if isinstance(net := getattr(model, "net", None), nn.Module):
         check_evaluation_mode(net, "predict")
     check_inputs(x)

@@ -14,11 +14,19 @@ from bayesnn.predict.distribution import PredictiveDistribution
 from bayesnn.predict.draw import Posterior, draw_each
 from bayesnn.predict.linearised import linearised as linearised_outputs
 from bayesnn.predict.outputs import outputs_and_latents
+from bayesnn.predict.ownership import check_model
 
 
 @torch.no_grad()
 def predictive(
-    model: Model, posterior: Posterior, x: Inputs, draws: int = 100, *, linearised: bool = False, chunk: int = 1000
+    model: Model,
+    posterior: Posterior,
+    x: Inputs,
+    draws: int = 100,
+    *,
+    linearised: bool = False,
+    chunk: int = 1000,
+    progress: bool = False,
 ) -> PredictiveDistribution:
     """p(y | x, D) = 1/S sum_s p(y | f(x; w_s), ...): the likelihood mixed uniformly over draws of the posterior.
 
@@ -33,19 +41,21 @@ def predictive(
             predictive), which Laplace approximations are made for; the guide must offer `output_distribution(x)`.
             Latent sites of the likelihood are then drawn independently of the outputs.
         chunk: inputs in one pass.
+        progress: a tqdm bar over the draws; outputs in closed form, `linearised`, have none.
 
     Raises:
-        ValueError: the posterior lacks a latent site of the likelihood.
+        ValueError: a posterior of another model, or one that lacks a latent site of the likelihood; as `predict`.
 
     Reference for the linearised form: Immer, Korzepa, Bauer (2021), Improving predictions of Bayesian neural nets via
     local linearization.
     """
     if linearised:
+        check_model(model, posterior, "predictive")
         outputs = linearised_outputs(posterior, x, draws)
         shapes = _latent_shapes(model, outputs)
         latents = _draw_latents(model, posterior, x, draws) if shapes else {}
     else:
-        outputs, latents = outputs_and_latents(model, posterior, x, draws, chunk=chunk)
+        outputs, latents = outputs_and_latents(model, posterior, x, draws, chunk=chunk, progress=progress)
         shapes = _latent_shapes(model, outputs)
     latents = {name: _without_plates(name, value, shapes.get(name)) for name, value in latents.items()}
     return PredictiveDistribution(likelihood_given(model.likelihood, outputs, latents, name=model.name))

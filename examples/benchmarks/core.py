@@ -69,14 +69,21 @@ def steps(name: str, repeats: int) -> list[Row]:
         "plain": stepper(plain, list(plain.parameters()), (x, y)),
         "MeanField, MeanFieldELBO": stepper(ours, list(ours.parameters()), (x, y)),
     }
-    for elbo in (Trace_ELBO, TraceMeanField_ELBO):
-        pyro.clear_param_store()  # AutoNormals of different models share their storage by name
-        loss = elbo()(model, AutoNormal(model))
-        loss(x, y)
-        actions[f"Pyro AutoNormal, {elbo.__name__}"] = stepper(loss, list(loss.parameters()), (x, y))
+    actions |= autonormal(model, (x, y))
     times = interleaved(actions, repeats, f"steps, {name}")
     bounds = {"MeanField, MeanFieldELBO": f"{STEP_BOUND[name]}"}
     return [row(f"{name}: step, {action}", times, action, bounds.get(action, "")) for action in actions]
+
+
+def autonormal(model: BNN, batch: tuple[Tensor, ...]) -> dict[str, Action]:
+    """Steps of Pyro's own guide under its two ELBOs."""
+    actions = {}
+    for elbo in (Trace_ELBO, TraceMeanField_ELBO):
+        pyro.clear_param_store()  # AutoNormals of different models share their storage by name
+        loss = elbo()(model, AutoNormal(model))
+        loss(*batch)
+        actions[f"Pyro AutoNormal, {elbo.__name__}"] = stepper(loss, list(loss.parameters()), batch)
+    return actions
 
 
 def predictives(name: str, repeats: int) -> list[Row]:

@@ -1,7 +1,9 @@
-"""What a step of variational inference costs: variational Laplace beside sampled mean-field inference, as ratios.
+"""What variational inference costs: with drawn weights and without, beside Pyro and other libraries, as ratios.
 
-A step is one of Adam on 128 images, as in `core.py`. CPU time on one thread in float32, medians of interleaved rounds.
-Bounds are those that the project set itself.
+A step is one of Adam on 128 images, as in `core.py`; a prediction is of 1,000 inputs in chunks of 50, by one pass of
+moments or by 32 draws of the weights, over one plain forward pass. CPU time on one thread in float32, medians of
+interleaved rounds. Bounds are those that the project set itself. bayesian-torch is timed in the same rounds where it is
+installed (`pip install --no-deps bayesian-torch==0.5.0`); figures of libraries that are not are quoted, and say so.
 """
 
 import copy
@@ -9,8 +11,10 @@ from typing import Any
 
 import pyro
 import torch
-from core import NETS, CrossEntropy, Row, stepper
+from core import NETS, CrossEntropy, Row, autonormal, stepper
 from timing import interleaved, markdown, options, row, write
+from variational_moments import LARGE, predictions
+from variational_peers import bayesian_torch, quoted
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import (
@@ -18,6 +22,9 @@ from bayesnn.guides import (
     LocalReparameterisationELBO,
     MeanField,
     MeanFieldELBO,
+    MomentPropagationELBO,
+    MultiplicativeNoise,
+    PerWeight,
     SampledLabels,
     SharedVariance,
     VariationalLaplaceELBO,
@@ -31,7 +38,13 @@ LOSSES: dict[str, tuple[Any, Any]] = {
     "MeanField, sampled labels": (VariationalLaplaceELBO(SampledLabels()), MeanField),
     "MeanField, curvature_grad=False": (VariationalLaplaceELBO(curvature_grad=False), MeanField),
     "SharedVariance, VariationalLaplaceELBO": (VariationalLaplaceELBO(), SharedVariance),
+    "MultiplicativeNoise, MomentPropagationELBO": (MomentPropagationELBO(), MultiplicativeNoise),
+    "variance per weight, MomentPropagationELBO": (
+        MomentPropagationELBO(),
+        lambda model: MultiplicativeNoise(model, family=PerWeight()),
+    ),
 }
+SIZE = 1_000
 BOUND = {
     "MLP": {
         "MeanField, MeanFieldELBO": 2.8,
@@ -53,15 +66,18 @@ def steps(name: str, repeats: int) -> list[Row]:
     make, shape = NETS[name]
     x, y = torch.rand(128, *shape), torch.randint(0, 10, (128,))
     net = make().eval()
-    model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.categorical, size=1_000)
+    model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.categorical, size=SIZE)
     plain = CrossEntropy(copy.deepcopy(net))
     actions = {"plain": stepper(plain, list(plain.parameters()), (x, y))}
     for label, (elbo, guide) in LOSSES.items():
         loss = elbo(model, guide(model))
         actions[label] = stepper(loss, list(loss.parameters()), (x, y))
+    actions |= autonormal(model, (x, y))
+    actions |= bayesian_torch(net, (x, y), SIZE)
     times = interleaved(actions, repeats, f"steps, {name}")
     bounds = {label: f"{bound:g}" for label, bound in BOUND[name].items()}
-    return [row(f"{name}: step, {label}", times, label, bounds.get(label, "")) for label in actions]
+    rows = [row(f"{name}: step, {label}", times, label, bounds.get(label, "")) for label in actions]
+    return rows + quoted(name, actions)
 
 
 def main() -> None:
@@ -69,6 +85,9 @@ def main() -> None:
     given = options(__doc__, "variational.md")
     pyro.set_rng_seed(0)
     rows = [row for name in NETS for row in steps(name, given.repeats)]
+    inputs = 1_000 if given.repeats > 1 else 20
+    for name in (*NETS, *LARGE):
+        rows += predictions(name, max(1, given.repeats // (3 if name in NETS else 8)), inputs)
     write(given.out, markdown(("what", "CPU time", "ratio to plain", "bound"), rows))
 
 

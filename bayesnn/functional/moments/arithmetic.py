@@ -29,8 +29,8 @@ def _sub(input: Any, other: Any, *, alpha: float = 1) -> Moments:
 
 
 @moment_rule(Tensor.__rsub__, torch.rsub)
-def _rsub(input: Any, other: Any) -> Moments:
-    return _add(other if isinstance(other, Tensor) else torch.as_tensor(other).to(input.loc), input, alpha=-1)
+def _rsub(input: Any, other: Any, *, alpha: float = 1) -> Moments:
+    return _add(other if isinstance(other, Tensor) else torch.as_tensor(other).to(input.loc), input, alpha=-alpha)
 
 
 @moment_rule(torch.neg, Tensor.neg, Tensor.__neg__)

@@ -11,7 +11,7 @@ from bayesnn.functional.moments.table import moment_rule
 from bayesnn.functional.moments.value import Moments, loc_of, variance_of
 
 
-@moment_rule(F.batch_norm, torch.batch_norm)
+@moment_rule(F.batch_norm)
 def _batch_norm(
     input: Any,
     running_mean: Tensor | None,
@@ -21,7 +21,6 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    *_: Any,
 ) -> Moments:
     """var g^2 / (running variance + eps); in training the means are normalised by their batch's own statistics.
 
@@ -43,6 +42,21 @@ def _batch_norm(
     factor = 1 / (spread + eps) if weight is None else weight.square() / (spread + eps)
     assert v is not None, "something is random"
     return Moments(loc, v * factor.reshape(shape))
+
+
+@moment_rule(torch.batch_norm)
+def _batch_norm_of_torch(
+    input: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Moments:
+    return _batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 @moment_rule(F.layer_norm, torch.layer_norm)

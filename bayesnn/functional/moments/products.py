@@ -118,13 +118,18 @@ for _function in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d):
     moment_rule(_function)(_transposed(_function))
 
 
-@moment_rule(torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__, Tensor.__rmatmul__)
+@moment_rule(torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
 def _matmul(left: Any, right: Any) -> Moments:
     """Where one factor is certain, or both are a layer's input and a weight of the network."""
     weight = any(isinstance(factor, Moments) and factor.is_weight for factor in (left, right))
     if isinstance(left, Moments) and isinstance(right, Moments) and not weight:
         return dispatch(_two_random_matmul, (left, right), {})
     return product_moments(lambda a, b, _: a @ b, left, right, axis=-1)
+
+
+@moment_rule(Tensor.__rmatmul__)
+def _rmatmul(right: Any, left: Any) -> Moments:
+    return _matmul(torch.as_tensor(left), right)
 
 
 def _two_random_matmul(left: Tensor, right: Tensor) -> Tensor:

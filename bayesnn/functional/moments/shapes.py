@@ -18,7 +18,10 @@ def both_moments(function: Any) -> Callable[..., Any]:
     Moments(loc=tensor([2., 1.]), variance=tensor([4., 3.]))
     """
 
-    def rule(x: Moments, *args: Any, **kwargs: Any) -> Any:
+    def rule(x: Any, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(map(loc_of, args))  # of view_as, type_as
+        if not isinstance(x, Moments):
+            return function(x, *args, **kwargs)
         locs, variances = function(x.loc, *args, **kwargs), function(x.variance, *args, **kwargs)
         if isinstance(locs, Tensor):
             return x.shared(locs, variances)
@@ -35,8 +38,9 @@ _NAMES = (
 _function: Any
 for _name in _NAMES.split():
     for _owner in (torch, Tensor):
-        if hasattr(_owner, _name):
-            moment_rule(getattr(_owner, _name))(both_moments(getattr(_owner, _name)))
+        _function = getattr(_owner, _name, None)
+        if callable(_function):  # torch.float is a type of numbers
+            moment_rule(_function)(both_moments(_function))
 for _function in (F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle, F.unfold):
     moment_rule(_function)(both_moments(_function))
 for _name in ("T", "mT"):

@@ -1,4 +1,4 @@
-"""{torch function: its moment rule}, and what happens where there is none."""
+"""{torch function or type of a module: its moment rule}, and what happens where there is none."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +15,13 @@ Rule = Callable[..., Any]
 _R = TypeVar("_R", bound=Rule)
 
 MOMENT_RULES: dict[Any, Rule] = {}
-"""{torch function: its rule}. A rule takes the function's own arguments, `Moments` among them, and returns `Moments`.
+"""{torch function, or type of a module: its rule}.
+
+The rule of a function takes the function's own arguments, `Moments` among them, and returns `Moments`; that of a module
+takes the module and the arguments of its `forward`.
 
     MOMENT_RULES[torch.sin] = elementwise_moments(torch.sin)
+    MOMENT_RULES[Scale] = lambda module, x: module.factor * x
 """
 
 _INSTEAD: ContextVar[Mapping[Any, Rule]] = ContextVar("rules", default=MappingProxyType({}))
@@ -30,7 +34,15 @@ _NO_QUERIES = {"data", "grad", "real", "imag", "itemsize"}
 
 
 def moment_rule(*functions: Any) -> Callable[[_R], _R]:
-    """Decorator: what is written below it is the rule of these torch functions.
+    """Decorator: what is written below it is the rule of these torch functions, or of these types of modules.
+
+    The rule of a type, `rule(module, *arguments)`, stands in the place of the module's `forward` while
+    `propagate_moments` runs, wherever an argument or a parameter of the module is random; of subclasses too, unless
+    they have another `forward`. Random parameters are found as `Moments` where the module has them. It serves for
+    layers whose steps have no rules, and for those whose moments are known better as a whole.
+
+    Args:
+        functions: as torch calls them (`F.relu` and `torch.relu` are two), or subclasses of `nn.Module`.
 
     >>> import torch
     >>> @moment_rule(torch.negative)
@@ -38,6 +50,20 @@ def moment_rule(*functions: Any) -> Callable[[_R], _R]:
     ...     return Moments(-x.loc, x.variance)
     >>> torch.negative(Moments(torch.ones(1), torch.ones(1)))
     Moments(loc=tensor([-1.]), variance=tensor([1.]))
+
+    A gate that multiplies its input by a function of it has no rule as a product, but one as a whole:
+
+    >>> from bayesnn.functional import elementwise_moments, propagate_moments
+    >>> class Gate(torch.nn.Module):
+    ...     def forward(self, h):
+    ...         return h * torch.sigmoid(h)
+    >>> @moment_rule(Gate)
+    ... def gate(module, h):
+    ...     return elementwise_moments(torch.nn.functional.silu)(h)
+    >>> net = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), Gate())
+    >>> weight = Moments(torch.ones(1, 1), torch.ones(1, 1))
+    >>> propagate_moments(net, {"0.weight": weight}, torch.ones(1, 1))
+    Moments(loc=tensor([[0.8747]]), variance=tensor([[0.7159]]))
     """
 
     def register(rule: _R) -> _R:
@@ -66,24 +92,30 @@ def using_moment_rules(rules: Mapping[Any, Rule]) -> Iterator[None]:
         _INSTEAD.reset(token)
 
 
-def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """What a torch function returns that was called with `Moments`."""
+def rule_of(func: Any) -> Rule | None:
+    """The rule that holds at present, if there is one."""
+    instead = _INSTEAD.get()
+    return instead[func] if instead and func in instead else MOMENT_RULES.get(func)
+
+
+def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any], find: Callable[[Any], Rule | None] = rule_of) -> Any:
+    """What a torch function returns that was called with `Moments`, by the rules that `find` finds."""
     for value in (*args, *args[0]) if args and isinstance(args[0], (list, tuple)) else args:
         if isinstance(value, Moments) and value.stale:
             raise NotImplementedError(
                 f"moments: {_name(func)} at {place()} uses a view of a tensor that was since changed in place; write "
                 "the operation that changes it without inplace=True or the final '_'"
             )
-    rule = _rule(func)
+    rule = find(func)
     if rule is not None:
         result = rule(*args, **kwargs)
         return args[0].write(result) if kwargs.get("inplace") else result
     name = _name(func)
     if name == "__get__":
-        return _attribute(func, args[0])
+        return _attribute(func, args[0], find)
     if func in _QUERIES:
         return func(args[0].loc, *args[1:], **kwargs)
-    base = _out_of_place(name)
+    base = _out_of_place(name, find)
     if base is not None:
         result = base(*args, **kwargs)
         if isinstance(args[0], Moments):
@@ -93,20 +125,20 @@ def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     raise _unsupported(name)
 
 
-def _rule(func: Any) -> Rule | None:
-    instead = _INSTEAD.get()
-    return instead[func] if instead and func in instead else MOMENT_RULES.get(func)
+def types_with_rules() -> bool:
+    """Whether the rule of a type, and so of modules, holds at present."""
+    return any(isinstance(key, type) for rules in (MOMENT_RULES, _INSTEAD.get()) for key in rules)
 
 
-def _attribute(getter: Any, value: Moments) -> Any:
+def _attribute(getter: Any, value: Moments, find: Callable[[Any], Rule | None]) -> Any:
     name = getter.__self__.__name__
     if name in _NO_QUERIES:
         raise _unsupported(f"Tensor.{name}")
-    rule = _rule(name)
+    rule = find(name)
     return getter(value.loc) if rule is None else rule(value)
 
 
-def _out_of_place(name: str) -> Rule | None:
+def _out_of_place(name: str, find: Callable[[Any], Rule | None]) -> Rule | None:
     """The rule of `add` for `add_`, of `__add__` for `__iadd__`."""
     if name.startswith("__i") and name.endswith("__"):
         name = f"__{name[3:]}"
@@ -114,15 +146,19 @@ def _out_of_place(name: str) -> Rule | None:
         name = name[:-1]
     else:
         return None
-    return _rule(getattr(Tensor, name, None)) if hasattr(Tensor, name) else None
+    return find(getattr(Tensor, name, None)) if hasattr(Tensor, name) else None
 
 
 def _unsupported(name: str) -> NotImplementedError:
-    hint = "add its rule, bayesnn.functional.MOMENT_RULES[function] = elementwise_moments(function) for an activation"
+    hint = (
+        "add its rule, bayesnn.functional.MOMENT_RULES[function] = elementwise_moments(function) for an activation, or "
+        "that of the module's type"
+    )
+    elsewhere = "take a subset behind it, use MeanField, or add a rule of the module's type"
     if "attention" in name:
-        hint = "attention multiplies random tensors; take a subset behind it, or use MeanField"
+        hint = f"attention multiplies random tensors; {elsewhere}"
     elif "matmul" in name or name in ("mul", "bmm", "__mul__", "einsum"):
-        hint = "products of two random tensors depend on their correlation; take a subset behind it, or use MeanField"
+        hint = f"products of two random tensors depend on their correlation; {elsewhere}"
     elif "softmax" in name:
         hint = "let the network return logits: the likelihood turns them into probabilities"
     elif name == "div":

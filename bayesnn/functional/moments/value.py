@@ -27,6 +27,7 @@ class Moments(Tensor):
     _writes: list[int]  # of all that shares storage: how often one of them was written to
     _seen: int
     is_weight: bool = False  # a parameter of the network, independent of every activation
+    joint: bool = False  # whether covariances are known
 
     @staticmethod
     def __new__(cls, loc: Tensor, variance: Tensor) -> "Moments":
@@ -47,7 +48,13 @@ class Moments(Tensor):
         return new
 
     def write(self, other: "Moments") -> "Moments":
-        """What an in-place operation does: become the other; whatever shares this storage is refused from then on."""
+        """What an in-place operation does: become the other; whatever shares this storage is refused from then on.
+
+        So is this one, where it cannot hold what the other knows; the other is what Python then binds `x += y` to.
+        """
+        if other.joint is not self.joint:
+            self._writes[0] += 1
+            return other
         if other is not self:
             self.loc, self._variance = other.loc, other.variance
             self._writes[0] += 1
@@ -102,6 +109,12 @@ class Multiplicative(Moments):
     def variance(self) -> Tensor:
         """a_j (W_ij^2 + c), of the shape of W."""
         return self.squared * of_inputs(self.noise, self.squared.shape, self.axis, self.groups)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(getattr(kind, "joint", False) for kind in types):
+            return NotImplemented  # the rules of the activations hold
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def of_inputs(noise: Tensor, shape: torch.Size, axis: int, groups: int) -> Tensor:

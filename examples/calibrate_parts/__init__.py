@@ -1,0 +1,1 @@
+"""What the study of TST and V-TST is made of: heads, their training, the table and the figure."""

@@ -1,0 +1,1 @@
+"""The parts of uci_regression.py, one job a file."""
