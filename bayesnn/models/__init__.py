@@ -1,5 +1,6 @@
 """Pyro models, one a file, and the one place where outputs meet targets."""
 
+from bayesnn.models import recast as recast
 from bayesnn.models.bnn import BNN as BNN
 from bayesnn.models.features import cache_features as cache_features
 from bayesnn.models.generative_classifier import GenerativeClassifier as GenerativeClassifier
