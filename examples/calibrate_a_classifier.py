@@ -36,7 +36,7 @@ from bayesnn.likelihoods import categorical
 from bayesnn.predict import PredictiveDistribution, ensemble_outputs
 
 SMOKE = bool(os.environ.get("SMOKE"))
-EPOCHS, HELD, MEMBERS = (2, 20, 2) if SMOKE else (60, 200, 4)
+EPOCHS, HELD, MEMBERS = (2, 20, 2) if SMOKE else (30, 200, 4)
 NONE = Setting(math.inf)
 """No weight decay."""
 

@@ -24,8 +24,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Approximations of the posterior on small regression sets.")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="data sets")
     parser.add_argument("--splits", type=int, nargs="+", default=range(2 if smoke else FOLDS), help="folds of them")
-    parser.add_argument("--out", type=Path, default=Path("uci-output"), help="folder of tables and figure")
-    parser.add_argument("--runs", type=Path, default=Path("uci-output/runs"), help="folder of what each split gave")
+    parser.add_argument("--out", type=Path, default=Path("output/uci_regression"), help="folder of tables and figure")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("output/uci_regression/runs"), help="folder of what each split gave"
+    )
     given = parser.parse_args()
     for folder in (given.out, given.runs):
         folder.mkdir(parents=True, exist_ok=True)

@@ -70,24 +70,29 @@ def predictors(task: Task, held: tuple[Tensor, Tensor], count: int) -> dict[str,
     """{method: (predictor, what was chosen and what it cost)}, MAP first."""
     found = tried(task, held)
     chosen = best(found[MAP])
-    at = {t: partial(cooled, chosen.predictor, t) for t in TEMPERATURES.tolist()}
-    temperature = min(at, key=lambda t: float(log_losses(at[t], *held).mean()))
     others = (point(replace(task, seed=task.seed + i), chosen.setting) for i in range(1, count))
     members: list[Predictor] = [chosen.predictor, *(partial(softmax, net) for net in others)]
-    one, cost = _described(chosen), chosen.seconds
-    result: dict[str, tuple[Predictor, dict[str, Any]]] = {MAP: (chosen.predictor, one)}
-    result[report.COOLED] = (at[temperature], {**one, "temperature": temperature})
-    result[f"ensemble of {count}"] = (partial(ensemble, members), {**one, "seconds": count * cost})
+    result: dict[str, tuple[Predictor, dict[str, Any]]] = {}
     for name, all_of_it in found.items():
-        if name == MAP:
-            continue
         winner = best(all_of_it)
         for way, predictor in winner.ways.items():
             result[f"{name}, {way}" if way else name] = (predictor, _described(winner))
+        if name in POINTS:
+            result[f"{name}{report.COOLED}"] = _with_temperature(winner, held)
+        if name == MAP:
+            together = {**_described(winner), "seconds": count * winner.seconds}
+            result[f"ensemble of {count}"] = (partial(ensemble, members), together)
         if name in POSTERIORS:
             bayes = best(all_of_it, lambda setting: setting.kl_weight == 1.0)
             result[f"{name}{report.BAYES}"] = (bayes.predictor, _described(bayes))
     return result
+
+
+def _with_temperature(one: Candidate, held: tuple[Tensor, Tensor]) -> tuple[Predictor, dict[str, Any]]:
+    """The temperature of the smallest loss on the held-out images."""
+    at = {t: partial(cooled, one.predictor, t) for t in TEMPERATURES.tolist()}
+    temperature = min(at, key=lambda t: float(log_losses(at[t], *held).mean()))
+    return at[temperature], {**_described(one), "temperature": temperature}
 
 
 def _described(one: Candidate) -> dict[str, Any]:

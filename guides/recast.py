@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from bayesnn.functional import Inputs
 from bayesnn.guides.recognised import Recognised
 from bayesnn.handlers import prefix_of
-from bayesnn.metrics import pareto_smoothed
 from bayesnn.models.observe import check_target
 from bayesnn.models.recast import RECaST
 
@@ -104,10 +103,12 @@ class RECaSTGuide(Recognised):
         Raises:
             ImportError: ArviZ, which smooths the weights, is not installed.
         """
+        from bayesnn.arviz import pareto_smoothed
+
         density = Density(self.model, x, y)
         drawn = self._around(density, self._propose(density, FIRST, generator), 3 * draws, generator)
-        log_weights, khat = pareto_smoothed(drawn.log_weights)
-        weights = log_weights.exp()
+        log_weights, khat = pareto_smoothed(drawn.log_weights.numpy())
+        weights = torch.as_tensor(log_weights).exp()
         chosen = torch.multinomial(weights, draws, replacement=True, generator=generator)
         return CorrectedDraws(
             in_numbers(self.model, drawn.values[chosen]),

@@ -5,3 +5,4 @@ from bayesnn.arviz.convert import Groups as Groups
 from bayesnn.arviz.convert import from_groups as from_groups
 from bayesnn.arviz.export import to_arviz as to_arviz
 from bayesnn.arviz.khat import khat as khat
+from bayesnn.arviz.khat import pareto_smoothed as pareto_smoothed

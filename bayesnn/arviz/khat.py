@@ -1,11 +1,8 @@
-"""PSIS k-hat of an approximation."""
+"""PSIS k-hat of an approximation. NumPy and ArviZ only: neither torch nor the rest of the package."""
 
 from typing import Any
 
 import numpy as np
-import torch
-
-from bayesnn.metrics.pareto import pareto_smoothed
 
 FEWEST = 30
 """Draws below which the tail that the Pareto distribution is fitted to has too few points."""
@@ -50,7 +47,9 @@ def khat(log_p: Any, log_q: Any = None) -> np.ndarray:
     # The densities come in single precision: what is below it in the weights is no tail.
     rounding = 10 * np.finfo(np.float32).eps * np.abs(p).max(-1)
     equal = np.ptp(weights, axis=-1) <= rounding
-    found = [-np.inf if same else _khat(row) for same, row in zip(equal.ravel(), _rows(weights), strict=True)]
+    found = [
+        -np.inf if same else pareto_smoothed(row)[1] for same, row in zip(equal.ravel(), _rows(weights), strict=True)
+    ]
     return np.asarray(found).reshape(equal.shape)
 
 
@@ -69,5 +68,30 @@ def _rows(weights: np.ndarray) -> np.ndarray:
     return weights.reshape(-1, weights.shape[-1])
 
 
-def _khat(weights: np.ndarray) -> float:
-    return pareto_smoothed(torch.as_tensor(weights.copy()))[1]
+def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """(log weights that sum to 1, tail index k) of importance weights whose largest are replaced by Pareto quantiles.
+
+    Args:
+        log_weights: log p - log q of draws from q in nats, [draw], up to a constant.
+
+    Raises:
+        ImportError: ArviZ, whose smoothing this is, cannot be imported.
+
+    Reference: Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance sampling.
+
+    >>> log_weights, k = pareto_smoothed(np.linspace(-1, 0, 100))
+    >>> round(float(np.exp(log_weights).sum()), 6), k < 0.5
+    (1.0, True)
+    """
+    try:
+        import arviz
+    except ImportError as error:
+        raise ImportError(f"pareto_smoothed: ArviZ cannot be imported ({error}); pip install 'bayesnn[all]'") from error
+    if hasattr(arviz, "psislw"):  # 0.x
+        smoothed, k = arviz.psislw(np.array(log_weights))
+        return np.asarray(smoothed), float(k)
+    import xarray
+
+    # 1.x takes the negated log weights, which for `loo` are log likelihoods.
+    smoothed, k = xarray.DataArray(-log_weights, dims="draw").azstats.psislw(dim="draw")
+    return np.asarray(smoothed), float(k)

@@ -30,7 +30,6 @@ from bayesnn.metrics.intervals import central_interval as central_interval
 from bayesnn.metrics.intervals import coverage as coverage
 from bayesnn.metrics.intervals import interval_score as interval_score
 from bayesnn.metrics.intervals import width as width
-from bayesnn.metrics.pareto import pareto_smoothed as pareto_smoothed
 from bayesnn.metrics.ranking import aupr as aupr
 from bayesnn.metrics.ranking import auroc as auroc
 from bayesnn.metrics.ranking import fpr95 as fpr95
@@ -40,3 +39,5 @@ from bayesnn.metrics.selective import RiskCoverage as RiskCoverage
 from bayesnn.metrics.selective import aurc as aurc
 from bayesnn.metrics.selective import raulc as raulc
 from bayesnn.metrics.selective import risk_coverage as risk_coverage
+from bayesnn.metrics.spiegelhalter import SpiegelhalterTest as SpiegelhalterTest
+from bayesnn.metrics.spiegelhalter import spiegelhalter as spiegelhalter

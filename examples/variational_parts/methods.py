@@ -120,7 +120,7 @@ class Method:
 
 MAP, NONE = "MAP", "no weight decay"
 POINTS = {
-    MAP: Method(maximum, [Setting(gain) for gain in (4.0, 8.0, 16.0)]),
+    MAP: Method(maximum, [Setting(gain) for gain in (3.0, 4.0, 6.0, 8.0, 16.0)]),
     NONE: Method(maximum, [Setting(math.inf)]),
 }
 RATES = (0.003, 0.01, 0.03)

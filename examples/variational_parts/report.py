@@ -7,17 +7,17 @@ from typing import Any
 from matplotlib.figure import Figure
 from quickstart_parts import scoring, study
 
-from variational_parts.methods import MAP, POSTERIORS
+from variational_parts.methods import MAP, NONE, POSTERIORS
 
 Row = dict[str, Any]
 Run = dict[str, Row]
 """One seed: {method: numbers}."""
 
-COOLED = "MAP, one temperature"
+COOLED = ", one temperature"
 BAYES = ", KL weight 1"
 CURVES = {
     MAP: "#222222",
-    COOLED: "#767676",
+    f"{MAP}{COOLED}": "#767676",
     "ensemble of 5": "#009E73",
     "mean-field": "#E69F00",
     "variational Laplace": "#0072B2",
@@ -61,7 +61,7 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
             name,
             _cell(values(runs, name, "nll"), 3),
             _less(runs, name, "nll", MAP),
-            _less(runs, name, "nll", COOLED),
+            _less(runs, name, "nll", f"{MAP}{COOLED}"),
         ]
         cells += [f"{_cell(values(runs, name, 'ece'), 3)} [{low:.3f}, {high:.3f}]", _less(runs, name, "ece", MAP)]
         cells += [_cell([100 * value for value in values(runs, name, "accuracy")], 1)]
@@ -73,7 +73,7 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
 def _choices(runs: Sequence[Run]) -> str:
     header = ["method", "gain of the prior", "KL weight", "temperature", "learning rate"]
     rows = []
-    for name in (MAP, COOLED, "SWAG", *POSTERIORS):
+    for name in (MAP, f"{MAP}{COOLED}", f"{NONE}{COOLED}", "SWAG", *POSTERIORS):
         cells = [_each(runs, name, column) for column in ("gain", "kl_weight", "temperature", "rate")]
         rows.append([name, *cells])
     return scoring.to_markdown(header, rows)
@@ -101,7 +101,7 @@ def _times(runs: Sequence[Run], name: str, column: str) -> str:
 
 def figure(runs: Sequence[Run]) -> Figure:
     """NLL, ECE and reliability of all methods with chosen settings; those that are far off the scale are left out."""
-    worst = 1.5 * max(study.average(values(runs, name, "nll"))[0] for name in (MAP, COOLED))
+    worst = 1.3 * max(study.average(values(runs, name, "nll"))[0] for name in (MAP, f"{MAP}{COOLED}"))
     names = [name for name in runs[0] if not name.endswith(BAYES)]
     names = [name for name in names if study.average(values(runs, name, "nll"))[0] <= worst]
     drawing = Figure(figsize=(12.0, 0.34 * len(names) + 1.6), layout="constrained")

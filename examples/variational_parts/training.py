@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,8 +66,11 @@ def loader(task: Task) -> DataLoader[tuple[Tensor, ...]]:
     return DataLoader(task.data, batch_size=BATCH, shuffle=True)
 
 
-def train(loss: nn.Module, task: Task, setting: Setting) -> None:
-    """Adam, the same number of steps for every method; rates rise for a tenth of them and then fall to zero."""
+def train(loss: nn.Module, task: Task, setting: Setting, validate: Callable[[], float] | None = None) -> None:
+    """Adam, the same number of steps for every method; rates rise for a tenth of them and then fall to zero.
+
+    `validate` is called after each pass over the images.
+    """
     batches = loader(task)
     steps = task.epochs * len(batches)
 
@@ -83,6 +86,7 @@ def train(loss: nn.Module, task: Task, setting: Setting) -> None:
         optimizer=partial(torch.optim.Adam, lr=RATE, foreach=True),
         groups=groups,
         schedule=lambda optimizer: LambdaLR(optimizer, partial(_share, steps)),
+        validate=validate,
         progress=False,
     )
 
