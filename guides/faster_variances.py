@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-SUFFIXES = ("scale", "log_scale", "scales", "scale_tril", "scale_unconstrained", "cov_factor", "cov_diag", "rho")
+SUFFIXES = ("scale", "log_scale", "scales", "scale_tril", "scale_unconstrained", "cov_factor", "cov_diag", "rho", "raw")
 
 
 def faster_variances(lr: float, multiplier: float = 10.0) -> Callable[[str, nn.Parameter], dict[str, float]]:
@@ -12,7 +12,8 @@ def faster_variances(lr: float, multiplier: float = 10.0) -> Callable[[str, nn.P
 
     Variances learn slowly under the rate that suits means, and mean-field results are often those of variances that
     have not converged. Parameters of variances are known by the end of their names: `scale`, `log_scale`, `scale_tril`,
-    `cov_factor` and the like. Scales of the model itself (a learned noise) keep the ordinary rate.
+    `cov_factor`, `raw` of `MultiplicativeNoise` and the like. Scales of the model itself (a learned noise) keep the
+    ordinary rate.
 
     Args:
         lr: the ordinary learning rate.

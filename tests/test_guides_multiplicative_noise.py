@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bayesnn import BNN, learned, likelihoods, priors, subset
 from bayesnn.functional import Multiplicative
 from bayesnn.guides import MeanField, MomentPropagationELBO, MultiplicativeNoise, PerInput, PerInputVariance, PerWeight
+from bayesnn.guides.faster_variances import faster_variances
 from bayesnn.guides.noise_kl import noise_kl
 from bayesnn.guides.noise_squares import squared
 from bayesnn.predict import gaussian, predict, probit
@@ -227,3 +228,10 @@ def test_bad_input() -> None:
     other = BNN(net, subset.everything(net), priors.laplace(1.0), likelihoods.normal(1.0))
     with pytest.raises(ValueError, match=r"the prior of '0.weight' is Laplace"):
         MultiplicativeNoise(other).kl()
+
+
+def test_its_variances_can_learn_faster() -> None:
+    loss, groups = MomentPropagationELBO(), faster_variances(0.01)
+    model = bnn(mlp())
+    found = {name: groups(name, p) for name, p in loss(model, MultiplicativeNoise(model)).named_parameters()}
+    assert found == {"guide.loc": {}, "guide.raw": {"lr": pytest.approx(0.1)}}
