@@ -51,12 +51,14 @@ BOUND = {
         "MeanField, LocalReparameterisationELBO": 3.0,
         "MeanField, FlipoutELBO": 3.5,
         "MeanField, VariationalLaplaceELBO": 4.2,
+        "MultiplicativeNoise, MomentPropagationELBO": 3.2,
     },
     "LeNet": {
         "MeanField, MeanFieldELBO": 1.45,
         "MeanField, LocalReparameterisationELBO": 2.3,
         "MeanField, FlipoutELBO": 2.4,
         "MeanField, VariationalLaplaceELBO": 3.5,
+        "MultiplicativeNoise, MomentPropagationELBO": 3.7,
     },
 }
 
