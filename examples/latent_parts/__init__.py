@@ -1,0 +1,1 @@
+"""What the study of latents is made of: methods, members over training, scores, the tables and the figure."""
