@@ -163,8 +163,7 @@ def to_markdown(runs: list[dict[str, Row]]) -> str:
         if name not in runs[0] or column not in runs[0][name]:
             return ""
         values = [run[name][column] - (run["MAP"][column] if minus else 0.0) for run in runs]
-        value, error = study.average(values)
-        return f"{value:{'+' if minus else ''}.{places}f} ± {error:.{places}f}"
+        return study.cell(values, places, sign=minus)
 
     rows = []
     for name in runs[0]:

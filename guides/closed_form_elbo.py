@@ -33,7 +33,7 @@ class ClosedFormELBO(ELBO):
         """-ELBO in nats, differentiable in the parameters of model and guide."""
         loss = self._negative_elbo(model, guide, *args, **kwargs)
         if loss.requires_grad:
-            loss.register_hook(partial(_noted, guide, self.kl_weight))
+            loss.register_hook(partial(_noted, guide, self._weight_in(model, *args, **kwargs)))
         return loss
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
@@ -49,6 +49,10 @@ class ClosedFormELBO(ELBO):
 
     def _negative_elbo(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError
+
+    def _weight_in(self, model: Any, *args: Any, **kwargs: Any) -> float:
+        """The weight of the KL divergence in this call; a model may have one of its own."""
+        return self.kl_weight
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} computes its terms in closed form and traces no densities")

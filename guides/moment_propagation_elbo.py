@@ -13,6 +13,7 @@ from bayesnn.guides.multiplicative_noise import MultiplicativeNoise
 from bayesnn.guides.output_covariance import spread_of
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
+from bayesnn.models.checks import share
 from bayesnn.models.observe import check_target
 
 
@@ -80,12 +81,8 @@ class MomentPropagationELBO(ClosedFormELBO):
         moments = guide.moments()
         outputs = propagate_moments(model.net, moments, x, covariance=guide.covariance)
         check_target(model.likelihood(outputs.loc.detach()), y)
-        batch = batch_size(x)
-        if model.size is not None and model.size < batch:
-            raise ValueError(f"size = {model.size} examples of training data were announced, but one batch has {batch}")
+        scale = share(model.size, batch_size(x))
         expected = expected_log_likelihood(
             model.likelihood, outputs.loc, spread_of(outputs), y, categorical=self.categorical, draws=self.draws
         ).sum()
-        if model.size is not None:
-            expected = expected * (model.size / batch)
-        return guide.kl(model, moments) * self.kl_weight - expected
+        return guide.kl(model, moments) * self.kl_weight - scale * expected

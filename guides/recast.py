@@ -15,7 +15,7 @@ from bayesnn.functional import Inputs
 from bayesnn.guides.recognised import Recognised
 from bayesnn.handlers import prefix_of
 from bayesnn.models.observe import check_target
-from bayesnn.models.recast import RECaST
+from bayesnn.models.recast import PRIORS, RECaST
 
 TAIL = 5.0
 """Degrees of freedom of the proposals: their tails are heavier than the posterior's."""
@@ -70,13 +70,19 @@ class RECaSTGuide(Recognised):
     def fit(
         self, x: Inputs, y: Tensor, *, adapt: bool = True, generator: torch.Generator | None = None
     ) -> "RECaSTGuide":
-        """Mode, curvature and, with `adapt`, moments, all on the whole data; a second or so.
+        """Mode, curvature and, with `adapt`, moments; a second or so.
+
+        Args:
+            x: inputs of the source for all target data.
+            y: targets [batch].
+            adapt: match the posterior's moments; else the Laplace approximation stays.
+            generator: of the proposals.
 
         Raises:
-            ValueError: data that RECaST refuses; a mode without curvature.
+            ValueError: data that RECaST refuses; a log density that is finite at no start.
         """
         density = Density(self.model, x, y)
-        self.loc, self.scale_tril = _laplace(density)
+        self.loc, self.scale_tril = laplace(density)
         for _ in range(ROUNDS if adapt else 0):
             drawn = self._propose(density, PROPOSALS, generator)
             self.loc, self.scale_tril = _moments(drawn, self.loc, self.scale_tril)
@@ -86,11 +92,11 @@ class RECaSTGuide(Recognised):
         """Sample every number; the arguments are the model's and are not used."""
         joint = dist.MultivariateNormal(self.loc, scale_tril=self.scale_tril)
         whole = pyro.sample(prefix_of(self.model.name) + "recast", joint, infer={"is_auxiliary": True})
-        values, stretched = in_numbers(self.model, whole), True
-        for site, value in values.items():
-            density = -_log_stretch(self.model, whole) if stretched else torch.zeros_like(value)
-            values[site], stretched = pyro.sample(site, dist.Delta(value, density)), False  # delta comes first
-        return values
+        values = in_numbers(self.model, whole)
+        delta, *others = values.items()  # delta alone is stretched
+        stretched = {delta[0]: dist.Delta(delta[1], -_log_stretch(self.model, whole))}
+        points = stretched | {site: dist.Delta(value) for site, value in others}
+        return {site: pyro.sample(site, point) for site, point in points.items()}
 
     def corrected(
         self, x: Inputs, y: Tensor, draws: int = 1000, *, generator: torch.Generator | None = None
@@ -100,7 +106,14 @@ class RECaSTGuide(Recognised):
         Proposals are Student-t kernels around weighted draws from the guide, and so follow a posterior that is skewed
         or bent.
 
+        Args:
+            x: inputs of the source for all target data.
+            y: targets [batch].
+            draws: how many; three times as many proposals are made.
+            generator: of proposals and resampling.
+
         Raises:
+            ValueError: data that RECaST refuses.
             ImportError: ArviZ, which smooths the weights, is not installed.
         """
         from bayesnn.arviz import pareto_smoothed
@@ -127,18 +140,14 @@ class RECaSTGuide(Recognised):
     ) -> "_Proposals":
         """Student-t kernels around draws of the posterior, whatever its shape, and for a tenth a wide Student-t."""
         size = first.values.shape[1]
-        centres = first.values[torch.multinomial(_truncated(first.log_weights), KERNELS, replacement=True,
-                                                 generator=generator)]  # fmt: skip
+        weights = _truncated(first.log_weights)
+        centres = first.values[torch.multinomial(weights, KERNELS, replacement=True, generator=generator)]
         mean, root = _moments(first, self.loc, self.scale_tril)
         narrow = root * (4 / (KERNELS * (size + 2))) ** (1 / (size + 4))  # Silverman's rule
         wide, df = count // 10, torch.tensor(TAIL, dtype=torch.double)
         t = _student_t(count, size, generator)
-        values = torch.cat(
-            [
-                mean + 2 * t[:wide] @ root.mT,
-                centres.repeat(-(-count // KERNELS), 1)[: count - wide] + t[wide:] @ narrow.mT,
-            ]
-        )
+        around = centres[torch.arange(count - wide) % KERNELS]
+        values = torch.cat([mean + 2 * t[:wide] @ root.mT, around + t[wide:] @ narrow.mT])
         kernels = dist.MultivariateStudentT(df, centres, narrow)
         near = torch.cat([kernels.log_prob(part.unsqueeze(1)).logsumexp(1) for part in values.split(500)])
         far = dist.MultivariateStudentT(df, mean, 2 * root).log_prob(values)
@@ -203,8 +212,8 @@ def _log_stretch(model: RECaST, u: Tensor) -> Tensor:
     return torch.zeros_like(u[..., 0]) if model.noise else F.softplus(u[..., 1])
 
 
-def _laplace(density: Density) -> tuple[Tensor, Tensor]:
-    """Mode, of several starts, and the root of the inverse negative Hessian there."""
+def laplace(density: Density) -> tuple[Tensor, Tensor]:
+    """Mode, of several starts, and the root of the inverse negative Hessian there, no wider than the prior."""
     best, highest = None, -float("inf")
     for start in _starts(density):
         found = _climb(density, start)
@@ -213,9 +222,17 @@ def _laplace(density: Density) -> tuple[Tensor, Tensor]:
             best, highest = found, value
     if best is None:
         raise ValueError("RECaSTGuide: the log density is finite at no start; are x and y finite and of similar size?")
+    spread = _prior_spread(density)
     hessian = torch.autograd.functional.hessian(lambda v: -density(v), best)
-    curvature, basis = torch.linalg.eigh(hessian)
-    return best, basis * curvature.clamp(min=1 / 9).rsqrt() @ basis.mT  # never wider than the published prior
+    curvature, basis = torch.linalg.eigh(spread * hessian * spread.unsqueeze(1))  # the prior's is the identity
+    root = spread.unsqueeze(1) * basis * curvature.clamp(min=1).rsqrt()
+    return best, torch.linalg.cholesky(root @ root.mT)
+
+
+def _prior_spread(density: Density) -> Tensor:
+    """Standard deviations of the priors; the published ones where a prior has none."""
+    pairs = [(float(prior.variance), float(PRIORS[number].variance)) for number, prior in density.model.priors.items()]
+    return density.f.new_tensor([own if math.isfinite(own) else published for own, published in pairs]).sqrt()
 
 
 def _starts(density: Density) -> list[Tensor]:

@@ -7,7 +7,7 @@ from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
 from bayesnn.functional import Inputs
-from bayesnn.guides.recast import Density, RECaSTGuide, in_numbers
+from bayesnn.guides.recast import Density, in_numbers, laplace
 from bayesnn.models.recast import RECaST
 
 
@@ -40,9 +40,9 @@ def recast_nuts(
 
     Reference: Hoffman, Gelman (2014), The No-U-Turn Sampler.
     """
-    guide = RECaSTGuide(model).fit(x, y, adapt=False)
     density = Density(model, x, y)
-    u = guide.loc + torch.randn(chains, len(guide.loc), dtype=torch.double) @ guide.scale_tril.mT
+    mode, root = laplace(density)
+    u = mode + torch.randn(chains, len(mode), dtype=torch.double) @ root.mT
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*more than available_cpu")  # then one after another, as stated
         run = MCMC(

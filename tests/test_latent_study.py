@@ -72,7 +72,7 @@ def test_history_is_the_root_mean_square_over_layers() -> None:
 
 
 def test_means_over_seeds_carry_their_standard_error() -> None:
-    from latent_parts.report import cell
+    from quickstart_parts.study import cell
 
     assert cell([1.0, 3.0], 2) == "2.00 ± 1.00"
     assert cell([1.0, 3.0], 1, sign=True) == "+2.0 ± 1.0"

@@ -223,7 +223,7 @@ def test_arguments_of_the_model() -> None:
     with pytest.raises(TypeError, match=r"a network with members is needed, .* not Sequential"):
         RankOneEnsemble(body(), likelihoods.categorical)  # type: ignore[arg-type]
     for options, message in {
-        "size": ({"size": 0}, "size is the number of training examples, not 0"),
+        "size": ({"size": 0}, "size is the number of training examples, a positive integer or None, not 0"),
         "weight": ({"kl_weight": 0.0}, "kl_weight is a positive number, not 0"),
         "name": ({"name": "a/b"}, "has a '/', which ArviZ refuses"),
         "prior": ({"prior": dist.Normal(torch.ones(2), 1.0)}, r"of one entry of r or s, but has the shape \(2,\)"),

@@ -261,3 +261,28 @@ def test_bad_targets() -> None:
         recast.binary(None)(f.abs(), (f > 0).float())
     with pytest.raises(ValueError, match="a probability of 0 or 1 has no logit"):
         recast.binary(lambda x: x, link=torch.logit).predictions(torch.tensor([0.0, 0.5, 0.3]))
+
+
+def test_laplace_in_the_units_of_the_data() -> None:
+    """Without a random effect to speak of, delta is a regression's slope: sd sigma / |f|, however large that is."""
+    f, y = simulated(400, gamma=1e-6)
+    f = 0.0015 * f  # delta is 667 times as large, and so is its error: 8, where log scales have priors of 3
+    wide = {"delta": dist.Normal(0.0, 1e4)}
+    guide = RECaSTGuide(recast.continuous(None, priors=wide)).fit(f, y, adapt=False)
+    slope = (f @ y) / (f @ f)
+    error = (y - slope * f).std() / f.norm()
+    assert guide.loc[0].item() == pytest.approx(slope.item(), rel=0.02)
+    assert guide.scale_tril[0, 0].item() == pytest.approx(error.item(), rel=0.05)
+    assert error > 4
+
+
+def test_nuts_calls_the_source_once() -> None:
+    f, y = simulated(20)
+    calls = []
+
+    def counted(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return x
+
+    recast_nuts(recast.continuous(counted), f, y, draws=4, warmup=4, chains=1, progress=False)
+    assert calls == [20]

@@ -24,6 +24,7 @@ from bayesnn.functional import (
 from bayesnn.functional.call import tensors
 from bayesnn.handlers import SurroundingPlates, prefix_of, prefixed
 from bayesnn.likelihoods import Likelihood
+from bayesnn.models.checks import check_name, check_outside, checked_size
 from bayesnn.models.observe import observe
 from bayesnn.priors import Prior
 from bayesnn.scales import moved
@@ -76,10 +77,8 @@ class BNN(nn.Module):
         super().__init__()
         if not len(subset):
             raise ValueError("BNN: the subset is empty, so nothing is random")
-        if size is not None and (size != int(size) or size < 1):
-            raise ValueError(f"BNN: size is the number of training examples, a positive integer or None, not {size!r}")
-        if "/" in name:
-            raise ValueError(f"BNN: the name {name!r} has a '/', which ArviZ refuses; use another sign")
+        self.size = checked_size("BNN", size)
+        check_name("BNN", name)
         check_evaluation_mode(net, "BNN")
         subset.take(net)  # raises for a subset of another network
         self._mode_dependent = (mode_dependent(net),)
@@ -87,7 +86,6 @@ class BNN(nn.Module):
         self.subset = subset
         self.prior = prior
         self.likelihood = likelihood
-        self.size = size if size is None else int(size)
         self.name = name
         self.local: frozenset[str] = frozenset()
         like = next(net.parameters())
@@ -135,12 +133,7 @@ class BNN(nn.Module):
         check_inputs(x)
         with SurroundingPlates() as plates:
             values = self.sample_blocks()
-        if plates.innermost:
-            raise ValueError(
-                f"BNN: its weights are shared by all examples, but the model was called inside the plate "
-                f"{plates.innermost!r} at dim -1; call it before that plate opens. Where Pyro opened it, for particles "
-                "or draws, observe y in a plate at dim -1 or give the ELBO max_plate_nesting=1"
-            )
+        check_outside(plates, "BNN", "its weights are")
         return self._outputs_of_draws(values, x, plates.depth)
 
     def forward(self, x: Inputs, y: Tensor | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from bayesnn.functional import Inputs, call, call_chunks, check_evaluation_mode,
 from bayesnn.handlers import SurroundingPlates, announced, prefix_of
 from bayesnn.likelihoods import Likelihood
 from bayesnn.models.bnn import check_inputs
+from bayesnn.models.checks import check_name, check_outside, checked_size
 from bayesnn.models.observe import observe
 from bayesnn.scales import Scale
 
@@ -41,16 +42,13 @@ class LastLayerModel(nn.Module):
         rows, width = shape
         if rows < 1 or width < 1:
             raise ValueError(f"{owner}: there is at least one feature and one output, not {width} and {rows}")
-        if size is not None and (size != int(size) or size < 1):
-            raise ValueError(f"{owner}: size is the number of training examples, a positive integer, not {size!r}")
-        if "/" in name:
-            raise ValueError(f"{owner}: the name {name!r} has a '/', which ArviZ refuses; use another sign")
+        self.size = checked_size(owner, size)
+        check_name(owner, name)
         check_evaluation_mode(features, owner)
         self.features = copy.deepcopy(features)
         self._mode_dependent = (mode_dependent(self.features),)
         self.likelihood = likelihood
         self.in_features, self.bias = width, bias
-        self.size = size if size is None else int(size)
         self.name = name
         self.local: frozenset[str] = frozenset()
         like = next(features.parameters(), torch.empty(0))
@@ -131,12 +129,7 @@ class LastLayerModel(nn.Module):
     def _sample(self, phi: Tensor) -> Tensor:
         with SurroundingPlates() as plates:
             matrix = pyro.sample(self.site, self.matrix_prior())
-        if plates.innermost:
-            raise ValueError(
-                f"{type(self).__name__}: its last layer is shared by all examples, but the model was called inside the "
-                f"plate {plates.innermost!r} at dim -1; call it before that plate opens. Where Pyro opened it, for "
-                "particles or draws, observe y in a plate at dim -1 or give the ELBO max_plate_nesting=1"
-            )
+        check_outside(plates, type(self).__name__, "its last layer is")
         lead = matrix.shape[:-2]
         lead = lead + (1,) * (plates.depth - len(lead))  # Predictive(parallel=True) leaves some of these out
         if plates.depth:

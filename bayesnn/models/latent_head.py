@@ -16,6 +16,7 @@ from bayesnn.functional import Inputs, batch_size, call, check_evaluation_mode
 from bayesnn.handlers import announced, prefix_of
 from bayesnn.likelihoods import Likelihood
 from bayesnn.models.bnn import check_inputs
+from bayesnn.models.checks import check_name, checked_size
 from bayesnn.models.observe import observe
 
 
@@ -67,16 +68,14 @@ class LatentHead(nn.Module):
         super().__init__()
         if latent < 1:
             raise ValueError(f"LatentHead: z has at least one entry, not {latent}")
-        if size is not None and (size != int(size) or size < 1):
-            raise ValueError(f"LatentHead: size is the number of training examples, a positive integer, not {size!r}")
+        self.size = checked_size("LatentHead", size)
         if kl_weight is not None and not (0 <= kl_weight < math.inf):
             raise ValueError(f"LatentHead: kl_weight is a number from 0, not {kl_weight}")
-        if "/" in name:
-            raise ValueError(f"LatentHead: the name {name!r} has a '/', which ArviZ refuses; use another sign")
+        check_name("LatentHead", name)
         self.decoder = nn.Linear(latent, decoder) if isinstance(decoder, int) else copy.deepcopy(decoder)
         check_evaluation_mode(self.decoder, "LatentHead")
         self.likelihood = likelihood
-        self.latent, self.size, self.name = int(latent), size if size is None else int(size), name
+        self.latent, self.name = int(latent), name
         self.kl_weight = 1 / latent if kl_weight is None else float(kl_weight)
         self.local = frozenset({self.site})
         like = next(self.decoder.parameters(), torch.empty(0))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bayesnn.handlers import prefix_of, prefixed
 from bayesnn.likelihoods import Likelihood
+from bayesnn.models.checks import share
 
 
 def observe(
@@ -47,8 +48,7 @@ def observe(
     batch = distribution.batch_shape[-1]
     if y is not None:
         check_target(distribution, y)
-        if size is not None and size < batch:
-            raise ValueError(f"size = {size} examples of training data were announced, but one batch has {batch}")
+        share(size, batch)  # of a prediction, which may be of more than the training data, nothing is refused
     prefix = prefix_of(name)
     scaled = poutine.scale(scale=size / batch) if size is not None else nullcontext()
     with pyro.plate(prefix + "data", batch, dim=-1) if plate is None else plate, scaled:

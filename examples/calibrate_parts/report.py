@@ -33,13 +33,13 @@ def to_markdown(runs: Sequence[Run]) -> str:
         ratio = [run[name]["ece"] / run["MAP"]["ece"] for run in runs]
         gap = [run[name]["confidence"] - run[name]["accuracy"] for run in runs]
         times = median(run[name]["seconds"] / run["MAP"]["seconds"] for run in runs)
-        cells = [name, _cell([100 * value for value in values(runs, name, "accuracy")], 2)]
-        cells += [_cell(values(runs, name, "nll"), 3)]
+        cells = [name, study.cell([100 * value for value in values(runs, name, "accuracy")], 2)]
+        cells += [study.cell(values(runs, name, "nll"), 3)]
         less = [run[name]["nll"] - run["MAP"]["nll"] for run in runs]
-        cells += ["" if name == "MAP" else _cell(less, 3, sign=True)]
-        cells += [f"{_cell(values(runs, name, 'ece'), 4)} [{low:.3f}, {high:.3f}]"]
-        cells += ["" if name == "MAP" else _cell(ratio, 2), _cell(gap, 3, sign=True)]
-        cells += [_cell(values(runs, name, f"auroc_{kind}"), 3) for kind in ("letters", "rotated_digits")]
+        cells += ["" if name == "MAP" else study.cell(less, 3, sign=True)]
+        cells += [f"{study.cell(values(runs, name, 'ece'), 4)} [{low:.3f}, {high:.3f}]"]
+        cells += ["" if name == "MAP" else study.cell(ratio, 2), study.cell(gap, 3, sign=True)]
+        cells += [study.cell(values(runs, name, f"auroc_{kind}"), 3) for kind in ("letters", "rotated_digits")]
         rows.append([*cells, f"{times:.2f}" if times == times else ""])
     floor = study.average(values(runs, "MAP", "ece_noise_floor"))[0]
     note = (
@@ -53,11 +53,6 @@ def to_markdown(runs: Sequence[Run]) -> str:
 def values(runs: Sequence[Run], name: str, column: str) -> list[float]:
     """A number of each seed."""
     return [run[name][column] for run in runs]
-
-
-def _cell(numbers: Sequence[float], places: int, *, sign: bool = False) -> str:
-    value, error = study.average(numbers)
-    return f"{value:{'+' if sign else ''}.{places}f} ± {error:.{places}f}"
 
 
 def figure(runs: Sequence[Run]) -> Figure:

@@ -51,11 +51,11 @@ def _quality(runs: Sequence[Run], names: Sequence[str]) -> str:
         low, high = (study.average(values(runs, name, f"ece_{end}"))[0] for end in ("low", "high"))
         less = [run[name]["nll"] - run[MAP]["nll"] for run in runs]
         ratio = [run[name]["ece"] / run[MAP]["ece"] for run in runs]
-        cells = [name, cell([100 * value for value in values(runs, name, "accuracy")], 2)]
-        cells += [cell(values(runs, name, "nll"), 3), "" if name == MAP else cell(less, 3, sign=True)]
-        cells += [f"{cell(values(runs, name, 'ece'), 4)} [{low:.3f}, {high:.3f}]"]
-        cells += ["" if name == MAP else cell(ratio, 2)]
-        rows.append([*cells, cell(values(runs, name, "auroc"), 3), cell(values(runs, name, "fpr95"), 3)])
+        cells = [name, study.cell([100 * value for value in values(runs, name, "accuracy")], 2)]
+        cells += [study.cell(values(runs, name, "nll"), 3), "" if name == MAP else study.cell(less, 3, sign=True)]
+        cells += [f"{study.cell(values(runs, name, 'ece'), 4)} [{low:.3f}, {high:.3f}]"]
+        cells += ["" if name == MAP else study.cell(ratio, 2)]
+        rows.append([*cells, study.cell(values(runs, name, "auroc"), 3), study.cell(values(runs, name, "fpr95"), 3)])
     return scoring.to_markdown(header, rows)
 
 
@@ -67,7 +67,7 @@ def _shift_and_cost(runs: Sequence[Run], names: Sequence[str]) -> str:
         cells = [name]
         for kind in SHIFTS:
             for what, places in (("nll", 2), ("ece", 3)):
-                cells.append(cell([mean(run[name][f"{kind}_{what}"]) for run in runs], places))
+                cells.append(study.cell([mean(run[name][f"{kind}_{what}"]) for run in runs], places))
         rows.append([*cells, f"{runs[0][name]['parameters']:,}", *(_times(runs, name, "", "predict_"))])
     return scoring.to_markdown(header, rows)
 
@@ -78,10 +78,10 @@ def _swept(runs: Sequence[Run]) -> str:
     rows = []
     for label, name in [("as published", PUBLISHED), *((f"{weight:g}", f"{SWEPT}{weight:g}") for weight in KL_WEIGHTS)]:
         last = [run[name]["history"][-1] for run in runs]
-        cells = [label, cell(values(runs, name, "nll"), 3), cell(values(runs, name, "ece"), 4)]
-        cells += [cell([100 * epoch["disagreement"] for epoch in last], 2)]
-        cells += [cell([epoch[key] for epoch in last], 3) for key in ("between", "within")]
-        rows.append([*cells, cell([epoch["kl"] for epoch in last], 2)])
+        cells = [label, study.cell(values(runs, name, "nll"), 3), study.cell(values(runs, name, "ece"), 4)]
+        cells += [study.cell([100 * epoch["disagreement"] for epoch in last], 2)]
+        cells += [study.cell([epoch[key] for epoch in last], 3) for key in ("between", "within")]
+        rows.append([*cells, study.cell([epoch["kl"] for epoch in last], 2)])
     return scoring.to_markdown(header, rows)
 
 
@@ -93,12 +93,6 @@ def _choices(runs: Sequence[Run], names: Sequence[str]) -> str:
 def values(runs: Sequence[Run], name: str, column: str) -> list[float]:
     """A number of each seed."""
     return [run[name][column] for run in runs]
-
-
-def cell(numbers: Sequence[float], places: int, *, sign: bool = False) -> str:
-    """Mean ± standard error."""
-    value, error = study.average(numbers)
-    return f"{value:{'+' if sign else ''}.{places}f} ± {error:.{places}f}"
 
 
 def _times(runs: Sequence[Run], name: str, *prefixes: str) -> list[str]:

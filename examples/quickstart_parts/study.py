@@ -57,6 +57,12 @@ def average(values: Sequence[float]) -> tuple[float, float]:
     return mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
+def cell(numbers: Sequence[float], places: int, *, sign: bool = False) -> str:
+    """Mean ± standard error over seeds, as a table shows them."""
+    value, error = average(numbers)
+    return f"{value:{'+' if sign else ''}.{places}f} ± {error:.{places}f}"
+
+
 def column(runs: Sequence[Run], setting: str, method: str, name: str, *, minus: str | None = None) -> list[float]:
     """A number of each seed, or its difference to that of another method in the same seed."""
     values = [run[setting][method][name] for run in runs]
@@ -114,5 +120,5 @@ def _cell(
     times: float = 1.0,
     minus: str | None = None,
 ) -> str:
-    value, error = average([times * number for number in column(runs, setting, method, name, minus=minus)])
-    return f"{value:{'+' if minus else ''}.{places}f} ± {error:.{places}f}"
+    numbers = [times * number for number in column(runs, setting, method, name, minus=minus)]
+    return cell(numbers, places, sign=minus is not None)

@@ -59,13 +59,13 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
         low, high = (study.average(values(runs, name, f"ece_{end}"))[0] for end in ("low", "high"))
         cells = [
             name,
-            _cell(values(runs, name, "nll"), 3),
+            study.cell(values(runs, name, "nll"), 3),
             _less(runs, name, "nll", MAP),
             _less(runs, name, "nll", f"{MAP}{COOLED}"),
         ]
-        cells += [f"{_cell(values(runs, name, 'ece'), 3)} [{low:.3f}, {high:.3f}]", _less(runs, name, "ece", MAP)]
-        cells += [_cell([100 * value for value in values(runs, name, "accuracy")], 1)]
-        cells += [_cell(values(runs, name, f"auroc_{kind}"), 3) for kind in ("letters", "rotated_digits")]
+        cells += [f"{study.cell(values(runs, name, 'ece'), 3)} [{low:.3f}, {high:.3f}]", _less(runs, name, "ece", MAP)]
+        cells += [study.cell([100 * value for value in values(runs, name, "accuracy")], 1)]
+        cells += [study.cell(values(runs, name, f"auroc_{kind}"), 3) for kind in ("letters", "rotated_digits")]
         rows.append([*cells, _times(runs, name, "seconds"), _times(runs, name, "predict_seconds")])
     return scoring.to_markdown(header, rows)
 
@@ -86,13 +86,8 @@ def _each(runs: Sequence[Run], name: str, column: str) -> str:
     return "" if fixed or not any(found) else ", ".join(f"{value:.3g}" for value in found)
 
 
-def _cell(numbers: Sequence[float], places: int, *, sign: bool = False) -> str:
-    value, error = study.average(numbers)
-    return f"{value:{'+' if sign else ''}.{places}f} ± {error:.{places}f}"
-
-
 def _less(runs: Sequence[Run], name: str, column: str, minus: str) -> str:
-    return "" if name == minus else _cell(values(runs, name, column, minus), 3, sign=True)
+    return "" if name == minus else study.cell(values(runs, name, column, minus), 3, sign=True)
 
 
 def _times(runs: Sequence[Run], name: str, column: str) -> str:

@@ -1,6 +1,5 @@
 """The ELBO of a rank-one ensemble: the mean over all members, in one pass."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +10,9 @@ from bayesnn.guides.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.rank_one.divergence import divergence
 from bayesnn.guides.rank_one.guide import RankOneGuide
 from bayesnn.models.bnn import check_inputs
+from bayesnn.models.checks import share
 from bayesnn.models.observe import check_target, likelihood_given
 from bayesnn.models.rank_one import RankOneEnsemble, by_member, split, tile
-from bayesnn.models.tempering import note_kl_weight
 
 
 class RankOneELBO(ClosedFormELBO):
@@ -59,13 +58,9 @@ class RankOneELBO(ClosedFormELBO):
             raise ValueError(f"RankOneELBO: kl_weight is a finite number from 0, not {kl_weight}")
         self.kl_weight, self.split = float(kl_weight), split
 
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """-ELBO, differentiable in the parameters of network and guide."""
-        loss = super().differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            weight = self.kl_weight * model.weight_of_kl(batch_size(args[0]))
-            loss.register_hook(partial(_noted, guide, weight))
-        return loss
+    def _weight_in(self, model: Any, x: Inputs, y: Tensor | None = None) -> float:
+        """The ELBO's own factor times the model's."""
+        return self.kl_weight * float(model.weight_of_kl(batch_size(x)))
 
     def _negative_elbo(self, model: Any, guide: Any, x: Inputs, y: Tensor | None = None) -> Tensor:
         if not isinstance(model, RankOneEnsemble) or not isinstance(guide, RankOneGuide):
@@ -77,13 +72,12 @@ class RankOneELBO(ClosedFormELBO):
             raise ValueError("RankOneELBO: targets are needed, loss(x, y)")
         check_inputs(x)
         model.announce()
-        batch, member = batch_size(x), torch.arange(model.members, device=model.like.device)
-        if model.size is not None and model.size < batch:
-            raise ValueError(f"size = {model.size} examples of training data were announced, but one batch has {batch}")
+        member = torch.arange(model.members, device=model.like.device)
+        scale = share(model.size, batch_size(x))
         posteriors = guide.distributions(member)
         vectors = model.vectors({site: q.rsample() for site, q in posteriors.items()}, member)
-        fit = self._log_likelihood(model, vectors, x, y) * ((model.size or batch) / batch)
-        priors, weight = model.priors(), self.kl_weight * model.weight_of_kl(batch)
+        fit = scale * self._log_likelihood(model, vectors, x, y)
+        priors, weight = model.priors(), self._weight_in(model, x)
         latent = [divergence(q, priors[site]) for site, q in posteriors.items()]
         errors = (term for _, term in model.reconstructions(vectors, member))
         latent += [-term.weight * term.distribution.log_prob(term.observed) for term in errors]
@@ -99,7 +93,3 @@ class RankOneELBO(ClosedFormELBO):
         distribution = likelihood_given(model.likelihood, outputs, {}, name=model.name)
         check_target(distribution, y)
         return distribution.log_prob(y).sum() / len(outputs)
-
-
-def _noted(guide: Any, kl_weight: float, gradient: Tensor) -> None:
-    note_kl_weight(guide, kl_weight)

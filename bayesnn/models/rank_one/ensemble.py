@@ -15,6 +15,7 @@ from bayesnn.functional import Inputs, batch_size, call, call_chunks, check_laye
 from bayesnn.handlers import SurroundingPlates, announced, prefix_of
 from bayesnn.likelihoods import Likelihood
 from bayesnn.models.bnn import check_inputs
+from bayesnn.models.checks import check_name, check_outside, checked_size
 from bayesnn.models.observe import observe
 from bayesnn.models.rank_one.network import RankOneNet
 from bayesnn.scales import moved
@@ -93,12 +94,10 @@ class RankOneEnsemble(nn.Module):
                 f"RankOneEnsemble: a network with members is needed, batch_ensemble(net) or latent_rank_one(net), not "
                 f"{type(net).__name__}"
             )
-        if size is not None and (size != int(size) or size < 1):
-            raise ValueError(f"RankOneEnsemble: size is the number of training examples, not {size!r}")
+        self.size = checked_size("RankOneEnsemble", size)
+        check_name("RankOneEnsemble", name)
         if kl_weight is not None and not 0 < kl_weight < float("inf"):
             raise ValueError(f"RankOneEnsemble: kl_weight is a positive number, not {kl_weight}")
-        if "/" in name:
-            raise ValueError(f"RankOneEnsemble: the name {name!r} has a '/', which ArviZ refuses; use another sign")
         if prior is not None and prior.shape():
             raise ValueError(
                 f"RankOneEnsemble: the prior is that of one entry of r or s, but has the shape {tuple(prior.shape())}"
@@ -110,7 +109,7 @@ class RankOneEnsemble(nn.Module):
         if self.encoded and prior is not None:
             raise ValueError("RankOneEnsemble: encoded vectors have their prior, z ~ N(0, I); give no prior")
         self.likelihood, self.prior, self.kl_weight = likelihood, prior, kl_weight
-        self.size, self.name = size if size is None else int(size), name
+        self.name = name
         self.local: frozenset[str] = frozenset()
         if isinstance(likelihood, nn.Module):  # it may have a learned scale
             likelihood.to(device=self.like.device, dtype=self.like.dtype)
@@ -212,12 +211,7 @@ class RankOneEnsemble(nn.Module):
             values = {self.site("member"): pyro.sample(self.site("member"), dist.Categorical(uniform))}
             with self.weighted(x):
                 values.update({site: pyro.sample(site, prior) for site, prior in self.priors().items()})
-        if plates.innermost:
-            raise ValueError(
-                f"RankOneEnsemble: its weights are shared by all examples, but the model was called inside the plate "
-                f"{plates.innermost!r} at dim -1; call it before that plate opens. Where Pyro opened it, for particles "
-                "or draws, observe y in a plate at dim -1 or give the ELBO max_plate_nesting=1"
-            )
+        check_outside(plates, "RankOneEnsemble", "its weights are")
         values = {site: self._aligned(site, value, plates.depth) for site, value in values.items()}
         self._reconstruct(values, x)
         return self._outputs_of_draws(values, x)

@@ -10,6 +10,7 @@ from torch import Size, Tensor, nn
 
 from bayesnn.functional import Inputs
 from bayesnn.handlers import SurroundingPlates, prefix_of
+from bayesnn.models.checks import check_name, check_outside
 from bayesnn.models.observe import observe
 from bayesnn.models.recast.effects import CauchyEffect, Effect
 from bayesnn.models.recast.source import Source, check_source, check_training_predictions, predictions
@@ -67,8 +68,7 @@ class RECaST(nn.Module):
         for number, prior in given.items():
             if not isinstance(prior, TorchDistributionMixin) or prior.shape():
                 raise ValueError(f"RECaST: the prior of {number!r} is a distribution of one number, not {prior}")
-        if "/" in name:
-            raise ValueError(f"RECaST: the name {name!r} has a '/', which ArviZ refuses; use another sign")
+        check_name("RECaST", name)
         self._source = (source,)  # in a tuple: it is never trained
         self.effect, self.link, self.noise = effect, link, noise
         self.priors = {number: given.get(number, PRIORS[number]) for number in numbers}
@@ -147,12 +147,7 @@ class RECaST(nn.Module):
         with SurroundingPlates() as plates:
             for number, prior in self.priors.items():
                 values[prefix + number] = pyro.sample(prefix + number, moved(prior, f))
-        if plates.innermost:
-            raise ValueError(
-                f"RECaST: its numbers are shared by all examples, but the model was called inside the plate "
-                f"{plates.innermost!r} at dim -1; call it before that plate opens. Where Pyro opened it, for particles "
-                "or draws, give the ELBO max_plate_nesting=1"
-            )
+        check_outside(plates, "RECaST", "its numbers are")
         # Inside plates a number has the data plate's axis already, of size 1.
         depth = plates.depth
         values = {site: value.squeeze(-1) if depth and value.dim() else value for site, value in values.items()}
