@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesnn.distributions.faddeeva import STEP, faddeeva, in_chunks, nodes
+from bayesnn.distributions.faddeeva import STEP, faddeeva, in_chunks, nodes, voigt_function
 from bayesnn.distributions.voigt_density import TINY, argument
 
 FARTHEST = 3.2
@@ -117,7 +117,7 @@ def _solve(probability: Tensor, sigma: Tensor, gamma: Tensor) -> Tensor:
         value = _lower_tail(q, sigma, gamma)
         below = value < probability
         low, high = torch.where(below, q, low), torch.where(below, high, q)
-        density = faddeeva(*argument(q, sigma, gamma))[0].real / (sigma * math.sqrt(2 * math.pi))
+        density = voigt_function(*argument(q, sigma, gamma)) / (sigma * math.sqrt(2 * math.pi))
         # for log F, which is flatter than F in both kinds of tails
         step = -value / density.clamp(min=TINY) * (value / probability).log()
         small = step.abs() <= PRECISION * (q.abs() + sigma + gamma)

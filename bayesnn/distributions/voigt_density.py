@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesnn.distributions.faddeeva import faddeeva
+from bayesnn.distributions.faddeeva import faddeeva, voigt_function
 
 TINY = 1e-290
 """Where the Voigt function is smaller, it is that of the normal distribution: gamma is 0."""
@@ -37,7 +37,7 @@ class _LogDensity(torch.autograd.Function):
     @staticmethod
     def forward(deviation: Tensor, sigma: Tensor, gamma: Tensor) -> Tensor:
         x, y = argument(deviation, sigma, gamma)
-        value = faddeeva(x, y)[0].real
+        value = voigt_function(x, y)
         log_value = torch.where(value < TINY, -(x**2), value.clamp(min=TINY).log())
         log_value = torch.where(deviation.isinf(), -torch.inf, log_value)
         return log_value - sigma.log() - math.log(2 * math.pi) / 2
