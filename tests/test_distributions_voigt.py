@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from bayesnn.distributions import Voigt
-from bayesnn.distributions.faddeeva import CHUNK, faddeeva
+from bayesnn.distributions.chunks import CHUNK
+from bayesnn.distributions.faddeeva import faddeeva
 from bayesnn.predict import PredictiveDistribution
 
 RATIOS = [1e-6, 1e-4, 1e-2, 0.3, 1.0, 3.7, 8.9, 30.0, 1e3, 1e5]

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesnn.distributions.chunks import in_chunks
+
 TERMS = 12
 """Terms that are summed one by one; the others by the Euler-Maclaurin formula."""
 COEFFICIENTS = [
@@ -37,8 +39,8 @@ class _LogitOfMean(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _logit_and_slopes(loc, scale)
+    def forward(loc: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+        return in_chunks(_logit_and_slopes, loc, scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

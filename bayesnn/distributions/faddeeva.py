@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesnn.distributions.chunks import in_chunks
+
 STEP = 0.5
 """h, the distance of two nodes: the rule's error is exp(-pi^2 / h^2) = 7e-18."""
 NODES = 26
 """They reach 6.25 from the origin, where exp(-t^2) = 1e-17."""
 HIGHEST = 3
 """The highest derivative."""
-CHUNK = 2**12
-"""How many points are evaluated at a time: each needs `NODES` numbers, and these fit into a processor's cache."""
 
 
 def faddeeva(x: Tensor, y: Tensor, highest: int = 0) -> tuple[Tensor, ...]:
@@ -72,15 +72,6 @@ class _Faddeeva(torch.autograd.Function):
         slopes = faddeeva(x, y, ctx.highest + 1)[1:]
         total = sum((g.conj() * slope for g, slope in zip(gradients, slopes, strict=True)), torch.zeros(()))
         return total.real, -total.imag, None  # w is analytic: dw/dy = i dw/dx
-
-
-def in_chunks(function: Any, *arguments: Tensor) -> tuple[Tensor, ...]:
-    """A function of the single entries, on few of them at a time: tensors of one shape to a tuple of such."""
-    shape = arguments[0].shape
-    if shape.numel() <= CHUNK:
-        return function(*arguments)
-    parts = [function(*part) for part in zip(*(a.reshape(-1).split(CHUNK) for a in arguments), strict=True)]
-    return tuple(torch.cat(pieces).reshape(shape) for pieces in zip(*parts, strict=True))
 
 
 def nodes(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesnn.distributions.faddeeva import STEP, faddeeva, in_chunks, nodes, voigt_function
+from bayesnn.distributions.chunks import in_chunks
+from bayesnn.distributions.faddeeva import STEP, faddeeva, nodes, voigt_function
 from bayesnn.distributions.voigt_density import TINY, argument
 
 FARTHEST = 3.2
