@@ -34,8 +34,8 @@ NETWORK: dict[str, Method] = {
     "fine-tuned": fine_tuned,
     "pooled ridge": pooled,
 }
-SIZES: tuple[int, ...] = (20,) if SMOKE else (20, 60, 250)
-NOISES: tuple[float, ...] = (0.0,) if SMOKE else (0.0, 1.0)
+SIZES: tuple[int, ...] = (20,) if SMOKE else (20, 40, 60, 100, 250)
+NOISES: tuple[float, ...] = (0.0,) if SMOKE else (0.0, 0.25, 1.0, 2.0)
 CONTINUOUS = (("coverage", 0.5), ("coverage", 0.8), ("coverage", 0.95), ("length", 0.95), ("crps", 0.0), ("rmse", 0.0))
 BINARY = (("auc", 0.0), ("nll", 0.0), ("ece", 0.0), ("coverage", 0.95), ("spiegelhalter_z", 0.0))
 
@@ -48,23 +48,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2 if SMOKE else 30, help="how many")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--binary", action="store_true", help="a binary response")
+    parser.add_argument("--network", action="store_true", help="the source is a network")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="of the target's training data")
+    parser.add_argument("--noises", type=float, nargs="+", default=NOISES, help="distances of the target")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    kind = "_binary" * given.binary + "_network" * given.network
     designs = {
-        f"{'binary' if given.binary else 'noise'}{noise:g}-n{n}": partial(
-            linear_design, n_train=n, noise=noise, binary=given.binary
-        )
-        for noise in NOISES
-        for n in SIZES
+        f"noise{noise:g}-n{n}": partial(linear_design, n_train=n, noise=noise, binary=given.binary, network=given.network)
+        for noise in given.noises
+        for n in given.sizes
     }
     methods = {**METHODS, **NETWORK}
     if given.binary:
         del methods["conformal"]
-    study = transfer_study(designs, methods, range(given.seeds), folder=given.runs, workers=given.workers)
+    study = transfer_study(designs, methods, range(given.seeds), folder=given.runs / f"runs{kind}", workers=given.workers)
     text = "\n\n".join([table(study, BINARY if given.binary else CONTINUOUS), notes(study, given.seeds)]) + "\n"
     given.out.mkdir(parents=True, exist_ok=True)
-    name = "transfer_simulation_binary.md" if given.binary else "transfer_simulation.md"
-    (given.out / name).write_text(text, encoding="utf-8")
+    (given.out / f"transfer_simulation{kind}.md").write_text(text, encoding="utf-8")
     print(text)
 
 

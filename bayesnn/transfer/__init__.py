@@ -20,6 +20,8 @@ from bayesnn.transfer.predictions import interval as interval
 from bayesnn.transfer.recalibration import recast as recast
 from bayesnn.transfer.scores import crps_of_quantiles as crps_of_quantiles
 from bayesnn.transfer.scores import scores as scores
+from bayesnn.transfer.sources import linear_source as linear_source
+from bayesnn.transfer.sources import network_source as network_source
 from bayesnn.transfer.study import LEVELS as LEVELS
 from bayesnn.transfer.study import METHODS as METHODS
 from bayesnn.transfer.study import Method as Method
