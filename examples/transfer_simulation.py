@@ -3,17 +3,19 @@
     python examples/transfer_simulation.py --seeds 30 --out docs/tables
 
 Source and target are linear, the target's weights theta_S + N(0, noise^2 I); the source is least squares on 1,000
-examples, or a logistic regression with --binary. Each seed's numbers are kept under --runs, so that a run that was
-stopped goes on. Writes transfer_simulation.md; about 2 s of CPU a seed and design.
+examples, a logistic regression with --binary, or a network with --network. Each seed's numbers are kept under --runs,
+so that a run that was stopped goes on. Writes a table and a figure; about 1 s of CPU a seed and design.
 """
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
+from transfer_parts.curves import curves
+from transfer_parts.matrix import matrix
 
 from bayesnn.transfer import (
     METHODS,
@@ -36,8 +38,20 @@ NETWORK: dict[str, Method] = {
 }
 SIZES: tuple[int, ...] = (20,) if SMOKE else (20, 40, 60, 100, 250)
 NOISES: tuple[float, ...] = (0.0,) if SMOKE else (0.0, 0.25, 1.0, 2.0)
-CONTINUOUS = (("coverage", 0.5), ("coverage", 0.8), ("coverage", 0.95), ("length", 0.95), ("crps", 0.0), ("rmse", 0.0))
-BINARY = (("auc", 0.0), ("nll", 0.0), ("ece", 0.0), ("coverage", 0.95), ("spiegelhalter_z", 0.0))
+CONTINUOUS = {
+    ("coverage", 0.5): "Coverage of 50 % intervals",
+    ("coverage", 0.8): "Coverage of 80 % intervals",
+    ("coverage", 0.95): "Coverage of 95 % intervals",
+    ("length", 0.95): "Length of 95 % intervals, units of y",
+    ("rmse", 0.0): "Root mean squared error of medians, units of y",
+}
+BINARY = {
+    ("auc", 0.0): "AUC",
+    ("nll", 0.0): "Log loss, nats",
+    ("ece", 0.0): "Expected calibration error",
+    ("coverage", 0.95): "Share of true labels among examples predicted with probability .95 ± .025",
+    ("spiegelhalter_z", 0.0): "Spiegelhalter's z",
+}
 
 
 def main() -> None:
@@ -55,35 +69,38 @@ def main() -> None:
     torch.set_num_threads(1)
     kind = "_binary" * given.binary + "_network" * given.network
     designs = {
-        f"noise{noise:g}-n{n}": partial(linear_design, n_train=n, noise=noise, binary=given.binary, network=given.network)
+        f"noise{noise:g}-n{n}": partial(
+            linear_design, n_train=n, noise=noise, binary=given.binary, network=given.network
+        )
         for noise in given.noises
         for n in given.sizes
     }
     methods = {**METHODS, **NETWORK}
     if given.binary:
         del methods["conformal"]
-    study = transfer_study(designs, methods, range(given.seeds), folder=given.runs / f"runs{kind}", workers=given.workers)
-    text = "\n\n".join([table(study, BINARY if given.binary else CONTINUOUS), notes(study, given.seeds)]) + "\n"
+    study = transfer_study(
+        designs, methods, range(given.seeds), folder=given.runs / f"runs{kind}", workers=given.workers
+    )
+    shown = BINARY if given.binary else CONTINUOUS
+    text = report(study, shown, given.seeds)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / f"transfer_simulation{kind}.md").write_text(text, encoding="utf-8")
+    panels = {f"noise {noise:g}": {n: f"noise{noise:g}-n{n}" for n in given.sizes} for noise in given.noises}
+    rows = [("coverage", 0.95, "share of true labels" if given.binary else "coverage of 95 %")]
+    rows.append(("nll", 0.0, "log loss (nats)") if given.binary else ("rmse", 0.0, "error of medians"))
+    drawing = curves(study, panels, rows, methods=list(methods))
+    drawing.savefig(given.out / f"transfer_simulation{kind}.png", dpi=110)
     print(text)
 
 
-def table(study: Study, shown: Sequence[tuple[str, float]]) -> str:
-    """One line for each design and method."""
-    held = {row[:4]: row[4:6] for row in study.summary().rows}
-    header = ["design", "method", *(f"{metric}{f' {level:.0%}' if level else ''}" for metric, level in shown)]
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for design in dict.fromkeys(study.column("design")):
-        for method in dict.fromkeys(study.column("method")):
-            cells = [cell(*held[design, method, *one]) if (design, method, *one) in held else "–" for one in shown]
-            lines.append("| " + " | ".join([design, method, *cells]) + " |")
-    return "\n".join(lines)
-
-
-def cell(mean: float, se: float) -> str:
-    """Mean and Monte-Carlo standard error."""
-    return f"{mean:.3g}" if se != se else f"{mean:.3f} ± {se:.3f}"  # no error: one seed, or an infinite value
+def report(study: Study, shown: Mapping[tuple[str, float], str], seeds: int) -> str:
+    """A table for each metric, and notes."""
+    designs, methods = (list(dict.fromkeys(study.column(name))) for name in ("design", "method"))
+    parts = []
+    for (metric, level), title in shown.items():
+        columns = [name for name in methods if study.where(method=name, metric=metric, level=level)]
+        parts.append(f"**{title}**\n\n{matrix(study, metric, level, designs=designs, methods=columns)}")
+    return "\n\n".join([*parts, notes(study, seeds)]) + "\n"
 
 
 def notes(study: Study, seeds: int) -> str:
@@ -93,7 +110,7 @@ def notes(study: Study, seeds: int) -> str:
     lines = [
         f"Means ± Monte-Carlo standard errors over {seeds} seeds, 250 test examples each; – where a metric does not "
         f"exist. Of {len(khat)} posteriors of RECaST {beyond} had k-hat of 0.7 or more.",
-        "RECaST minus target only, on the same seeds; a negative difference favours RECaST:",
+        "**RECaST minus target only on the same seeds; a negative difference favours RECaST**",
         str(study.negative_transfer()),
     ]
     return "\n\n".join(lines)

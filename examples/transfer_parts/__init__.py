@@ -1,0 +1,1 @@
+"""Parts of the study of a transfer from Rotterdam to the German Breast Cancer Study Group."""
