@@ -37,7 +37,7 @@ def curves(
     drawing = Figure(figsize=(3.2 * len(panels) + 0.6, 2.8 * len(metrics) + 0.5), layout="constrained")
     grid = drawing.subplots(len(metrics), len(panels), squeeze=False, sharex=True, sharey="row")
     for row, (metric, level, label) in zip(grid, metrics, strict=True):
-        for ax, (title, designs) in zip(row, panels.items(), strict=True):
+        for ax, designs in zip(row, panels.values(), strict=True):
             for i, method in enumerate(methods):
                 colour, mark, width = STYLES[method]
                 found = [(n, *held[key]) for n, d in designs.items() if (key := (d, method, metric, level)) in held]
