@@ -28,6 +28,7 @@ LAYERS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "transposed 3d": lambda: (nn.ConvTranspose3d(2, 3, 2, bias=False), torch.randn(2, 2, 3, 3, 3)),
 }
 every_layer = pytest.mark.parametrize("kind", LAYERS)
+both_ways = pytest.mark.parametrize("large", [False, True], ids=["by rows", "by weights"])
 
 
 def assert_close(a: Tensor, b: Tensor) -> None:
@@ -44,26 +45,81 @@ def made(kind: str) -> tuple[nn.Module, Any, Tensor]:
     return layer, net, x
 
 
+@both_ways
 @every_layer
-def test_members_are_dense_layers_gradients_included(kind: str) -> None:
+def test_members_are_dense_layers_gradients_included(kind: str, large: bool, monkeypatch: Any) -> None:
+    monkeypatch.setattr(RankOne, "large", lambda layer, rows: large)
     layer, net, x = made(kind)
     converted = net.net
-    rows = net.rows(tile(x, M))
+    tiled: Any = tile(x, M).requires_grad_()  # type: ignore[union-attr]
+    rows = net.rows(tiled)
     pull = torch.randn_like(rows)
     (rows * pull).sum().backward()
     total = torch.zeros_like(converted.layer.weight)
     for j in range(M):
-        r, s = converted.r[j].detach(), converted.s[j].detach()
-        plain = net.member(j)
+        r, s = (vectors[j].detach().requires_grad_() for vectors in (converted.r, converted.s))
+        plain: Any = net.member(j)
+        inputs: Any = x.clone().requires_grad_()
         assert type(plain) is type(layer)
-        outputs = plain(x)
+        outputs = plain(inputs)
         assert_close(outputs, by_member(rows, M)[j])
         (outputs * by_member(pull, M)[j]).sum().backward()
-        assert plain.weight.grad is not None
-        total += plain.weight.grad * (converted.dense(r, s) / converted.layer.weight).detach()
+        weight = converted.dense(r, s)
+        assert_close(by_member(tiled.grad, M)[j], inputs.grad)
+        to_r, to_s = torch.autograd.grad(weight, (r, s), plain.weight.grad)
+        assert_close(converted.r.grad[j], to_r)
+        assert_close(converted.s.grad[j], to_s)
+        total += plain.weight.grad * (weight / converted.layer.weight).detach()
         if converted.bias is not None:
             assert_close(converted.bias.grad[j], plain.bias.grad)
     assert_close(converted.layer.weight.grad, total)
+
+
+@every_layer
+def test_both_ways_have_the_same_derivatives_under_transforms(kind: str, monkeypatch: Any) -> None:
+    _, net, x = made(kind)
+    rows = tile(x, M)
+    names = [name for name, _ in net.net.named_parameters()]
+    draws = {name: torch.randn(2, *p.shape).double() for name, p in net.net.named_parameters()}
+    tangents = [torch.randn_like(draws[name][0]) for name in names]
+
+    every = tuple(range(len(names)))
+
+    def loss(*values: Tensor) -> Tensor:
+        return net.rows(rows, dict(zip(names, values, strict=True))).pow(3).sum()
+
+    def slope(*values: Tensor) -> tuple[Tensor, Any]:
+        grads = torch.func.grad(loss, every)(*values)
+        return torch.stack([(grad * t).sum() for grad, t in zip(grads, tangents, strict=True)]).sum(), grads
+
+    def curvature(*values: Tensor) -> Any:
+        """The Hessian times the tangents, and the gradient."""
+        return torch.func.grad(slope, every, has_aux=True)(*values)
+
+    found = []
+    for large in (False, True):
+        monkeypatch.setattr(RankOne, "large", lambda layer, rows, large=large: large)
+        mapped = torch.func.vmap(curvature)(*draws.values())
+        alone = [curvature(*(draw[i] for draw in draws.values())) for i in range(2)]
+        for i, one in enumerate(alone):
+            for a, b in zip((*mapped[0], *mapped[1]), (*one[0], *one[1]), strict=True):
+                assert_close(a[i], b)
+        found.append((*mapped[0], *mapped[1]))
+    for a, b in zip(*found, strict=True):
+        assert_close(a, b)
+
+
+def test_large_rows_meet_the_weight_of_every_member() -> None:
+    layer = RankOne(nn.Conv2d(4, 8, 3), M, near_one())
+    calls: list[Tensor] = []
+    layer.layer.register_forward_hook(lambda module, args, output: calls.append(module.weight))
+    entries = 4 * 8 * 4 * 9 + 100_000  # 4 of a weight, 100,000 of a call
+    side = int((entries / 2 / 12) ** 0.5)  # two images a member, 4 + 8 channels
+    for pixels, count in ((side, 1), (side + 1, M)):
+        calls.clear()
+        layer(torch.zeros(2 * M, 4, pixels, pixels))
+        assert len(calls) == count
+        assert (calls[0] is layer.layer.weight) == (count == 1)
 
 
 def test_golden_values() -> None:

@@ -45,7 +45,8 @@ class RankOneEnsemble(nn.Module):
     The published loss of LP-BNN adds, for L layers, 1 / (L + 1) sum_l [sum_j KL_jl + mean_j |r_hat_jl - r_jl|^2 / in]
     to the *mean* of the cross entropy. Times `size` it is -ELBO of one network with its KL weighted by
     size M / (L + 1), thousands where Bayes' rule has 1: posteriors are pulled to the prior, and the reconstruction,
-    with weight kl_weight / (M in), is all but free. `kl_weight=1` is Bayes' rule.
+    with weight kl_weight / (M in), is all but free. `kl_weight=1` is Bayes' rule. The likelihood of a map is a sum over
+    its pixels, the published loss their mean: there its weight is size * pixels * M / (L + 1), to be given.
 
     Fit it with `RankOneGuide` and `RankOneELBO`, all members in one pass; Pyro's own ELBOs see one random member a
     step. The model **owns and trains** `net`, itself a copy of yours.

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bayesnn.models.rank_one.code import LayerCode
 from bayesnn.models.rank_one.initialisation import Initialisation
@@ -10,6 +12,9 @@ from bayesnn.models.rank_one.layout import by_member
 
 Convertible = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_OF_WEIGHT, _OF_CALL = 4, 100_000
+"""Entries of the rows whose products take as long as one entry of a member's weight, and as one more call of the layer;
+measured on CPUs by examples/benchmarks/latents_layers.py."""
 
 
 class RankOne(nn.Module):
@@ -47,21 +52,44 @@ class RankOne(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[member * batch, ...] -> the same in outputs."""
-        members, linear = len(self.r), isinstance(self.layer, nn.Linear)
-        y = self.layer((by_member(x, members) * _beside(self.r, x, linear)).flatten(0, 1), *args, **kwargs)
-        scaled = by_member(y, members)
-        s = _beside(self.s, y, linear)
+        rows = by_member(x, len(self.r))
+        return self.by_weights(rows, *args, **kwargs) if self.large(rows) else self.by_rows(rows, *args, **kwargs)
+
+    def large(self, rows: Tensor) -> bool:
+        """Whether `by_weights` is the faster one for rows of this size."""
+        inputs, outputs = widths(self.layer)
+        entries = rows.numel() // len(rows) * (1 + outputs / inputs)  # of one member, as of stride 1
+        return entries > _OF_WEIGHT * self.layer.weight.numel() + _OF_CALL
+
+    def by_weights(self, rows: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Each member's rows by its own weight: M weights are made, and inputs and outputs are touched once."""
+        values = {"weight": self.dense(self.r, self.s).unbind()}
+        if self.bias is not None:
+            values["bias"] = self.bias.unbind()
+        each = [
+            functional_call(self.layer, {name: value[j] for name, value in values.items()}, (block, *args), kwargs)
+            for j, block in enumerate(rows.unbind())
+        ]
+        return torch.cat(each)
+
+    def by_rows(self, rows: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """All rows by the shared weight in one call: inputs are multiplied by r before, outputs by s after."""
+        linear = isinstance(self.layer, nn.Linear)
+        y = self.layer((rows * _beside(self.r, rows, linear)).flatten(0, 1), *args, **kwargs)
+        scaled = by_member(y, len(rows))
+        s = _beside(self.s, scaled, linear)
         # One pass over the outputs for both.
-        scaled = scaled * s if self.bias is None else _beside(self.bias, y, linear).addcmul(scaled, s)
+        scaled = scaled * s if self.bias is None else _beside(self.bias, scaled, linear).addcmul(scaled, s)
         return scaled.flatten(0, 1)
 
     def dense(self, r: Tensor, s: Tensor) -> Tensor:
-        """One member's weight, W with its entries times s r^T, from r [in] and s [out]."""
+        """Members' weights, W with its entries times s r^T, [..., *shape of W], from r [..., in] and s [..., out]."""
         weight: Tensor = self.layer.weight
         groups: int = getattr(self.layer, "groups", 1)
-        r, s = r.reshape(groups, -1), s.reshape(groups, -1)
-        factor = r.unsqueeze(2) * s.unsqueeze(1) if isinstance(self.layer, _TRANSPOSED) else s.unsqueeze(2) * r[:, None]
-        return weight * factor.reshape(weight.shape[:2] + (1,) * (weight.dim() - 2))
+        r, s = r.unflatten(-1, (groups, -1)), s.unflatten(-1, (groups, -1))
+        transposed = isinstance(self.layer, _TRANSPOSED)
+        factor = r.unsqueeze(-1) * s.unsqueeze(-2) if transposed else s.unsqueeze(-1) * r.unsqueeze(-2)
+        return weight * factor.reshape(r.shape[:-2] + weight.shape[:2] + (1,) * (weight.dim() - 2))
 
     def undecayed(self) -> list[nn.Parameter]:
         """The members' own: weight decay would pull r and s to 0, and the members together."""
@@ -86,8 +114,8 @@ def _started(initial: Initialisation, members: int, width: int) -> Tensor:
     return vectors
 
 
-def _beside(vectors: Tensor, x: Tensor, linear: bool) -> Tensor:
+def _beside(vectors: Tensor, rows: Tensor, linear: bool) -> Tensor:
     """[member, width] to broadcast with [member, batch, ...], the width in the last axis or in that of channels."""
     members, width = vectors.shape
-    axes = x.dim() - 2
+    axes = rows.dim() - 3
     return vectors.view(members, 1, *(1,) * axes, width) if linear else vectors.view(members, 1, width, *(1,) * axes)
