@@ -1,13 +1,16 @@
 """The No-U-Turn sampler on RECaST's two or three numbers."""
 
 import warnings
+from functools import partial
 
-import torch
-from pyro.infer import MCMC, NUTS
+from pyro.infer import MCMC
 from torch import Tensor
 
 from bayesnn.functional import Inputs
 from bayesnn.guides.recast import Density, in_numbers, laplace
+from bayesnn.guides.recast_chains import RECaSTChains
+from bayesnn.guides.recast_slopes import slopes_of
+from bayesnn.guides.small_nuts import SmallNUTS
 from bayesnn.models.recast import RECaST
 
 
@@ -21,17 +24,18 @@ def recast_nuts(
     chains: int = 4,
     progress: bool = True,
 ) -> MCMC:
-    """Pyro's NUTS on the two or three numbers, without tracing: the source is called once, then densities alone.
+    """NUTS on the two or three numbers, without tracing: the source is called once, then densities alone.
 
-    Chains start at draws of a Laplace approximation, with a dense mass matrix, and run at once where there are more
-    cores than chains. The result is Pyro's own `MCMC`, for `predictive`, `to_arviz` and its `summary()`.
+    Chains start at draws of a Laplace approximation and move in its coordinates (`SmallNUTS`), one after another where
+    there are no more cores than chains: with 250 targets that takes a few seconds. The result is Pyro's own `MCMC`, for
+    `predictive`, `to_arviz` and its `summary()`.
 
     Args:
-        model: of `recast.continuous` or `recast.binary`.
+        model: of `recast.continuous`, `recast.binary` or `recast.categorical`.
         x: inputs of the source for all target data.
         y: targets [batch].
         draws: of each chain, after warming up.
-        warmup: steps of each chain that adapt step size and mass matrix.
+        warmup: steps of each chain that adapt the step size.
         chains: how many.
         progress: Pyro's bar.
 
@@ -41,27 +45,10 @@ def recast_nuts(
     Reference: Hoffman, Gelman (2014), The No-U-Turn Sampler.
     """
     density = Density(model, x, y)
-    mode, root = laplace(density)
-    u = mode + torch.randn(chains, len(mode), dtype=torch.double) @ root.mT
+    kernel = SmallNUTS(slopes_of(density), *laplace(density), partial(in_numbers, model), model=model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*more than available_cpu")  # then one after another, as stated
-        run = MCMC(
-            NUTS(potential_fn=_Potential(density), full_mass=True),
-            num_samples=draws,
-            warmup_steps=warmup,
-            num_chains=chains,
-            initial_params=in_numbers(model, u if chains > 1 else u[0]),
-            disable_progbar=not progress,
-        )
+        options = {"num_samples": draws, "warmup_steps": warmup, "num_chains": chains, "disable_progbar": not progress}
+        run = RECaSTChains(density, kernel, **options)
         run.run()
     return run
-
-
-class _Potential:
-    """-log p(values, y); a class, since chains in processes pickle it."""
-
-    def __init__(self, density: Density) -> None:
-        self.density = density
-
-    def __call__(self, values: dict[str, Tensor]) -> Tensor:
-        return -self.density.model.log_joint(values, self.density.f, self.density.y)

@@ -40,7 +40,7 @@ class _LogitOfMean(torch.autograd.Function):
 
     @staticmethod
     def forward(loc: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
-        return in_chunks(_logit_and_slopes, loc, scale)
+        return in_chunks(logit_and_slopes, loc, scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -51,11 +51,12 @@ class _LogitOfMean(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
         loc, scale, in_loc, in_scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # second derivatives are asked for
-            in_loc, in_scale = _logit_and_slopes(loc, scale)[1:]
+            in_loc, in_scale = logit_and_slopes(loc, scale)[1:]
         return gradient * in_loc, gradient * in_scale
 
 
-def _logit_and_slopes(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def logit_and_slopes(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`logit_of_mean` and its slopes in loc and scale, without a graph."""
     sign = torch.where(loc < 0, -1.0, 1.0).to(loc)
     tail, in_loc, in_scale = _smaller_probability(sign * loc, scale)
     logistic, variance = tail < TINY, (tail * (1 - tail)).clamp(min=TINY)

@@ -4,7 +4,9 @@ from bayesnn.models.recast.effects import CauchyEffect as CauchyEffect
 from bayesnn.models.recast.effects import Effect as Effect
 from bayesnn.models.recast.effects import NormalEffect as NormalEffect
 from bayesnn.models.recast.effects import StudentTEffect as StudentTEffect
+from bayesnn.models.recast.make import binary as binary
+from bayesnn.models.recast.make import categorical as categorical
+from bayesnn.models.recast.make import continuous as continuous
 from bayesnn.models.recast.model import PRIORS as PRIORS
 from bayesnn.models.recast.model import RECaST as RECaST
-from bayesnn.models.recast.model import binary as binary
-from bayesnn.models.recast.model import continuous as continuous
+from bayesnn.models.recast.source_draws import SourceDraws as SourceDraws

@@ -1,17 +1,26 @@
 """Families of the random effect beta: what a response's distribution is once beta is integrated out."""
 
+import math
 from typing import Protocol
 
 from pyro import distributions as dist
 from torch import Tensor
 
-from bayesnn.distributions import CauchyBernoulli, NormalBernoulli, NormalStudentT, Voigt
+from bayesnn.distributions import (
+    CauchyBernoulli,
+    NormalBernoulli,
+    NormalStudentT,
+    StudentTBernoulli,
+    StudentTCategorical,
+    Voigt,
+)
 
 
 class Effect(Protocol):
     """Distribution of the linear predictor eta = location + scale e, and of a response to it.
 
     `outputs` are [..., 2] (location, scale) for binary and [..., 3] (location, scale, sigma) for continuous responses.
+    For labels they are [..., 2 + class]: delta, gamma, and the centred logits c that beta multiplies.
     """
 
     def continuous(self, outputs: Tensor) -> dist.TorchDistribution:
@@ -20,6 +29,10 @@ class Effect(Protocol):
 
     def binary(self, outputs: Tensor) -> dist.TorchDistribution:
         """Of y ~ Bernoulli(expit(eta))."""
+        ...
+
+    def categorical(self, outputs: Tensor) -> dist.TorchDistribution:
+        """Of y ~ Categorical(softmax(beta c))."""
         ...
 
 
@@ -35,6 +48,10 @@ class CauchyEffect:
         """CauchyBernoulli(location, scale)."""
         return CauchyBernoulli(*outputs.unbind(-1), validate_args=False)
 
+    def categorical(self, outputs: Tensor) -> dist.TorchDistribution:
+        """StudentTCategorical(1, c, delta, gamma): ours, not in the paper."""
+        return _categorical(1.0, outputs)
+
 
 class NormalEffect:
     """beta ~ N(delta, gamma^2): what a reviewer compares with; not the published method."""
@@ -48,12 +65,13 @@ class NormalEffect:
         """NormalBernoulli(location, scale)."""
         return NormalBernoulli(*outputs.unbind(-1), validate_args=False)
 
+    def categorical(self, outputs: Tensor) -> dist.TorchDistribution:
+        """StudentTCategorical(infinity, c, delta, gamma)."""
+        return _categorical(math.inf, outputs)
+
 
 class StudentTEffect:
-    """beta = delta + gamma t, t with `df` degrees of freedom: between the two; continuous responses only.
-
-    Not the published method.
-    """
+    """beta = delta + gamma t, t with `df` degrees of freedom: between the two; not the published method."""
 
     def __init__(self, df: float = 4.0) -> None:
         if not df > 0:
@@ -66,9 +84,13 @@ class StudentTEffect:
         return NormalStudentT(self.df, location, sigma, scale, validate_args=False)
 
     def binary(self, outputs: Tensor) -> dist.TorchDistribution:
-        """Not implemented: its probability has no fast formula.
+        """StudentTBernoulli(df, location, scale)."""
+        return StudentTBernoulli(self.df, *outputs.unbind(-1), validate_args=False)
 
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("StudentTEffect: binary responses have the Cauchy and the normal effect only")
+    def categorical(self, outputs: Tensor) -> dist.TorchDistribution:
+        """StudentTCategorical(df, c, delta, gamma)."""
+        return _categorical(self.df, outputs)
+
+
+def _categorical(df: float, outputs: Tensor) -> dist.TorchDistribution:
+    return StudentTCategorical(df, outputs[..., 2:], outputs[..., 0], outputs[..., 1], validate_args=False)

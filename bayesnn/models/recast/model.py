@@ -1,5 +1,6 @@
-"""RECaST for continuous and for binary responses: a Pyro model of two or three global numbers."""
+"""RECaST: a Pyro model of two or three global numbers, for any response."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import pyro
@@ -11,9 +12,11 @@ from torch import Size, Tensor, nn
 from bayesnn.functional import Inputs
 from bayesnn.handlers import SurroundingPlates, prefix_of
 from bayesnn.models.checks import check_name, check_outside
-from bayesnn.models.observe import observe
-from bayesnn.models.recast.effects import CauchyEffect, Effect
-from bayesnn.models.recast.source import Source, check_source, check_training_predictions, predictions
+from bayesnn.models.observe import check_target, observe
+from bayesnn.models.recast.effects import Effect
+from bayesnn.models.recast.responses import Response
+from bayesnn.models.recast.source import Source, check_source, checked
+from bayesnn.models.recast.source_draws import SourceDraws
 from bayesnn.scales import moved
 
 PRIORS: Mapping[str, dist.TorchDistribution] = {
@@ -29,16 +32,20 @@ class RECaST(nn.Module):
 
     A random effect for each target example multiplies the prediction f_i of a frozen source on the link scale. With
     beta integrated out, two or three global numbers are left: delta, log gamma and, for a continuous response, log
-    sigma. Make it with `recast.continuous(source)` or `recast.binary(source)`; sample with `guides.recast`, or with
-    NUTS as any Pyro model. Predictions are exact mixtures over draws, `predictive(model, draws, x)`; the means of
-    Cauchy mixtures do not exist, their medians do: `icdf(0.5)`.
+    sigma. Make it with `recast.continuous(source)`, `recast.binary(source)` or `recast.categorical(source)`; sample
+    with `guides.recast`, or with NUTS as any Pyro model. Predictions are exact mixtures over draws, `predictive(model,
+    draws, x)`; the means of Cauchy mixtures do not exist, their medians do: `icdf(0.5)`.
 
-    `outputs` are the location delta f_i and scale gamma |f_i| of the linear predictor beta_i f_i, and sigma, [batch, 2]
-    or [batch, 3], in double precision.
+    `outputs` are what the likelihood takes, in double precision: the location delta f_i and scale gamma |f_i| of the
+    linear predictor beta_i f_i, [batch, 2], and sigma, [batch, 3]; for labels delta, gamma and the centred logits.
+
+    A source may be uncertain itself, `SourceDraws`: then the index of its draw is one more site, "source". Predictions
+    of many draws are faster as `predictive(model.of_predictions(), draws, model.predictions(x))`, which calls it once.
 
     Attributes:
         likelihood: outputs -> distribution of y, [*draw, batch].
         priors: {"delta", "log_gamma"(, "log_sigma")} -> distribution.
+        response: what y is.
 
     Raises:
         ValueError: a source in training mode or with gradients on; predictions that are not finite, or in training
@@ -52,7 +59,7 @@ class RECaST(nn.Module):
         self,
         source: Source,
         *,
-        noise: bool,
+        response: Response,
         effect: Effect,
         link: Callable[[Tensor], Tensor] | None,
         priors: Mapping[str, dist.TorchDistribution] | None,
@@ -61,18 +68,19 @@ class RECaST(nn.Module):
         super().__init__()
         check_source(source, "RECaST")
         given = dict(priors or {})
-        numbers = ("delta", "log_gamma", "log_sigma")[: 3 if noise else 2]
-        unknown = sorted(given.keys() - set(numbers))
+        unknown = sorted(given.keys() - set(response.numbers))
         if unknown:
-            raise ValueError(f"RECaST: there is no prior of {unknown[0]!r}; the numbers are {', '.join(numbers)}")
+            raise ValueError(
+                f"RECaST: there is no prior of {unknown[0]!r}; the numbers are {', '.join(response.numbers)}"
+            )
         for number, prior in given.items():
             if not isinstance(prior, TorchDistributionMixin) or prior.shape():
                 raise ValueError(f"RECaST: the prior of {number!r} is a distribution of one number, not {prior}")
         check_name("RECaST", name)
         self._source = (source,)  # in a tuple: it is never trained
-        self.effect, self.link, self.noise = effect, link, noise
-        self.priors = {number: given.get(number, PRIORS[number]) for number in numbers}
-        self.likelihood = effect.continuous if noise else effect.binary
+        self.response, self.effect, self.link = response, effect, link
+        self.priors = {number: given.get(number, PRIORS[number]) for number in response.numbers}
+        self.likelihood = response.likelihood(effect)
         self.size: int | None = None
         self.name = name
         self.local: frozenset[str] = frozenset()
@@ -83,26 +91,47 @@ class RECaST(nn.Module):
         return self._source[0]
 
     @property
+    def source_count(self) -> int:
+        """How many draws of its predictions the source has; 1 for a source that is certain."""
+        return self.source.count if isinstance(self.source, SourceDraws) else 1
+
+    @property
+    def noise(self) -> bool:
+        """Whether y has a noise scale sigma."""
+        return "log_sigma" in self.priors
+
+    @property
     def sites(self) -> dict[str, Size]:
-        """{site: its shape}: single numbers."""
-        return {prefix_of(self.name) + number: Size() for number in self.priors}
+        """{site: its shape}: single numbers; and the index "source" of an uncertain source."""
+        index = [prefix_of(self.name) + "source"] if self.source_count > 1 else []
+        return dict.fromkeys([*self.number_sites, *index], Size())
+
+    @property
+    def number_sites(self) -> list[str]:
+        """Sites of the numbers alone."""
+        return [prefix_of(self.name) + number for number in self.priors]
 
     def predictions(self, x: Inputs) -> Tensor:
-        """f [batch]: the source's predictions on the link scale, in double precision."""
-        return predictions(self.source, self.link, x, "RECaST")
+        """The source's predictions on the link scale, in double precision.
+
+        f [batch]; for labels the centred logits [batch, class]; of an uncertain source [batch, draw, ...].
+        """
+        return checked(self.source, self.link, x, self.response.shaped, "RECaST")
 
     def training_predictions(self, x: Inputs) -> Tensor:
         """`predictions`, refused where the effect cannot be learned from them."""
         f = self.predictions(x)
-        check_training_predictions(f, probabilities=not self.noise and self.link is None, caller="RECaST")
+        for one in f.unbind(1) if self.source_count > 1 else [f]:
+            self.response.check(one, "RECaST", linked=self.link is not None)
         return f
 
     def of_predictions(self) -> "RECaST":
         """The same model for predictions f in the place of x: the source is called once for all, beforehand."""
-        return RECaST(None, noise=self.noise, effect=self.effect, link=None, priors=self.priors, name=self.name)
+        given = SourceDraws.given(self.source_count) if self.source_count > 1 else None
+        return RECaST(given, response=self.response, effect=self.effect, link=None, priors=self.priors, name=self.name)
 
     def outputs(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
-        """Location, scale(, sigma) of each example, [*draw, batch, 2 or 3]."""
+        """Location, scale(, sigma) of each example, [*draw, batch, out]."""
         return self.outputs_at(values, self.predictions(x))
 
     def outputs_of_chunks(self, values: Mapping[str, Tensor], parts: Sequence[Inputs]) -> Tensor:
@@ -122,25 +151,70 @@ class RECaST(nn.Module):
 
     def outputs_at(self, values: Mapping[str, Tensor], f: Tensor) -> Tensor:
         """`outputs` for predictions f that are known already."""
-        prefix = prefix_of(self.name)
-        lacking = [prefix + number for number in self.priors if prefix + number not in values]
+        lacking = [site for site in self.sites if site not in values]
         if lacking:
             raise ValueError(f"RECaST: no value of {lacking[0]!r}; there are {', '.join(values) or 'none'}")
-        held = [values[prefix + number].to(f).unsqueeze(-1) for number in self.priors]
-        columns = [held[0] * f, held[1].exp() * f.abs(), *(one.exp().expand_as(held[0] * f) for one in held[2:])]
-        return torch.stack(columns, -1)
+        prefix = prefix_of(self.name)
+        if self.source_count > 1:
+            f = f.movedim(1, 0)[values[prefix + "source"].long()]
+        return self.response.outputs([values[prefix + number].to(f).unsqueeze(-1) for number in self.priors], f)
+
+    def checked_target(self, f: Tensor, y: Tensor) -> Tensor:
+        """y in double precision.
+
+        Raises:
+            ValueError: targets that the likelihood cannot have produced.
+        """
+        start = {site: f.new_zeros(shape) for site, shape in self.sites.items()}
+        with torch.no_grad():
+            check_target(self.likelihood(self.outputs_at(start, f)), y)
+        return y.detach().to(f)
 
     def log_joint(self, values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
         """log p(values) + sum_i log p(y_i | f_i, values) in nats, [*draw]: without Pyro, for samplers.
 
+        The draw of an uncertain source is summed over.
+
         Args:
-            values: {site: [*draw]}, double.
-            f: predictions [batch], as `predictions(x)` gives them.
+            values: {site: [*draw]} of the numbers, double.
+            f: predictions [batch, ...], as `predictions(x)` gives them.
             y: targets [batch].
         """
         prefix = prefix_of(self.name)
         prior = sum(moved(p, f).log_prob(values[prefix + number]) for number, p in self.priors.items())
-        return prior + self.likelihood(self.outputs_at(values, f)).log_prob(y.to(f)).sum(-1)
+        return prior + self._log_likelihoods(values, f, y).logsumexp(-1) - math.log(self.source_count)
+
+    def source_weights(self, values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
+        """p(source = s | y, values), [*draw, S]: what the target's data say of the draws of an uncertain source.
+
+        Arguments as of `log_joint`. With w their mean over draws of the numbers, 1 / sum_s w_s^2 is the effective
+        number of the source's draws.
+        """
+        return self._log_likelihoods(values, f, y).softmax(-1)
+
+    def with_source(
+        self, values: Mapping[str, Tensor], f: Tensor, y: Tensor, *, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Draws of the numbers, each with an exact draw of the uncertain source's index; the numbers alone otherwise.
+
+        Arguments as of `log_joint`; values are [draw].
+        """
+        if self.source_count == 1:
+            return dict(values)
+        step = max(1, 500 // self.source_count)
+        parts = zip(*(values[site].split(step) for site in self.number_sites), strict=True)
+        named = (dict(zip(self.number_sites, part, strict=True)) for part in parts)
+        with torch.no_grad():
+            weights = torch.cat([self.source_weights(part, f, y) for part in named])
+        index = torch.multinomial(weights, 1, generator=generator).squeeze(-1)
+        return {**values, prefix_of(self.name) + "source": index}
+
+    def _log_likelihoods(self, values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
+        """sum_i log p(y_i | f_s, values) for every draw of the source, [*draw, S]."""
+        each = {site: values[site].unsqueeze(-1) for site in self.number_sites}
+        if self.source_count > 1:
+            each[prefix_of(self.name) + "source"] = torch.arange(self.source_count, device=f.device)
+        return self.likelihood(self.outputs_at(each, f)).log_prob(y.to(f)).sum(-1)
 
     def _sample(self, f: Tensor) -> Tensor:
         prefix, values = prefix_of(self.name), {}
@@ -151,58 +225,8 @@ class RECaST(nn.Module):
         # Inside plates a number has the data plate's axis already, of size 1.
         depth = plates.depth
         values = {site: value.squeeze(-1) if depth and value.dim() else value for site, value in values.items()}
+        if self.source_count > 1:
+            uniform = dist.Categorical(f.new_ones(self.source_count))
+            index = pyro.sample(prefix + "source", uniform, infer={"enumerate": "parallel"})
+            values[prefix + "source"] = index.squeeze(-1) if index.dim() else index  # enumerated: [S, 1]
         return self.outputs_at(values, f)
-
-
-def continuous(
-    source: Source,
-    *,
-    effect: Effect | None = None,
-    priors: Mapping[str, dist.TorchDistribution] | None = None,
-    name: str = "",
-) -> RECaST:
-    """y_i = beta_i f_i + sigma e_i, beta_i ~ Cauchy(delta, gamma): y_i ~ Voigt(delta f_i, sigma, gamma |f_i|).
-
-    Args:
-        source: x -> f [batch] or [batch, 1], in units of y; None where x is f itself.
-        effect: another family of beta, such as `NormalEffect()`: a comparison, not the published method.
-        priors: {"delta", "log_gamma", "log_sigma"} -> distribution, on the scale of y; `PRIORS` otherwise.
-        name: prefixes sites and plate.
-
-    Shapes: y [batch].
-
-    >>> model = continuous(None)
-    >>> draws = {"delta": torch.ones(9), "log_gamma": torch.zeros(9), "log_sigma": torch.zeros(9)}
-    >>> from bayesnn.predict import predictive
-    >>> predictive(model, draws, torch.tensor([1.0, -2.0])).icdf(0.5)
-    tensor([ 1.0000, -2.0000], dtype=torch.float64)
-    """
-    return RECaST(source, noise=True, effect=effect or CauchyEffect(), link=None, priors=priors, name=name)
-
-
-def binary(
-    source: Source,
-    *,
-    link: Callable[[Tensor], Tensor] | None = None,
-    effect: Effect | None = None,
-    priors: Mapping[str, dist.TorchDistribution] | None = None,
-    name: str = "",
-) -> RECaST:
-    """P(y_i = 1) = E expit(beta_i f_i), beta_i ~ Cauchy(delta, gamma).
-
-    Args:
-        source: x -> f [batch] or [batch, 1], logits; None where x is f itself.
-        link: what takes the source's predictions to logits: `torch.logit` for probabilities.
-        effect: another family of beta: a comparison, not the published method.
-        priors: {"delta", "log_gamma"} -> distribution; `PRIORS` otherwise.
-        name: prefixes sites and plate.
-
-    Shapes: y [batch], zeros and ones.
-
-    >>> model = binary(None)
-    >>> draws = {"delta": torch.ones(9), "log_gamma": torch.tensor(0.5).log().expand(9)}
-    >>> from bayesnn.predict import predictive
-    >>> predictive(model, draws, torch.tensor([0.7])).probs[:, 1]
-    tensor([0.6419], dtype=torch.float64)
-    """
-    return RECaST(source, noise=False, effect=effect or CauchyEffect(), link=link, priors=priors, name=name)

@@ -1,6 +1,5 @@
 """Predictions of a frozen source on the link scale, checked."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -9,9 +8,10 @@ from torch import Tensor, nn
 
 from bayesnn.functional import Inputs, call, check_evaluation_mode
 from bayesnn.models.bnn import check_inputs
+from bayesnn.models.recast.source_draws import SourceDraws
 
 Source: TypeAlias = "nn.Module | Callable[[Any], Tensor] | None"
-"""x -> f [batch] or [batch, 1] on the link scale; None where x is f itself."""
+"""x -> f on the link scale, [batch] or [batch, 1], logits [batch, class] for labels; None where x is f itself."""
 
 
 def check_source(source: Source, caller: str) -> None:
@@ -39,11 +39,22 @@ def check_source(source: Source, caller: str) -> None:
 
 
 def predictions(source: Source, link: Callable[[Tensor], Tensor] | None, x: Inputs, caller: str) -> Tensor:
-    """f [batch] in double precision.
+    """f [batch] in double precision, of a source of one output; [batch, draw] of a `SourceDraws`.
 
     Raises:
         ValueError: predictions that are not finite (it says where), or of more than one output.
     """
+    return checked(source, link, x, one_each, caller)
+
+
+def checked(
+    source: Source,
+    link: Callable[[Tensor], Tensor] | None,
+    x: Inputs,
+    shaped: Callable[[Tensor, int, str], Tensor],
+    caller: str,
+) -> Tensor:
+    """f [batch, ...] or, of a `SourceDraws`, [batch, draw, ...], as `shaped` gives and refuses its last axes."""
     check_inputs(x)
     with torch.no_grad():
         if isinstance(source, nn.Module):
@@ -52,41 +63,41 @@ def predictions(source: Source, link: Callable[[Tensor], Tensor] | None, x: Inpu
             f = torch.as_tensor(x if source is None else source(x))
         f = f.detach().double()
         f = f if link is None else link(f)
-    if f.dim() == 2 and f.shape[1] == 1:
-        f = f.squeeze(1)
-    if f.dim() != 1:
+    leading = 1
+    if isinstance(source, SourceDraws):
+        f, leading = f.movedim(0, 1), 2
+    if f.dim() >= leading and not bool(f.isfinite().all()):
+        at = [int(i) for i in (~f.isfinite()).nonzero()[0]]
+        hint = "; a probability of 0 or 1 has no logit: give the source's logits" if link is not None else ""
+        raise ValueError(f"{caller}: the source's prediction of example {at[0]} is {f[tuple(at)].item()}{hint}")
+    return shaped(f, leading, caller)
+
+
+def one_each(f: Tensor, leading: int, caller: str) -> Tensor:
+    """[batch] or [batch, draw]: one prediction an example.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if f.dim() == leading + 1 and f.shape[-1] == 1:
+        f = f.squeeze(-1)
+    if f.dim() != leading:
         raise ValueError(
             f"{caller}: the source must give one prediction for each example, [batch] or [batch, 1], not "
             f"{tuple(f.shape)}"
         )
-    if not bool(f.isfinite().all()):
-        at = int((~f.isfinite()).nonzero()[0])
-        hint = "; a probability of 0 or 1 has no logit: give the source's logits" if link is not None else ""
-        raise ValueError(f"{caller}: the source's prediction of example {at} is {f[at].item()}{hint}")
     return f
 
 
-def check_training_predictions(f: Tensor, *, probabilities: bool, caller: str) -> None:
-    """Refuse predictions from which the effect cannot be learned; warn of such as look like probabilities.
+def centred_logits(f: Tensor, leading: int, caller: str) -> Tensor:
+    """Logits minus their mean over classes, [batch, class] or [batch, draw, class].
 
     Raises:
-        ValueError: fewer than three, all zero, or constant.
-
-    Warns:
-        UserWarning: all in [0, 1] where logits were asked for (`probabilities`).
+        ValueError: another shape, or fewer than two classes.
     """
-    if len(f) < 3:
-        raise ValueError(f"{caller}: {len(f)} target examples are too few; at least 3 are needed")
-    if bool((f == 0).all()):
-        raise ValueError(f"{caller}: the source predicts 0 on the link scale for every example; nothing scales")
-    if bool((f == f[0]).all()):
+    if f.dim() != leading + 1 or f.shape[-1] < 2:
         raise ValueError(
-            f"{caller}: the source predicts {f[0].item():g} for every example; the random effect cannot be told from "
-            "noise then"
+            f"{caller}: the source must give one logit for each class, [batch, class] with two classes or more, not "
+            f"{tuple(f.shape)}"
         )
-    if probabilities and bool(((f >= 0) & (f <= 1)).all()) and len(f) >= 10:
-        warnings.warn(
-            f"{caller}: all predictions of the source lie between 0 and 1, which looks like probabilities; on the link "
-            "scale they would be logits. Give link=torch.logit",
-            stacklevel=3,
-        )
+    return f - f.mean(-1, keepdim=True)
