@@ -126,6 +126,23 @@ def check_statistics():
     assert pit.shape == (DATA,)
 
 
+def check_leave_one_out():
+    """Pareto-smoothed weights of single data give the densities and transforms that ArviZ finds."""
+    import arviz
+
+    tree = load("convert").from_groups(groups())
+    arrays = groups().arrays
+    density = arrays["log_likelihood"]["y"].reshape(-1, DATA)
+    weights = np.stack([load("khat").pareto_smoothed(-one)[0] for one in density.T], 1)
+    assert np.allclose(np.exp(weights).sum(0), 1)
+    found = np.log(np.exp(weights + density).sum(0)).sum()
+    assert abs(found - elpd(tree)) < 0.01
+    below = arrays["observed_data"]["y"] >= arrays["posterior_predictive"]["y"].reshape(-1, DATA)
+    theirs = arviz.loo_pit(tree, **({"y": "y"} if first_generation() else {}))
+    theirs = np.asarray(theirs if first_generation() else theirs["y"])
+    assert np.abs((np.exp(weights) * below).sum(0) - theirs).max() < 0.01
+
+
 def check_khat():
     """A guide equal to the posterior; one that is too narrow in heavy tails; and from the container itself."""
     khat = load("khat").khat
@@ -138,7 +155,7 @@ def check_khat():
     assert khat(-0.5 * narrow**2, -0.5 * (narrow / 0.4) ** 2) > 0.7
 
 
-CHECKS = [check_container, check_netcdf, check_statistics, check_khat]
+CHECKS = [check_container, check_netcdf, check_statistics, check_leave_one_out, check_khat]
 
 
 def main():

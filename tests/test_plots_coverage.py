@@ -31,7 +31,7 @@ def test_curve_and_band() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(ValueError, match="there is no curve"):
+    with pytest.raises(ValueError, match=r"nothing to draw; give \{name: u\}"):
         plots.coverage_curve({})
     with pytest.raises(ValueError, match=r"not between 0 and 1; give predictive"):
         plots.coverage_curve({"a": torch.tensor([0.5, 1.5])})

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from bayesnn.metrics import Array
-from bayesnn.metrics._checks import check_level, reals
 from bayesnn.plots import _style
+from bayesnn.plots._pits import binomial_band, checked_pits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,16 +44,10 @@ def coverage_curve(pits: Mapping[str, Array], *, level: float = 0.95, ax: Axes |
         >>> coverage_curve({"mine": torch.linspace(0, 1, 50)}, ax=Figure().subplots()).get_title("left")
         'Coverage of equal-tailed intervals, n = 50'
     """
-    check_level("coverage_curve", level)
-    if not pits:
-        raise ValueError("coverage_curve: there is no curve; give {name: u}.")
-    checked = {name: reals("coverage_curve", f"pits[{name!r}]", u, "batch").cpu() for name, u in pits.items()}
-    for name, u in checked.items():
-        if bool(((u < 0) | (u > 1)).any()):
-            raise ValueError(f"coverage_curve: pits[{name!r}] are not between 0 and 1; give predictive(...).cdf(y).")
+    checked = checked_pits("coverage_curve", pits, level)
     ax = _style.axes(ax, (4.4, 4.4))
     smallest = min(len(u) for u in checked.values())
-    low, high = _binomial_band(smallest, level)
+    low, high = binomial_band(smallest, LEVELS, level)
     ax.fill_between(LEVELS.numpy(), low.numpy(), high.numpy(), color=_style.FAINT, alpha=0.18, linewidth=0)
     ax.plot([0, 1], [0, 1], color=_style.FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     colours = [_style.COLOURS[i % len(_style.COLOURS)] for i in range(len(checked))]
@@ -67,13 +60,3 @@ def coverage_curve(pits: Mapping[str, Array], *, level: float = 0.95, ax: Axes |
     title = f"Coverage of equal-tailed intervals, n = {smallest:,}"
     _style.name(ax, x="nominal probability", y="share of targets inside", title=title)
     return ax
-
-
-def _binomial_band(n: int, level: float) -> tuple[Tensor, Tensor]:
-    """The quantiles at (1 -+ level) / 2 of Binomial(n, nominal) / n at each of `LEVELS`."""
-    counts = torch.arange(n + 1, dtype=torch.double)
-    ways = torch.lgamma(counts[-1] + 1) - torch.lgamma(counts + 1) - torch.lgamma(counts[-1] - counts + 1)
-    p = LEVELS.unsqueeze(1)
-    cdf = (ways + counts * p.log() + (n - counts) * torch.log1p(-p)).exp().cumsum(1)
-    ends = [(cdf < q).sum(1).clamp(max=n).double() / n for q in ((1 - level) / 2, (1 + level) / 2)]
-    return ends[0], ends[1]

@@ -16,8 +16,7 @@ def component_cdf(component: torch_dist.Distribution, value: Tensor) -> Tensor:
     """
     if isinstance(component, (torch_dist.Categorical, torch_dist.Bernoulli)):
         raise NotImplementedError("labels have no order, so no cdf; use probs")
-    if isinstance(component, (torch_dist.MultivariateNormal, torch_dist.LowRankMultivariateNormal)):
-        component = torch_dist.Normal(component.mean, component.stddev)  # of each target
+    component = each_target(component)
     if isinstance(component, torch_dist.StudentT):
         return _scipy("stdtr", component.df, (value - component.loc) / component.scale)
     if isinstance(component, torch_dist.Poisson):
@@ -28,28 +27,42 @@ def component_cdf(component: torch_dist.Distribution, value: Tensor) -> Tensor:
         success = component.rate / (1 + component.rate)
         return torch.where(count < 0, 0.0, _scipy("betainc", component.concentration, count.clamp(min=0) + 1, success))
     try:
-        return _inside_support(component, value)
+        return inside_support(component.cdf, component, value, below=0.0, above=1.0)
     except NotImplementedError:
         raise NotImplementedError(f"no cdf is known for {type(component).__name__}") from None
 
 
-def _inside_support(component: torch_dist.Distribution, value: Tensor) -> Tensor:
-    """The family's own cdf, which refuses values outside the support or gives nonsense there."""
+def each_target(component: torch_dist.Distribution) -> torch_dist.Distribution:
+    """The same of every target by itself: the margins of a joint normal."""
+    if isinstance(component, (torch_dist.MultivariateNormal, torch_dist.LowRankMultivariateNormal)):
+        return torch_dist.Normal(component.mean, component.stddev)
+    return component
+
+
+def inside_support(
+    function: Callable[[Tensor], Tensor],
+    component: torch_dist.Distribution,
+    value: Tensor,
+    *,
+    below: float,
+    above: float,
+) -> Tensor:
+    """A function of a family that refuses values outside its support or gives nonsense there, with these values."""
     lower = getattr(component.support, "lower_bound", None)
     upper = getattr(component.support, "upper_bound", None)
-    inside, below, above = value, None, None
+    inside, under, over = value, None, None
     if lower is not None:
         lower = torch.as_tensor(lower).to(value)
-        below = value <= lower
+        under = value <= lower
         number = torch.finfo(value.dtype)
         inside = torch.maximum(inside, lower + number.eps * lower.abs() + number.tiny)  # the bound may be outside
     if upper is not None:
         upper = torch.as_tensor(upper).to(value)
-        above = value >= upper
+        over = value >= upper
         inside = torch.minimum(inside, upper)
-    result = component.cdf(inside)
-    result = result if below is None else torch.where(below, 0.0, result)
-    return result if above is None else torch.where(above, 1.0, result)
+    result = function(inside)
+    result = result if under is None else torch.where(under, below, result)
+    return result if over is None else torch.where(over, above, result)
 
 
 def _scipy(function: str, *arguments: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import distributions as torch_dist
 
 from bayesnn.predict.cdf import component_cdf
 from bayesnn.predict.quantile import quantile
+from bayesnn.predict.shortest import shortest
 
 NUMBERS = 2**24
 """How many numbers are drawn at a time."""
@@ -135,16 +136,48 @@ class PredictiveDistribution(dist.TorchDistribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(y <= value) for each target, [*sample, batch, *event]: at the observed y it is the PIT."""
-        value = value.unsqueeze(-2 - self.event_dim)
-        return component_cdf(_base(self.components), value).mean(-2 - self.event_dim)
+        return self.component_cdf(value).mean(-2 - self.event_dim)
+
+    def component_cdf(self, value: Tensor) -> Tensor:
+        """P(y <= value) under every draw, [*sample, draw, batch, *event]."""
+        return component_cdf(_base(self.components), value.unsqueeze(-2 - self.event_dim))
 
     def icdf(self, level: Tensor | float) -> Tensor:
-        """The quantile at `level` in (0, 1) for each target, [batch, *event], by bisection; counts: the smallest y."""
+        """The quantile at `level` in (0, 1) for each target, [batch, *event], by bracketing; counts: the smallest y."""
         return quantile(self.cdf, _base(self.components), level)
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """The equal-tailed interval of probability `level`: (lower, upper), each [batch, *event]."""
         return self.icdf((1 - level) / 2), self.icdf((1 + level) / 2)
+
+    @torch.no_grad()
+    def highest_density_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """The shortest interval of probability `level`: (lower, upper), each [batch, *event].
+
+        Densities are equal at its ends where it does not end at a bound of the support. Where the mixture has one mode
+        it holds the points of highest density; where it has several it is still one interval, the shortest, and the
+        points of highest density may be a union of several.
+
+        Raises:
+            ValueError: a level outside (0, 1).
+            NotImplementedError: labels and counts.
+
+        >>> p = PredictiveDistribution(dist.Exponential(torch.ones(1, 1)))
+        >>> [round(end.item(), 4) for end in p.highest_density_interval(0.9)]   # 0 and log 10
+        [0.0, 2.3026]
+        """
+        return shortest(_base(self.components), level)
+
+    def probs_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """How far the draws agree on `probs`: equal-tailed quantiles of `component_probs`, each [batch, *event, class].
+
+        A credible interval of the probability itself, not of y. Labels and binary targets only; linear between draws.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"probs_interval: the level lies strictly between 0 and 1, not {level}")
+        ordered = self.component_probs.sort(0).values
+        lower, upper = (_between(ordered, q) for q in ((1 - level) / 2, (1 + level) / 2))
+        return lower, upper
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "PredictiveDistribution":
         """The same mixture for a larger batch."""
@@ -187,6 +220,13 @@ def _base(distribution: torch_dist.Distribution) -> torch_dist.Distribution:
     while isinstance(distribution, torch_dist.Independent):
         distribution = distribution.base_dist
     return distribution
+
+
+def _between(ordered: Tensor, level: float) -> Tensor:
+    """The quantile of sorted draws along the first axis, linear between them."""
+    place = level * (len(ordered) - 1)
+    below = int(place)
+    return torch.lerp(ordered[below], ordered[min(below + 1, len(ordered) - 1)], place - below)
 
 
 def _entropy(probs: Tensor) -> Tensor:

@@ -30,3 +30,4 @@ from bayesnn.transfer.summary import RECaSTSummary as RECaSTSummary
 from bayesnn.transfer.summary import recast_summary as recast_summary
 from bayesnn.transfer.table import Study as Study
 from bayesnn.transfer.table import Table as Table
+from bayesnn.transfer.without_source import without_source as without_source

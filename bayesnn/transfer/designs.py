@@ -61,9 +61,10 @@ def linear_design(
 @functools.lru_cache(maxsize=2)
 def _network(seed: int, n_source: int, binary: bool) -> nn.Module:
     """The network of a seed: its data depend on nothing else."""
-    data = linear_design(seed, n_train=3, noise=0.0, binary=binary, n_test=1, n_source=n_source)
-    assert data.x_source is not None and data.y_source is not None
-    return network_source(data.x_source, data.y_source, seed, binary=binary)
+    generator = torch.Generator().manual_seed(seed)
+    _normal(FEATURES + 1, generator=generator)  # the target's distance, drawn before
+    x, y = _population(_theta_source(), n_source, binary=binary, generator=generator)
+    return network_source(x, y, seed, binary=binary)
 
 
 def _theta_source() -> Tensor:

@@ -141,4 +141,8 @@ EQUATIONS = {
     "total = aleatoric + epistemic": r"\text{total} = \text{aleatoric} + \text{epistemic}",
     # arviz
     "p(w, y) / q(w), w ~ q": r"p(w, y) / q(w),\; w \sim q",
+    "p(y_i | y_-i) = sum_s w_is p_s(y_i)": r"p(y_i \mid y_{-i}) = \sum_s w_{is} p_s(y_i)",
+    "u_i = P(y <= y_i | y without i) = sum_s w_is F_s(y_i)": (
+        r"u_i = P(y \le y_i \mid y_{-i}) = \sum_s w_{is} F_s(y_i)"
+    ),
 }
