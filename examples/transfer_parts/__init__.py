@@ -1,1 +1,1 @@
-"""Parts of the study of a transfer from Rotterdam to the German Breast Cancer Study Group."""
+"""Parts of the transfer studies: tables and curves of any, and the breast cancer cohorts."""

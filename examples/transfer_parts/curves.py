@@ -11,7 +11,11 @@ from bayesnn.transfer import Study
 STYLES = {
     "RECaST": ("#D55E00", "o", 2.2),
     "source only": ("#000000", "s", 1.0),
+    "RECaST, narrow priors": ("#D55E00", "x", 1.0),
+    "RECaST, centred": ("#D55E00", "x", 1.0),
     "recalibrated": ("#0072B2", "D", 1.0),
+    "straight line": ("#0072B2", "D", 1.0),
+    "intercept and slope": ("#0072B2", "D", 1.0),
     "conformal": ("#CC79A7", "v", 1.0),
     "target only": ("#999999", "^", 1.0),
     "last layer": ("#009E73", "<", 1.0),
@@ -62,5 +66,5 @@ def curves(
         top.set_title(title, fontsize=10)
         bottom.set_xlabel("target examples")
     handles, labels = grid[0][0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9)
+    drawing.legend(handles, labels, loc="outside lower center", ncols=min(5, 2 * len(panels)), fontsize=9)
     return drawing

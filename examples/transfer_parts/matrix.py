@@ -9,7 +9,7 @@ def matrix(
     study: Study, metric: str, level: float = 0.0, *, designs: Sequence[str], methods: Sequence[str], places: int = 3
 ) -> str:
     """Markdown with "mean ± standard error" in each cell; a dash where a metric does not exist."""
-    held = {row[:2]: row[4:6] for row in study.summary().where(metric=metric, level=level).rows}
+    held = {row[:2]: (row[4], row[5]) for row in study.summary().where(metric=metric, level=level).rows}
     lines = ["| design | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
     for design in designs:
         cells = [cell(*held[design, method], places) if (design, method) in held else "–" for method in methods]
