@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transfer_parts.curves import curves
@@ -77,7 +78,7 @@ def main() -> None:
     methods = {**METHODS, **NETWORK}
     if given.binary:
         del methods["conformal"]
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for seeds, of in ((given.seeds, lambda n: n >= ENOUGH), (given.few_seeds, lambda n: n < ENOUGH)):
         cells = [(noise, n) for noise in given.noises for n in given.sizes if of(n)]
         if cells:
