@@ -77,8 +77,13 @@ def test_the_readmes_figures_are_those_of_the_tables() -> None:
     lines = (DOCS / "tables" / "laplace.md").read_text(encoding="utf-8").splitlines()
     predictions = [line for line in lines if line.startswith("| LeNet: all, Kronecker |")][1].strip("|").split("|")
     (memory,) = [line for line in lines if "with posterior and 50 predictions" in line]
+    members = cells("latents.md", "WRN-16-4: step, BatchEnsemble")
+    lines = (DOCS / "tables" / "recast.md").read_text(encoding="utf-8").splitlines()
+    (peer,) = [line for line in lines if line.startswith("| published design: quadrature")]
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     for claim in (
+        f"train at {members[1]} plain steps on the same rows (torch-uncertainty: {members[3]})",
+        f"has {peer.strip('|').split('|')[7].strip()} times the effective draws a second",
         f"costs {ratio(f'MLP: {ours}', 1)} plain Adam steps",
         f"and {ratio(f'LeNet: {ours}', 1)} on LeNet (Pyro's `AutoNormal`: {ratio(f'MLP: {pyros}', 1)} and "
         f"{ratio(f'LeNet: {pyros}', 1)})",
