@@ -70,7 +70,6 @@ def main() -> None:
     parser.add_argument("--network", action="store_true", help="the source is a network")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="of the target's training data")
     parser.add_argument("--noises", type=float, nargs="+", default=NOISES, help="distances of the target")
-    parser.add_argument("--label", default="", help="what the names of table and figure end in")
     given = parser.parse_args()
     torch.set_num_threads(1)
     kind = "_binary" * given.binary + "_network" * given.network
@@ -90,11 +89,11 @@ def main() -> None:
     shown = BINARY if given.binary else CONTINUOUS
     text = report(study, shown, [design for panel in panels.values() for design in panel.values()])
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / f"transfer_simulation{kind}{given.label}.md").write_text(text, encoding="utf-8")
+    (given.out / f"transfer_simulation{kind}.md").write_text(text, encoding="utf-8")
     drawn = [("coverage", 0.95, "share of true labels" if given.binary else "coverage of 95 %")]
     drawn.append(("nll", 0.0, "log loss (nats)") if given.binary else ("rmse", 0.0, "error of medians"))
     static = given.out.parent / "_static"  # where the documentation has its pictures
-    picture = (static if static.is_dir() else given.out) / f"transfer_simulation{kind}{given.label}.png"
+    picture = (static if static.is_dir() else given.out) / f"transfer_simulation{kind}.png"
     curves(study, panels, drawn, methods=list(methods)).savefig(picture, dpi=110)
     print(text)
 
