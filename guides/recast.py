@@ -213,8 +213,9 @@ class Density:
     """log p(u, y) in nats at coordinates u [*draw, number], those in which the guide is normal."""
 
     def __init__(self, model: RECaST, x: Inputs, y: Tensor) -> None:
-        self.model, self.f = model, model.training_predictions(x)
-        self.y = model.checked_target(self.f, y)
+        self.model = model
+        self.f = model.training_predictions(x).cpu()  # for two or three numbers no other device pays
+        self.y = model.checked_target(self.f, y.cpu())
 
     def __call__(self, u: Tensor) -> Tensor:
         """[*draw]."""

@@ -25,6 +25,8 @@ from bayesnn.transfer import (
     last_layer,
     last_layer_laplace,
     linear_design,
+    linear_source,
+    network_source,
     pooled,
     recalibrated,
     recast,
@@ -236,3 +238,38 @@ def test_the_design() -> None:
     assert torch.equal(a.y_train, linear_design(0, n_train=20, noise=0.0).y_train)
     assert not torch.equal(a.y_train, b.y_train)
     assert set(linear_design(0, n_train=20, noise=1.0, binary=True).y_test.tolist()) == {0.0, 1.0}
+
+
+def test_the_network_of_a_design_is_that_of_its_source_data() -> None:
+    data = linear_design(3, n_train=20, noise=1.0, network=True, n_source=30)
+    assert data.x_source is not None
+    assert data.y_source is not None
+    again = network_source(data.x_source, data.y_source, 3)
+    assert torch.equal(again(data.x_test), data.source(data.x_test))
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    assert data.source is linear_design(3, n_train=40, noise=0.0, network=True, n_source=30).source
+
+
+def test_the_network_is_that_of_the_best_epoch() -> None:
+    x, y = features(40)
+    state = torch.random.get_rng_state()
+    losses = []
+    for epochs in (1, 30, 300):
+        net = network_source(x, y, 0, epochs=epochs)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            nn.Sequential(nn.Linear(4, 25), nn.ReLU(), nn.Linear(25, 1))
+            held = torch.randperm(40)[:4]
+        losses.append(float((net(x[held]).squeeze(1) - y[held]).square().mean()))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+    assert torch.equal(state, torch.random.get_rng_state())
+    with pytest.raises(ValueError, match="at least 10 are needed"):
+        network_source(x[:9], y[:9], 0)
+
+
+def test_the_linear_source_is_least_squares() -> None:
+    h, y = features()
+    h1 = torch.cat([h, torch.ones(len(h), 1, dtype=torch.double)], 1)
+    exact = torch.linalg.solve(h1.T @ h1, h1.T @ y)
+    torch.testing.assert_close(linear_source(h, y)(h).squeeze(1), h1 @ exact)
