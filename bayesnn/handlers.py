@@ -53,7 +53,7 @@ class SurroundingPlates(Messenger):
                     self.innermost = frame.name
 
 
-def announced(name: str, parameter: nn.Parameter) -> Tensor:
+def param_site(name: str, parameter: nn.Parameter) -> Tensor:
     """The value of a module's parameter, as a "param" site of that name: what `SVI` trains, and handlers see.
 
     `pyro.param` keeps parameters in a global store by name, where two guides with the same names share them; a

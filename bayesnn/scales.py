@@ -10,7 +10,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from bayesnn.handlers import SurroundingPlates, announced
+from bayesnn.handlers import SurroundingPlates, param_site
 
 
 class Learned(nn.Module):
@@ -73,7 +73,7 @@ def resolve(site: str, scale: Scale, like: Tensor, event_dim: int) -> Tensor:
         lead = value.shape[: value.dim() - own]
         lead = lead + (1,) * (plates.depth - len(lead))  # Predictive(parallel=True) leaves some of these out
     else:
-        held = announced(site, scale.log_value).exp() if isinstance(scale, Learned) else scale
+        held = param_site(site, scale.log_value).exp() if isinstance(scale, Learned) else scale
         value = torch.as_tensor(held, device=like.device, dtype=like.dtype)
         own, lead = value.dim(), torch.Size()
     if not value.dim():

@@ -29,8 +29,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayesnn import BNN, data, likelihoods, priors, subset
-from bayesnn.functional import Moments, Rows, linearised_variance, using_moment_rules
-from bayesnn.guides import MomentPropagationELBO, MultiplicativeNoise, PerInput
+from bayesnn.curvature import JacobianRows, linearised_variance
+from bayesnn.guides import MomentPropagationELBO, MultiplicativeNoise
+from bayesnn.guides.multiplicative_noise import PerInput
+from bayesnn.moments import Moments, using_moment_rules
 from bayesnn.predict import predict, probit
 
 SMOKE = bool(os.environ.get("SMOKE"))
@@ -233,7 +235,7 @@ def note_on(case: Case) -> str:
     weights = case.guide.moments()
 
     def variance(names: list[str]) -> Tensor:
-        rows = Rows(case.net, {name: weights[name].loc for name in names}, dict.fromkeys(names))
+        rows = JacobianRows(case.net, {name: weights[name].loc for name in names}, dict.fromkeys(names))
         return linearised_variance(rows, case.sets.test[0][:50], {name: weights[name].variance for name in names})
 
     last = [name for name in weights if name.startswith(LAST_BLOCK[case.name])]

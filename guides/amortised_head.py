@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayesnn.functional import Inputs, call, check_layers, mode_dependent
-from bayesnn.guides.recognised import Recognised
-from bayesnn.handlers import announced
+from bayesnn.guides.common.checked_state import CheckedState
+from bayesnn.handlers import param_site
 from bayesnn.models import LatentHead
 from bayesnn.models.truncation import TruncatedNetwork
 
 
-class AmortisedHead(Recognised):
+class AmortisedHead(CheckedState):
     """q(z_i | x_i) = N(mu(phi(x_i)), diag s^2(phi(x_i))), or a point mass at mu: two small heads on frozen features.
 
     The guide of V-TST for the model `LatentHead`. Both heads have the published shape
@@ -145,7 +145,7 @@ class AmortisedHead(Recognised):
     def _through(self, name: str, head: nn.Sequential, phi: Tensor) -> Tensor:
         prefix = f"AmortisedHead[{self.model.site}].{name}."
         outputs: Tensor = torch.func.functional_call(
-            head, {n: announced(prefix + n, p) for n, p in head.named_parameters()}, (phi,)
+            head, {n: param_site(prefix + n, p) for n, p in head.named_parameters()}, (phi,)
         )
         return outputs
 

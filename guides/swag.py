@@ -8,13 +8,13 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from bayesnn.guides.recognised import Recognised
+from bayesnn.guides.common.checked_state import CheckedState
 from bayesnn.guides.swag_normal import SnapshotNormal
 from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
 
 
-class SWAG(Recognised):
+class SWAG(CheckedState):
     """q(w) = N(m, (diag(v) + D D^T / (K - 1)) / 2): mean, variances and last K deviations of snapshots of the weights.
 
     m and v = E[(w - m)^2] are over all snapshots, the rows of D the differences of the last K of them to the running

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesnn.functional import JointMoments
+from bayesnn.moments import JointMoments
 
 DRAWS = 100_000
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bayesnn.functional import MOMENT_RULES
+from bayesnn.moments import MOMENT_RULES
 
 RULES = dict(MOMENT_RULES)
 """As the package has them: tests and examples add rules of their own later."""

@@ -15,6 +15,25 @@ def mlp(inputs: int = 3, hidden: int = 4, outputs: int = 2) -> Any:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs)).eval()
 
 
+class Once(torch.autograd.Function):
+    """An operation whose derivative has no derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * g
+
+
+class Squared(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Once.apply(x)
+
+
 class Tied(nn.Module):
     """The decoder's matrix is the encoder's; the output head is its own."""
 

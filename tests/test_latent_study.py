@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bayesnn.models import batch_ensemble, near_one
+from bayesnn.models import batch_ensemble
+from bayesnn.models.rank_one import near_one
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

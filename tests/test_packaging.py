@@ -13,20 +13,23 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = [ROOT / "bayesnn", ROOT / "guides"]
 LONGEST, MEDIAN = 400, 150
 
-CORE = {"distributions", "functional", "subset", "priors", "likelihoods", "models", "scales", "handlers"}
+LOW = {"distributions", "functional", "curvature", "moments", "subset", "scales", "handlers"}
+CORE = LOW | {"priors", "likelihoods", "models"}
 MAY_IMPORT: dict[str, set[str]] = {
     "handlers": set(),
     "scales": {"handlers"},
     "distributions": set(),
     "functional": set(),
-    "subset": {"functional"},
+    "curvature": {"functional"},
+    "moments": {"functional"},
+    "subset": {"functional", "curvature"},
     "priors": {"scales"},
     "likelihoods": {"scales"},
-    "models": CORE - {"models"},
+    "models": CORE - {"models", "curvature", "moments"},
     "guides": CORE | {"arviz"},
     "mcmc": {"functional"},
     "fit": {"functional"},
-    "predict": {"functional", "models", "likelihoods", "handlers"},
+    "predict": {"functional", "curvature", "models", "likelihoods", "handlers"},
     "scores": {"functional", "subset"},
     "explain": {"predict"},
     "metrics": set(),

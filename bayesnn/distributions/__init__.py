@@ -5,4 +5,4 @@ from bayesnn.distributions.normal_bernoulli import NormalBernoulli as NormalBern
 from bayesnn.distributions.normal_student_t import NormalStudentT as NormalStudentT
 from bayesnn.distributions.student_t_bernoulli import StudentTBernoulli as StudentTBernoulli
 from bayesnn.distributions.student_t_categorical import StudentTCategorical as StudentTCategorical
-from bayesnn.distributions.voigt import Voigt as Voigt
+from bayesnn.distributions.voigt.voigt import Voigt as Voigt

@@ -9,7 +9,7 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
 
-from bayesnn.distributions.cauchy_logit import logit_of_mean
+from bayesnn.distributions.logistic.cauchy_logit import logit_of_mean
 
 
 class CauchyBernoulli(dist.Bernoulli):

@@ -8,7 +8,7 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
-from bayesnn.distributions.effect_softmax import log_mean_softmax
+from bayesnn.distributions.logistic.softmax import log_mean_softmax
 
 
 class StudentTBernoulli(dist.Bernoulli):

@@ -8,7 +8,7 @@ from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from bayesnn.distributions.effect_softmax import log_mean_softmax
+from bayesnn.distributions.logistic.softmax import log_mean_softmax
 
 
 class StudentTCategorical(dist.Categorical):

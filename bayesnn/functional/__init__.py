@@ -1,4 +1,4 @@
-"""Stateless primitives on torch.func: call a net with given values, Jacobians, Gauss-Newton matrices. No Pyro."""
+"""Stateless primitives on torch.func: call a net with given values, one draw or many. No Pyro."""
 
 from bayesnn.functional.call import Inputs as Inputs
 from bayesnn.functional.call import batch_size as batch_size
@@ -9,26 +9,7 @@ from bayesnn.functional.call import parameters as parameters
 from bayesnn.functional.call import to_device as to_device
 from bayesnn.functional.draws import map_draws as map_draws
 from bayesnn.functional.draws import worth_vectorising as worth_vectorising
-from bayesnn.functional.jacobian import jacobian as jacobian
-from bayesnn.functional.layers import Pass as Pass
-from bayesnn.functional.layers import forward_pass as forward_pass
 from bayesnn.functional.mode import check_evaluation_mode as check_evaluation_mode
 from bayesnn.functional.mode import check_layers as check_layers
 from bayesnn.functional.mode import mode_dependent as mode_dependent
-from bayesnn.functional.moments import COVARIANCE_RULES as COVARIANCE_RULES
-from bayesnn.functional.moments import MOMENT_RULES as MOMENT_RULES
-from bayesnn.functional.moments import JointMoments as JointMoments
-from bayesnn.functional.moments import Moments as Moments
-from bayesnn.functional.moments import Multiplicative as Multiplicative
-from bayesnn.functional.moments import both_moments as both_moments
-from bayesnn.functional.moments import covariance_rule as covariance_rule
-from bayesnn.functional.moments import elementwise_moments as elementwise_moments
-from bayesnn.functional.moments import first_order as first_order
-from bayesnn.functional.moments import moment_rule as moment_rule
-from bayesnn.functional.moments import pairwise_max_pool as pairwise_max_pool
-from bayesnn.functional.moments import propagate_moments as propagate_moments
-from bayesnn.functional.moments import using_moment_rules as using_moment_rules
 from bayesnn.functional.roots import semidefinite_root as semidefinite_root
-from bayesnn.functional.rows import Rows as Rows
-from bayesnn.functional.squares import squares as squares
-from bayesnn.functional.variances import linearised_variance as linearised_variance

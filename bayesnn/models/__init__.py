@@ -1,31 +1,20 @@
-"""Pyro models, one a file, and the one place where outputs meet targets."""
+"""Pyro models, one a file or folder, and the one place where outputs meet targets."""
 
+from bayesnn.models import last_layer as last_layer
+from bayesnn.models import rank_one as rank_one
 from bayesnn.models import recast as recast
 from bayesnn.models.bnn import BNN as BNN
 from bayesnn.models.features import cache_features as cache_features
-from bayesnn.models.generative_classifier import GenerativeClassifier as GenerativeClassifier
+from bayesnn.models.last_layer import GenerativeClassifier as GenerativeClassifier
+from bayesnn.models.last_layer import NeuralLinear as NeuralLinear
 from bayesnn.models.latent_head import LatentHead as LatentHead
-from bayesnn.models.neural_linear import NeuralLinear as NeuralLinear
 from bayesnn.models.observe import likelihood_given as likelihood_given
 from bayesnn.models.observe import observe as observe
 from bayesnn.models.protocol import Draws as Draws
 from bayesnn.models.protocol import Model as Model
-from bayesnn.models.rank_one import LayerDiversity as LayerDiversity
-from bayesnn.models.rank_one import MemberNorm as MemberNorm
-from bayesnn.models.rank_one import Output as Output
-from bayesnn.models.rank_one import RankOne as RankOne
 from bayesnn.models.rank_one import RankOneEnsemble as RankOneEnsemble
-from bayesnn.models.rank_one import RankOneNet as RankOneNet
 from bayesnn.models.rank_one import batch_ensemble as batch_ensemble
-from bayesnn.models.rank_one import by_member as by_member
-from bayesnn.models.rank_one import diversity as diversity
 from bayesnn.models.rank_one import latent_rank_one as latent_rank_one
-from bayesnn.models.rank_one import near_one as near_one
-from bayesnn.models.rank_one import parameter_groups as parameter_groups
-from bayesnn.models.rank_one import random_signs as random_signs
-from bayesnn.models.rank_one import split as split
-from bayesnn.models.rank_one import tile as tile
-from bayesnn.models.rank_one import without_decay as without_decay
 from bayesnn.models.recast import RECaST as RECaST
 from bayesnn.models.truncation import TruncatedNetwork as TruncatedNetwork
 from bayesnn.models.truncation import truncate as truncate

@@ -30,7 +30,7 @@ def check_outside(plates: SurroundingPlates, owner: str, what: str) -> None:
         )
 
 
-def share(size: int | None, batch: int) -> float:
+def minibatch_scale(size: int | None, batch: int) -> float:
     """size / batch, by which a batch's log likelihood is scaled; 1 where the batch is all data.
 
     Raises:

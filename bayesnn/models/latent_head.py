@@ -13,7 +13,7 @@ from pyro import poutine
 from torch import Size, Tensor, nn
 
 from bayesnn.functional import Inputs, batch_size, call, check_evaluation_mode
-from bayesnn.handlers import announced, prefix_of
+from bayesnn.handlers import param_site, prefix_of
 from bayesnn.likelihoods import Likelihood
 from bayesnn.models.bnn import check_inputs
 from bayesnn.models.checks import check_name, checked_size
@@ -129,6 +129,6 @@ class LatentHead(nn.Module):
         with plate, self.weighted(x):
             z = pyro.sample(self.site, prior.to_event(1))
         prefix = prefix_of(self.name) + "decoder."
-        values = {name: announced(prefix + name, value) for name, value in self.decoder.named_parameters()}
+        values = {name: param_site(prefix + name, value) for name, value in self.decoder.named_parameters()}
         outputs = call(self.decoder, values, z.reshape(-1, self.latent))  # particles and draws lead
         return outputs.reshape(z.shape[:-1] + outputs.shape[1:])

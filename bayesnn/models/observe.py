@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayesnn.handlers import prefix_of, prefixed
 from bayesnn.likelihoods import Likelihood
-from bayesnn.models.checks import share
+from bayesnn.models.checks import minibatch_scale
 
 
 def observe(
@@ -48,7 +48,7 @@ def observe(
     batch = distribution.batch_shape[-1]
     if y is not None:
         check_target(distribution, y)
-        share(size, batch)  # of a prediction, which may be of more than the training data, nothing is refused
+        minibatch_scale(size, batch)  # of a prediction, which may be of more than the training data, nothing is refused
     prefix = prefix_of(name)
     scaled = poutine.scale(scale=size / batch) if size is not None else nullcontext()
     with pyro.plate(prefix + "data", batch, dim=-1) if plate is None else plate, scaled:

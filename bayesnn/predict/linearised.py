@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesnn.curvature.tangent import tangent
 from bayesnn.functional import Inputs, check_evaluation_mode, chunks, map_draws, worth_vectorising
 from bayesnn.functional.call import batch_size
-from bayesnn.functional.tangent import tangent
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
 

@@ -7,7 +7,8 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from bayesnn.functional import Inputs, Rows, check_evaluation_mode, parameters, semidefinite_root, squares
+from bayesnn.curvature import JacobianRows, ggn_diagonal
+from bayesnn.functional import Inputs, check_evaluation_mode, parameters, semidefinite_root
 from bayesnn.functional.call import to_device
 from bayesnn.subset.core import Subset, shapes
 
@@ -62,7 +63,7 @@ def largest_variance(
     _check_within(net, within)
     chosen = {name: value for name, value in parameters(net).items() if within is None or name in within.index}
     device = next(iter(chosen.values())).device
-    rows = Rows(net, chosen, dict.fromkeys(chosen))
+    rows = JacobianRows(net, chosen, dict.fromkeys(chosen))
 
     def roots(outputs: Tensor, examples: slice) -> Tensor:
         with _NoSites():
@@ -70,7 +71,7 @@ def largest_variance(
 
     total: Tensor | None = None
     for x, *_ in loader:
-        part = squares(rows, to_device(x, device), roots)
+        part = ggn_diagonal(rows, to_device(x, device), roots)
         total = part if total is None else total.add_(part)
     if total is None:
         raise ValueError("largest_variance: the loader is empty")

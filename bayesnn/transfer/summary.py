@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayesnn.arviz import leave_one_out
 from bayesnn.functional import Inputs
-from bayesnn.guides import CorrectedDraws
+from bayesnn.guides.recast import CorrectedDraws
 from bayesnn.models.recast import RECaST
 from bayesnn.predict import PredictiveDistribution
 from bayesnn.transfer.summary_notes import notes_of

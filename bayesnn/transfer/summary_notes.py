@@ -7,7 +7,7 @@ import torch
 from pyro.infer import MCMC
 from torch import Tensor
 
-from bayesnn.guides import CorrectedDraws
+from bayesnn.guides.recast import CorrectedDraws
 from bayesnn.models.recast import CauchyEffect, RECaST
 from bayesnn.transfer.table import Table
 

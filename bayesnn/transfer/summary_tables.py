@@ -9,7 +9,7 @@ from pyro.infer import MCMC
 from torch import Tensor, nn
 
 from bayesnn.arviz import Groups, LeaveOneOut, from_groups
-from bayesnn.guides import CorrectedDraws
+from bayesnn.guides.recast import CorrectedDraws
 from bayesnn.models.recast import RECaST
 from bayesnn.transfer.table import Table
 from bayesnn.transfer.without_source import without_source

@@ -21,7 +21,8 @@ from wide_resnet import WideResNet
 
 from bayesnn import likelihoods, predict
 from bayesnn.guides import RankOneELBO, RankOneGuide
-from bayesnn.models import RankOneEnsemble, RankOneNet, batch_ensemble, latent_rank_one, tile
+from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
+from bayesnn.models.rank_one import RankOneNet, tile
 
 SMOKE = bool(os.environ.get("SMOKE"))
 MEMBERS = 4

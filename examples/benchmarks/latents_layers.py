@@ -13,7 +13,7 @@ import torch
 from timing import Action, interleaved, markdown, options, ratio, write
 from torch import Tensor, nn
 
-from bayesnn.models import RankOne, by_member, near_one
+from bayesnn.models.rank_one import RankOne, by_member, near_one
 
 SMOKE = bool(os.environ.get("SMOKE"))
 MEMBERS = 4

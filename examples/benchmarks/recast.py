@@ -28,8 +28,8 @@ from timing import Action, interleaved, markdown, options, write
 from torch import Tensor
 
 from bayesnn.guides import RECaSTGuide, recast_nuts
-from bayesnn.guides.recast import Density, laplace
-from bayesnn.guides.recast_slopes import AutogradSlopes, slopes_of
+from bayesnn.guides.recast.guide import Density, laplace
+from bayesnn.guides.recast.slopes import AutogradSlopes, slopes_of
 from bayesnn.models import recast
 from bayesnn.models.recast import RECaST
 from bayesnn.transfer import linear_design

@@ -24,11 +24,11 @@ from bayesnn.guides import (
     MeanFieldELBO,
     MomentPropagationELBO,
     MultiplicativeNoise,
-    PerWeight,
-    SampledLabels,
     SharedVariance,
     VariationalLaplaceELBO,
 )
+from bayesnn.guides.multiplicative_noise import PerWeight
+from bayesnn.guides.variational_laplace import SampledLabels
 
 LOSSES: dict[str, tuple[Any, Any]] = {
     "MeanField, MeanFieldELBO": (MeanFieldELBO(), MeanField),

@@ -14,7 +14,8 @@ from variational_parts.training import Task, network, train
 
 from bayesnn import likelihoods, metrics
 from bayesnn.guides import RankOneELBO, RankOneGuide
-from bayesnn.models import RankOneEnsemble, RankOneNet, batch_ensemble, diversity, latent_rank_one
+from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
+from bayesnn.models.rank_one import RankOneNet, diversity
 from bayesnn.predict import predict
 from latent_parts.points import MEMBERS
 from latent_parts.trained import EPOCH, NONE, Trained, probabilities, size

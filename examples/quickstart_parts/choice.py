@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
 from bayesnn import BNN, likelihoods, priors
-from bayesnn.functional import jacobian
+from bayesnn.curvature import jacobian
 from bayesnn.guides import Full, Laplace
 from bayesnn.subset import Subset
 from quickstart_parts.datasets import batches

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from bayesnn import likelihoods, metrics, predictive
 from bayesnn.guides import RankOneELBO, RankOneGuide
-from bayesnn.models import RankOneEnsemble, RankOneNet, batch_ensemble, diversity, latent_rank_one, near_one
+from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
+from bayesnn.models.rank_one import RankOneNet, diversity, near_one
 from bayesnn.predict import PredictiveDistribution, ensemble_outputs, noisy_outputs
 from segmentation_parts.network import Logits, deeplab, train
 from segmentation_parts.scenes import Scenes, scenes

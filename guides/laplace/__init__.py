@@ -1,6 +1,6 @@
 """Laplace approximations: one guide, and the structures that its curvature may have."""
 
-from bayesnn.guides.laplace.conditional import Conditional as Conditional
+from bayesnn.guides.laplace.conditional import BlockConditional as BlockConditional
 from bayesnn.guides.laplace.diagonal import Diagonal as Diagonal
 from bayesnn.guides.laplace.fisher import MonteCarlo as MonteCarlo
 from bayesnn.guides.laplace.fisher import empirical as empirical

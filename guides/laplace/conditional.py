@@ -11,7 +11,7 @@ from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
 
 
-class Conditional:
+class BlockConditional:
     """q(w_b | w_-b = w*_-b): a Pyro guide that draws one block and leaves the others at the mode.
 
     Its k-hat says whether the normal approximation of *that block* can stand for the posterior. Over all weights
@@ -32,14 +32,16 @@ class Conditional:
     >>> model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0))
     >>> x, y = torch.randn(20, 2), torch.randn(20, 1)
     >>> guide = Laplace(model).fit([(x, y)])
-    >>> trees = {site: to_arviz(Conditional(guide, site), model, x, y, draws=100) for site in model.sites}
+    >>> trees = {site: to_arviz(BlockConditional(guide, site), model, x, y, draws=100) for site in model.sites}
     >>> {site: khat(tree).shape for site, tree in trees.items()}
     {'weight': (1,), 'bias': (1,)}
     """
 
     def __init__(self, guide: Laplace, site: str) -> None:
         if site not in guide.model.sites:
-            raise ValueError(f"Conditional: the guide has no block {site!r}; it has {', '.join(guide.model.sites)}")
+            raise ValueError(
+                f"BlockConditional: the guide has no block {site!r}; it has {', '.join(guide.model.sites)}"
+            )
         self.guide, self.site = guide, site
 
     @property

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Size, Tensor
 
+from bayesnn.curvature import JacobianRows
+from bayesnn.curvature.diagonal import ggn_diagonal
+from bayesnn.curvature.jacobian_rows import Roots
 from bayesnn.functional import Inputs
-from bayesnn.functional.rows import Roots, Rows
-from bayesnn.functional.squares import squares
 from bayesnn.guides.laplace.rotated import Basis
 from bayesnn.guides.laplace.separable import Separable
 from bayesnn.models import BNN
@@ -24,14 +25,14 @@ class Diagonal(Separable):
 
     diagonal: Tensor
 
-    def __init__(self, model: BNN, rows: Rows) -> None:
+    def __init__(self, model: BNN, rows: JacobianRows) -> None:
         super().__init__(model, rows)
         like = next(iter(rows.values.values()))
         self.register_buffer("diagonal", torch.zeros(rows.count, dtype=torch.double, device=like.device))
 
     def add(self, x: Inputs, roots: Roots) -> None:
         """Add one batch."""
-        self.diagonal += squares(self.rows, x, roots)
+        self.diagonal += ggn_diagonal(self.rows, x, roots)
 
     def bases(self) -> Mapping[str, Basis]:
         """Every weight is its own."""

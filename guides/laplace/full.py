@@ -8,11 +8,11 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
+from bayesnn.curvature.jacobian_rows import EXAMPLES, MEMORY, JacobianRows, identity
 from bayesnn.functional import Inputs, chunks, memory
-from bayesnn.functional.rows import EXAMPLES, MEMORY, Rows, identity
-from bayesnn.guides.laplace.last_layer import LastLayer, add_last_layer, last_layer_inputs
+from bayesnn.guides.laplace.data_pass import DataPass, FisherRoots
+from bayesnn.guides.laplace.last_layer import LastLayerCurvature, add_last_layer, last_layer_inputs
 from bayesnn.guides.laplace.structure import Posterior, Structure
-from bayesnn.guides.laplace.sweep import Sweep, SweepRoots
 from bayesnn.models import BNN
 
 DOUBLE = 4096
@@ -34,7 +34,7 @@ class Full(Structure):
 
     H: Tensor
 
-    def __init__(self, model: BNN, rows: Rows) -> None:
+    def __init__(self, model: BNN, rows: JacobianRows) -> None:
         super().__init__(model, rows)
         k = len(model.subset)
         like = next(iter(rows.values.values()))
@@ -47,16 +47,16 @@ class Full(Structure):
             "structure=Kronecker or Diagonal",
         )
         self.register_buffer("H", torch.zeros(k, k, dtype=self.dtype, device=like.device))
-        self._last: LastLayer | None = None
+        self._last: LastLayerCurvature | None = None
         self._general = False  # whether a batch has shown that there is no linear last layer
 
-    def collect(self, sweep: Sweep) -> None:
+    def collect(self, sweep: DataPass) -> None:
         """Sum over the training data, in one pass."""
         super().collect(sweep)
         if self._last is not None:
             self._last.flush()
 
-    def add(self, x: Inputs, roots: SweepRoots) -> None:
+    def add(self, x: Inputs, roots: FisherRoots) -> None:
         """Add one batch: from the inputs of a linear last layer, otherwise by rows of the Jacobian."""
         if not self._general:
             last = add_last_layer(self._last, self.rows, x, roots, self.dtype)
@@ -147,7 +147,7 @@ class FullPosterior(Posterior):
         """L L^T."""
         return self.scale_tril @ self.scale_tril.mT
 
-    def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Of a linear last layer phi^T Sigma_cd phi for each pair of classes; otherwise from J L."""
         for part in chunks(x, EXAMPLES):
             found = None if self._general else last_layer_inputs(rows, part)

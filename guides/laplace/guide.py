@@ -9,16 +9,16 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs, check_evaluation_mode, parameters
 from bayesnn.functional.roots import semidefinite_root, triangular
-from bayesnn.functional.rows import Rows
 from bayesnn.guides.laplace import evidence
+from bayesnn.guides.laplace.data_pass import DataPass
 from bayesnn.guides.laplace.fisher import Fisher, check_fisher, exact
 from bayesnn.guides.laplace.full import Full, FullPosterior
 from bayesnn.guides.laplace.hessian import Hessian
 from bayesnn.guides.laplace.prior import check_same_prior, normal_prior
 from bayesnn.guides.laplace.structure import Posterior, Structure
-from bayesnn.guides.laplace.sweep import Sweep
 from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
@@ -76,7 +76,7 @@ class Laplace(nn.Module):
         model: BNN,
         mode: Mapping[str, Tensor] | None = None,
         *,
-        structure: Callable[[BNN, Rows], Structure] = Full,
+        structure: Callable[[BNN, JacobianRows], Structure] = Full,
         fisher: Fisher = exact,
     ) -> None:
         super().__init__()
@@ -266,17 +266,17 @@ class Laplace(nn.Module):
         if self.structure is not None:
             self.structure.at(self._rows)
 
-    def _derivatives(self) -> Rows:
+    def _derivatives(self) -> JacobianRows:
         net = self.model.net
         values = dict(zip(self.model.subset.names, self.mode().values(), strict=True))
-        return Rows(net, self.model.subset.put(parameters(net), values), self.model.subset.index)
+        return JacobianRows(net, self.model.subset.put(parameters(net), values), self.model.subset.index)
 
     def _collect(
         self, structure: Structure, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool, more: bool = False
     ) -> "Laplace":
         check_evaluation_mode(self.model.net, "Laplace")
         before = int(self.examples) if more else 0
-        sweep = Sweep(self.model, loader, self._fisher, self.loc.device, progress, before=before)
+        sweep = DataPass(self.model, loader, self._fisher, self.loc.device, progress, before=before)
         prior = normal_prior(self.model)
         structure.collect(sweep)
         found = {"log_likelihood": sweep.log_likelihood, "examples": sweep.seen, "observations": sweep.observations}

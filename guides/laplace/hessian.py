@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
+from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs, call
-from bayesnn.functional.rows import Rows
 from bayesnn.functional.transforms import transformable
+from bayesnn.guides.laplace.data_pass import DataPass
 from bayesnn.guides.laplace.full import Full, FullPosterior
-from bayesnn.guides.laplace.sweep import Sweep
 
 VECTORS = 16
-"""Rows of the Hessian in one backward pass."""
+"""JacobianRows of the Hessian in one backward pass."""
 
 
 class Hessian(Full):
@@ -40,7 +40,7 @@ class Hessian(Full):
     tensor([[0.2500]])
     """
 
-    def collect(self, sweep: Sweep) -> None:
+    def collect(self, sweep: DataPass) -> None:
         """Sum over the training data, in one pass."""
 
         def visit(x: Inputs, y: Tensor) -> None:
@@ -90,7 +90,7 @@ class Hessian(Full):
         )
 
 
-def hessian(rows: Rows, x: Inputs, y: Tensor, sweep: Sweep) -> Tensor:
+def hessian(rows: JacobianRows, x: Inputs, y: Tensor, sweep: DataPass) -> Tensor:
     """Of the negative log likelihood of one batch, [param, param], which `sweep` adds up on the way."""
     leaves, values = chosen_leaves(rows)
     with torch.enable_grad(), transformable(y.device):
@@ -103,7 +103,7 @@ def hessian(rows: Rows, x: Inputs, y: Tensor, sweep: Sweep) -> Tensor:
     return torch.cat(found)
 
 
-def chosen_leaves(rows: Rows) -> tuple[list[Tensor], dict[str, Tensor]]:
+def chosen_leaves(rows: JacobianRows) -> tuple[list[Tensor], dict[str, Tensor]]:
     """The chosen entries of every parameter as a leaf, [entry], and the full tensors that contain them."""
     leaves, values = [], {}
     with torch.enable_grad():

@@ -7,10 +7,10 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from bayesnn.curvature.jacobian_rows import JacobianRows, Roots, one_position
+from bayesnn.curvature.layer_rules import Lookup, Matrix, Use
+from bayesnn.curvature.layers import Pass, forward_pass
 from bayesnn.functional import Inputs, memory
-from bayesnn.functional.layer_rules import Lookup, Matrix, Use
-from bayesnn.functional.layers import Pass, forward_pass
-from bayesnn.functional.rows import Roots, Rows, one_position
 from bayesnn.guides.laplace.rotated import Basis
 from bayesnn.guides.laplace.separable import Separable
 from bayesnn.models import BNN
@@ -37,7 +37,7 @@ class Kronecker(Separable):
     Schneider, Hennig (2023) for shared weights.
     """
 
-    def __init__(self, model: BNN, rows: Rows) -> None:
+    def __init__(self, model: BNN, rows: JacobianRows) -> None:
         super().__init__(model, rows)
         partial = [name for name, chosen in rows.index.items() if chosen is not None]
         if partial:

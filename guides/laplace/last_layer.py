@@ -6,17 +6,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from bayesnn.curvature import JacobianRows
+from bayesnn.curvature.layer_rules import Lookup, Matrix
+from bayesnn.curvature.layers import forward_pass
 from bayesnn.functional import Inputs, batch_size
-from bayesnn.functional.layer_rules import Lookup, Matrix
-from bayesnn.functional.layers import forward_pass
-from bayesnn.functional.rows import Rows
-from bayesnn.guides.laplace.sweep import SweepRoots
+from bayesnn.guides.laplace.data_pass import FisherRoots
 
 ROWS = 512
 """Examples that are gathered before they are multiplied: a wide layer's sums cost more to add to than to make."""
 
 
-class LastLayer(nn.Module):
+class LastLayerCurvature(nn.Module):
     """sum_i L_i (x) phi_i phi_i^T, as one matrix [feature, feature] for every pair of classes c <= d.
 
     phi is the layer's input, with a constant 1 appended where the bias is random. Where L_i 1 = 0, as for softmax, the
@@ -94,7 +94,7 @@ class LastLayer(nn.Module):
                 self.pairs[pair] = ends[c]
 
 
-def last_layer_inputs(rows: Rows, x: Inputs) -> tuple[Tensor, Tensor] | None:
+def last_layer_inputs(rows: JacobianRows, x: Inputs) -> tuple[Tensor, Tensor] | None:
     """The outputs [batch, class] and features [batch, feature] (with a 1 for a random bias), or None.
 
     None where the random weights are not those of one linear layer, whole, that is the network's very last operation.
@@ -117,14 +117,14 @@ def last_layer_inputs(rows: Rows, x: Inputs) -> tuple[Tensor, Tensor] | None:
 
 
 def add_last_layer(
-    sums: LastLayer | None, rows: Rows, x: Inputs, roots: SweepRoots, dtype: torch.dtype
-) -> LastLayer | None:
+    sums: LastLayerCurvature | None, rows: JacobianRows, x: Inputs, roots: FisherRoots, dtype: torch.dtype
+) -> LastLayerCurvature | None:
     """The sums with a batch added; None where there is no such layer, and nothing was asked of `roots`."""
     found = last_layer_inputs(rows, x)
     if found is None:
         return None
     outputs, features = found
     if sums is None:
-        sums = LastLayer(outputs.shape[1], features.shape[1], features.to(dtype))
+        sums = LastLayerCurvature(outputs.shape[1], features.shape[1], features.to(dtype))
     sums.add(features, roots.fisher(outputs, slice(0, len(outputs))))
     return sums

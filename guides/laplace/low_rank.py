@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor
 
+from bayesnn.curvature import JacobianRows
+from bayesnn.curvature.ggn_products import GGNProducts
+from bayesnn.curvature.jacobian_rows import Roots
 from bayesnn.functional import Inputs, memory
-from bayesnn.functional.products import Products
-from bayesnn.functional.rows import Roots, Rows
+from bayesnn.guides.laplace.data_pass import DataPass, check_repeatable
 from bayesnn.guides.laplace.lanczos import longest, top_eigenpairs
 from bayesnn.guides.laplace.low_rank_posterior import LowRankPosterior
 from bayesnn.guides.laplace.prior import normal_prior
 from bayesnn.guides.laplace.structure import Structure
-from bayesnn.guides.laplace.sweep import Sweep, check_repeatable
 from bayesnn.models import BNN
 
 
@@ -54,13 +55,13 @@ class LowRank(Structure):
     eigenvectors: Tensor
     eigenvalues: Tensor
 
-    def __init__(self, model: BNN, rows: Rows, rank: int = 20, *, tolerance: float = 1e-2) -> None:
+    def __init__(self, model: BNN, rows: JacobianRows, rank: int = 20, *, tolerance: float = 1e-2) -> None:
         super().__init__(model, rows)
         if rank < 1:
             raise ValueError(f"LowRank: the rank is how many eigenpairs are kept, at least 1, not {rank}")
         self.rank, self.tolerance = rank, tolerance
 
-    def collect(self, sweep: Sweep) -> None:
+    def collect(self, sweep: DataPass) -> None:
         """Find the eigenpairs, in several passes."""
         if "eigenvalues" in self._buffers:
             raise ValueError(
@@ -113,8 +114,8 @@ class LowRank(Structure):
 class _Scaled:
     """P^-1/2 H P^-1/2 v for some vectors v: one pass over the training data a call."""
 
-    def __init__(self, rows: Rows, sweep: Sweep, root: Tensor, states: list[Tensor]) -> None:
-        self.products, self.sweep, self.root = Products(rows), sweep, root
+    def __init__(self, rows: JacobianRows, sweep: DataPass, root: Tensor, states: list[Tensor]) -> None:
+        self.products, self.sweep, self.root = GGNProducts(rows), sweep, root
         self.passes, self.states = 0, states
 
     def __call__(self, vectors: Tensor) -> Tensor:

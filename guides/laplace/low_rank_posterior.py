@@ -8,9 +8,9 @@ from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
 
+from bayesnn.curvature.ggn_products import GGNProducts
+from bayesnn.curvature.jacobian_rows import JacobianRows, identity
 from bayesnn.functional import Inputs, chunks, memory
-from bayesnn.functional.products import Products
-from bayesnn.functional.rows import Rows, identity
 from bayesnn.guides.laplace.rotated import EXAMPLES, Basis, RotatedPosterior
 from bayesnn.guides.laplace.structure import Posterior
 
@@ -106,7 +106,7 @@ class LowRankPosterior(Posterior):
         matrix.neg_().diagonal().add_(1)
         return matrix.mul_(self.scale).mul_(self.scale.unsqueeze(-1))
 
-    def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """From J S, split into its part in the directions, which the data shrink, and the rest, which they do not.
 
         Of many weights, the prior's variances by layers less what the data take away: J S is never formed.
@@ -125,14 +125,14 @@ class LowRankPosterior(Posterior):
             else:
                 yield outputs, half @ half.mT + inside @ inside.mT
 
-    def _by_layers(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    def _by_layers(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         bases, scales, start = {}, {}, 0
         for name, chosen in rows.index.items():
             shape = rows.values[name].shape if chosen is None else Size([len(chosen)])
             scale = self.scale[start : start + shape.numel()].reshape(1, shape[0] if len(shape) > 1 else 1, -1)
             bases[name], scales[name] = Basis(shape, torch.ones_like(scale)), scale
             start += shape.numel()
-        prior, products = RotatedPosterior(bases, scales), Products(rows)
+        prior, products = RotatedPosterior(bases, scales), GGNProducts(rows)
         taken = self.directions * (self.gains / (1 + self.gains)).sqrt().unsqueeze(-1) * self.scale
         for part in chunks(x, EXAMPLES):
             found = list(prior.output_variances(rows, part, diagonal=diagonal))

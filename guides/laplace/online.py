@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
+from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs, batch_size, check_evaluation_mode, to_device
-from bayesnn.functional.rows import Rows
+from bayesnn.guides.laplace.data_pass import DataPass, check_repeatable
 from bayesnn.guides.laplace.evidence import Per
 from bayesnn.guides.laplace.fisher import Fisher, exact
 from bayesnn.guides.laplace.guide import Laplace
 from bayesnn.guides.laplace.kronecker import Kronecker
 from bayesnn.guides.laplace.prior import normal_prior
 from bayesnn.guides.laplace.structure import Structure
-from bayesnn.guides.laplace.sweep import Sweep, check_repeatable
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 
@@ -33,7 +33,7 @@ def train_online(
     burn_in: int = 0,
     per: Per = "block",
     noise: bool = False,
-    structure: Callable[[BNN, Rows], Structure] = Kronecker,
+    structure: Callable[[BNN, JacobianRows], Structure] = Kronecker,
     fisher: Fisher = exact,
     start: Mapping[str, Tensor] | None = None,
     optimizer: Optimizer = torch.optim.Adam,
@@ -132,7 +132,7 @@ def _epoch(
 ) -> float:
     """Train for one epoch; returns the mean loss, -(log p(y, w)) / N up to the prior's constant."""
     loc, precision = normal_prior(model)
-    data = Sweep(model, loader, exact, loc.device, progress=False)
+    data = DataPass(model, loader, exact, loc.device, progress=False)
     total, batches = 0.0, 0
     for x, y in loader:
         check_inputs(x)
@@ -157,7 +157,7 @@ def _round(
     model: BNN,
     weights: dict[str, nn.Parameter],
     loader: Loader,
-    structure: Callable[[BNN, Rows], Structure],
+    structure: Callable[[BNN, JacobianRows], Structure],
     fisher: Fisher,
     *,
     per: Per,

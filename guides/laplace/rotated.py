@@ -8,10 +8,10 @@ from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
 
+from bayesnn.curvature.jacobian_rows import MEMORY, JacobianRows, entries, identity, one_position, slices
+from bayesnn.curvature.layer_rules import Matrix
+from bayesnn.curvature.layers import Pass
 from bayesnn.functional import Inputs, chunks, memory
-from bayesnn.functional.layer_rules import Matrix
-from bayesnn.functional.layers import Pass
-from bayesnn.functional.rows import MEMORY, Rows, entries, identity, one_position, slices
 from bayesnn.guides.laplace.structure import Posterior
 
 EXAMPLES = 64
@@ -130,7 +130,7 @@ class RotatedPosterior(Posterior):
             ]
         ).sum()
 
-    def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Layer by layer: where a layer has one position no derivative of the size of its weights is formed."""
         for part in chunks(x, EXAMPLES):
             done = rows.layers(part)
@@ -149,7 +149,7 @@ class RotatedPosterior(Posterior):
         ]
         return sum((_product(half, diagonal=diagonal) for half in halves), jac.new_zeros(()))
 
-    def _of_layers(self, done: Pass, rows: Rows, *, diagonal: bool) -> Tensor:
+    def _of_layers(self, done: Pass, rows: JacobianRows, *, diagonal: bool) -> Tensor:
         seeds = identity(done.outputs.detach())
         count = seeds.shape[-1]
         found = [done.back(seeds[..., c].reshape(done.outputs.shape), last=c == count - 1) for c in range(count)]
@@ -158,7 +158,9 @@ class RotatedPosterior(Posterior):
         ]
         return sum(blocks, seeds.new_zeros(len(seeds), *(count,) * (1 if diagonal else 2)))
 
-    def _of_block(self, name: str, rows: Rows, done: Pass, found: list[dict[int, Tensor]], *, diagonal: bool) -> Tensor:
+    def _of_block(
+        self, name: str, rows: JacobianRows, done: Pass, found: list[dict[int, Tensor]], *, diagonal: bool
+    ) -> Tensor:
         basis, scale = self.bases[name], self.scales[name]
         uses = done.uses[name]
         if len(uses) == 1 and rows.index[name] is None and one_position(uses[0], name):

@@ -7,9 +7,9 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs
-from bayesnn.functional.rows import Rows
-from bayesnn.guides.laplace.sweep import Sweep, SweepRoots
+from bayesnn.guides.laplace.data_pass import DataPass, FisherRoots
 from bayesnn.models import BNN
 
 
@@ -24,25 +24,25 @@ class Structure(nn.Module):
         rows: derivatives of the network at the mode.
     """
 
-    def __init__(self, model: BNN, rows: Rows) -> None:
+    def __init__(self, model: BNN, rows: JacobianRows) -> None:
         super().__init__()
         self._model = (model,)
         self._rows = (rows,)
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> JacobianRows:
         """Derivatives of the network at the mode."""
         return self._rows[0]
 
-    def at(self, rows: Rows) -> None:
+    def at(self, rows: JacobianRows) -> None:
         """Take the derivatives from elsewhere: the mode was moved to another device."""
         self._rows = (rows,)
 
-    def collect(self, sweep: Sweep) -> None:
+    def collect(self, sweep: DataPass) -> None:
         """Sum over the training data, in one pass or several."""
         sweep(self.add)
 
-    def add(self, x: Inputs, roots: SweepRoots) -> None:
+    def add(self, x: Inputs, roots: FisherRoots) -> None:
         """Add one batch to the sums."""
         raise NotImplementedError
 
@@ -94,6 +94,6 @@ class Posterior:
         """v^T Sigma v of a vector [param]."""
         raise NotImplementedError
 
-    def output_variances(self, rows: Rows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """(outputs [batch, out], J Sigma J^T [batch, out, out] or its diagonal [batch, out]) in chunks of examples."""
         raise NotImplementedError

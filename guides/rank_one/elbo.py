@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from bayesnn.functional import Inputs, batch_size
-from bayesnn.guides.closed_form_elbo import ClosedFormELBO
+from bayesnn.guides.common.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.rank_one.divergence import divergence
 from bayesnn.guides.rank_one.guide import RankOneGuide
 from bayesnn.models.bnn import check_inputs
-from bayesnn.models.checks import share
+from bayesnn.models.checks import minibatch_scale
 from bayesnn.models.observe import check_target, likelihood_given
 from bayesnn.models.rank_one import RankOneEnsemble, by_member, split, tile
 
@@ -73,7 +73,7 @@ class RankOneELBO(ClosedFormELBO):
         check_inputs(x)
         model.announce()
         member = torch.arange(model.members, device=model.like.device)
-        scale = share(model.size, batch_size(x))
+        scale = minibatch_scale(model.size, batch_size(x))
         posteriors = guide.distributions(member)
         vectors = model.vectors({site: q.rsample() for site, q in posteriors.items()}, member)
         fit = scale * self._log_likelihood(model, vectors, x, y)

@@ -8,12 +8,12 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from bayesnn.guides.recognised import Recognised
-from bayesnn.handlers import announced
+from bayesnn.guides.common.checked_state import CheckedState
+from bayesnn.handlers import param_site
 from bayesnn.models.rank_one import RankOneEnsemble
 
 
-class RankOneGuide(Recognised):
+class RankOneGuide(CheckedState):
     """q = 1 / M sum_j q_j: a member drawn at random, then its codes or vectors.
 
     - LP-BNN: q_j(z) = N(mean(r_j), diag(exp(log_variance(r_j)))), from the layer's own encoder; no parameters here.
@@ -75,7 +75,7 @@ class RankOneGuide(Recognised):
                 family = dist.Normal if isinstance(self.model.prior, dist.Normal) else dist.Cauchy
                 for key, loc in (("r", layer.r), ("s", layer.s)):
                     i, log_scale = next(scales)
-                    scale = announced(f"RankOneGuide[{self.model.site(name)}].{i}", log_scale).exp()
+                    scale = param_site(f"RankOneGuide[{self.model.site(name)}].{i}", log_scale).exp()
                     q = family(loc[member], scale[member], validate_args=False)
                     found[self.model.site(f"{name}.{key}")] = q.to_event(1)
         return found

@@ -43,7 +43,8 @@ def diversity(net: RankOneNet) -> dict[str, LayerDiversity]:
         ValueError: a network of one member.
 
     >>> from torch import nn
-    >>> from bayesnn.models import batch_ensemble, random_signs
+    >>> from bayesnn.models import batch_ensemble
+    >>> from bayesnn.models.rank_one import random_signs
     >>> net = batch_ensemble(nn.Linear(1000, 2), members=2, initial=random_signs())
     >>> round(diversity(net)[""].between, 1)
     1.0

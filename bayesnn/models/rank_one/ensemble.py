@@ -12,7 +12,7 @@ from pyro.poutine.runtime import am_i_wrapped
 from torch import Size, Tensor, nn
 
 from bayesnn.functional import Inputs, batch_size, call, call_chunks, check_layers, map_draws, mode_dependent
-from bayesnn.handlers import SurroundingPlates, announced, prefix_of
+from bayesnn.handlers import SurroundingPlates, param_site, prefix_of
 from bayesnn.likelihoods import Likelihood
 from bayesnn.models.bnn import check_inputs
 from bayesnn.models.checks import check_name, check_outside, checked_size
@@ -200,7 +200,7 @@ class RankOneEnsemble(nn.Module):
         if am_i_wrapped():
             for name, parameter in self.net.named_parameters():
                 if parameter.requires_grad:
-                    announced(self.site(name), parameter)
+                    param_site(self.site(name), parameter)
 
     def sample(self, x: Inputs) -> Tensor:
         """Draw a member and its vectors, and return its outputs [batch, ...]; observes no y."""

@@ -1,0 +1,127 @@
+"""What the layers of a network computed in one forward pass, so that derivatives need only go back to their outputs."""
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from bayesnn.curvature.layer_rules import RULES, Place, Use
+from bayesnn.functional.call import Inputs, batch_size, call
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass over a batch, with its graph.
+
+    Attributes:
+        outputs: [batch, ...], attached to the graph.
+        leaves: {name: the tensor that the pass used}.
+        uses: {name: the layers that used it}, in the order of the pass.
+        unknown: {name: what was done with it that has no rule}.
+    """
+
+    outputs: Tensor
+    leaves: Mapping[str, Tensor]
+    uses: Mapping[str, list[Use]]
+    unknown: Mapping[str, str]
+
+    def layers(self) -> list[Use]:
+        """Every use once."""
+        return list({id(use): use for uses in self.uses.values() for use in uses}.values())
+
+    def back(self, cotangent: Tensor, *, last: bool = False) -> dict[int, Tensor]:
+        """{id(use): d <outputs, cotangent> / d (the layer's output)}: one backward pass, without weight gradients.
+
+        Args:
+            cotangent: [batch, ...], of the outputs' shape.
+            last: free the graph.
+        """
+        layers = self.layers()
+        found = torch.autograd.grad(
+            self.outputs, [use.place.edge for use in layers], cotangent, retain_graph=not last, materialize_grads=True
+        )
+        return {id(use): gradient for use, gradient in zip(layers, found, strict=True)}
+
+
+def forward_pass(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Pass:
+    """f(x; values), and how every layer used the tensors in `values`.
+
+    Linear, convolution, embedding, attention projections and the scales of normalisations have rules
+    (`functional.layer_rules`). Whatever else happens to one of the tensors is named in `unknown`.
+    """
+    leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
+    recorder = _Recorder(leaves, batch_size(x))
+    with torch.enable_grad(), recorder:
+        outputs = call(net, leaves, x)
+    return Pass(outputs, leaves, recorder.uses, recorder.unknown)
+
+
+class _Recorder(TorchFunctionMode):
+    """Sees every function that is called with one of the leaves."""
+
+    def __init__(self, leaves: Mapping[str, Tensor], batch: int) -> None:
+        super().__init__()
+        self.names = {id(leaf): name for name, leaf in leaves.items()}
+        self.batch, self.layout = batch, ""
+        self.uses: dict[str, list[Use]] = {}
+        self.unknown: dict[str, str] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            self.layout = "time first"  # whatever `batch_first` says: the module has turned its inputs
+            try:
+                with self:  # its projections are seen one by one
+                    return _attention()(*args, **kwargs)
+            finally:
+                self.layout = ""
+        result = func(*args, **kwargs)
+        found = [self.names[id(leaf)] for leaf in _tensors(args, kwargs) if id(leaf) in self.names]
+        if found and any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
+            self._note(func, args, kwargs, result, found)
+        return result
+
+    def _note(self, func: Any, args: Any, kwargs: Any, result: Any, found: list[str]) -> None:
+        if id(result) in self.names:  # returned as it is: .to(device), .contiguous()
+            return
+        use = None
+        if func in RULES and result.requires_grad:
+            # The edge, unlike the tensor, stays what it is when an in-place operation follows.
+            place = Place(get_gradient_edge(result), self.batch, self.layout)
+            use = RULES[func](*args, **kwargs, place=place)
+            if use is not None:
+                use.roles = {self.names[id(t)]: role for role, t in use.tensors.items() if id(t) in self.names}
+        if use is not None and len(use.roles) == len(found):
+            for name in use.roles:
+                self.uses.setdefault(name, []).append(use)
+        else:
+            for name in found:
+                self.unknown.setdefault(name, getattr(func, "__name__", str(func)))
+
+
+def _tensors(args: Any, kwargs: Any) -> list[Any]:
+    """What a function was called with, lists opened: `pytree.tree_leaves` would take longer than a small layer."""
+    flat: list[Any] = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, (list, tuple)):
+            flat += _tensors(value, {})
+        else:
+            flat.append(value)
+    return flat
+
+
+def _attention() -> Callable[..., Any]:
+    """torch's attention, calling its own parts so that a function mode sees them instead of the whole.
+
+    Under a function mode it hands itself over to the mode before it does anything; here it believes there is none.
+    """
+    original = F.multi_head_attention_forward
+    scope = {**original.__globals__, "has_torch_function": lambda _: False}
+    return types.FunctionType(original.__code__, scope, original.__name__, original.__defaults__, original.__closure__)

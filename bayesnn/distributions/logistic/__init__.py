@@ -1,0 +1,1 @@
+"""Logistic functions integrated over a random effect."""

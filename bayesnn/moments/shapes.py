@@ -1,0 +1,91 @@
+"""What moves entries without changing them: the same for means and variances."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bayesnn.moments.table import moment_rule
+from bayesnn.moments.value import Moments, loc_of, variance_of
+
+
+def both_moments(function: Any) -> Callable[..., Any]:
+    """The rule of a function that only moves entries: it is applied to means and to variances.
+
+    >>> both_moments(torch.flip)(Moments(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])), (0,))
+    Moments(loc=tensor([2., 1.]), variance=tensor([4., 3.]))
+    """
+
+    def rule(x: Any, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(map(loc_of, args))  # of view_as, type_as
+        if not isinstance(x, Moments):
+            return function(x, *args, **kwargs)
+        locs, variances = function(x.loc, *args, **kwargs), function(x.variance, *args, **kwargs)
+        if isinstance(locs, Tensor):
+            return x.shared(locs, variances)
+        return type(locs)(x.shared(loc, variance) for loc, variance in zip(locs, variances, strict=True))
+
+    return rule
+
+
+_NAMES = (
+    "flatten unflatten reshape view view_as reshape_as permute transpose swapaxes movedim moveaxis squeeze unsqueeze "
+    "chunk split tensor_split unbind narrow select expand expand_as broadcast_to repeat flip roll contiguous clone "
+    "index_select tile t unfold to float double cpu cuda type_as __getitem__ repeat_interleave adjoint diagonal"
+)
+_function: Any
+for _name in _NAMES.split():
+    for _owner in (torch, Tensor):
+        _function = getattr(_owner, _name, None)
+        if callable(_function):  # torch.float is a type of numbers
+            moment_rule(_function)(both_moments(_function))
+for _function in (F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle, F.unfold):
+    moment_rule(_function)(both_moments(_function))
+for _name in ("T", "mT"):
+    moment_rule(_name)(lambda x, _name=_name: x.shared(getattr(x.loc, _name), getattr(x.variance, _name)))
+
+
+def _joined(function: Any) -> Callable[..., Moments]:
+    def rule(tensors: Any, *args: Any, **kwargs: Any) -> Moments:
+        locs = [loc_of(value) for value in tensors]
+        variances = [variance_of(value) for value in tensors]
+        full = [torch.zeros_like(m) if v is None else v for m, v in zip(locs, variances, strict=True)]
+        return Moments(function(locs, *args, **kwargs), function(full, *args, **kwargs))
+
+    return rule
+
+
+for _function in (torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack, torch.vstack):
+    moment_rule(_function)(_joined(_function))
+
+
+@moment_rule(F.pad)
+def _pad(input: Moments, pad: Any, mode: str = "constant", value: float | None = None) -> Moments:
+    """What is added is certain."""
+    return Moments(F.pad(input.loc, pad, mode, value), F.pad(input.variance, pad, mode))
+
+
+@moment_rule(F.interpolate)
+def _interpolate(input: Moments, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **more: Any) -> Any:
+    if mode not in ("nearest", "nearest-exact"):
+        raise NotImplementedError(
+            f"moments: interpolate(mode={mode!r}) averages neighbours; use mode='nearest', or add a rule of your own"
+        )
+    return both_moments(F.interpolate)(input, size, scale_factor, mode)
+
+
+def _certain(function: Any) -> Callable[..., Tensor]:
+    return lambda x, *args, **kwargs: function(x.loc, *args, **kwargs)
+
+
+for _function in (Tensor.new_zeros, Tensor.new_ones, Tensor.new_tensor, Tensor.new_full, Tensor.new_empty):
+    moment_rule(_function)(_certain(_function))
+for _function in (torch.zeros_like, torch.ones_like, torch.randn_like, torch.rand_like, torch.full_like):
+    moment_rule(_function)(_certain(_function))
+
+
+@moment_rule(Tensor.detach)
+def _detach(x: Moments) -> Moments:
+    return x.shared(x.loc.detach(), x.variance.detach())

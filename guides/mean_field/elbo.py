@@ -1,0 +1,106 @@
+"""An ELBO with the KL divergence in closed form."""
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from bayesnn.guides.common.closed_form_elbo import ClosedFormELBO
+from bayesnn.guides.common.normal_kl import normal_kl
+
+
+class MeanFieldELBO(ClosedFormELBO):
+    """-ELBO = KL(q(w) || p(w)) - E_q[log p(y | w)] in nats, the expectation by reparameterised draws.
+
+    Where prior and guide of a site are normal with independent entries, its KL is exact; elsewhere log q - log p at the
+    draw. Nothing else is computed: no log q of a normal site, no validation of P-sized parameters. Scales of plates
+    and `poutine.scale` hold for both terms.
+
+    `MeanFieldELBO()(model, guide)` is a loss module, as with every ELBO of Pyro's; it works with `SVI` too.
+
+    Args:
+        num_particles: draws of the weights in one step.
+        kl_weight: of all terms of latent sites; below 1 a tempered, "cold" posterior, which is no longer Bayes' rule.
+            Kept in the loss module's `metadata`, in its repr, and by `to_arviz` with the posterior.
+
+    Raises:
+        ValueError: a weight that is negative or not finite; a latent site of the model that the guide lacks (its name
+            is given), or an auxiliary one of the guide; sites that cannot be reparameterised.
+
+    Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight uncertainty in neural networks.
+    """
+
+    def __init__(self, num_particles: int = 1, *, kl_weight: float = 1.0) -> None:
+        super().__init__(num_particles=num_particles)
+        if not 0 <= kl_weight < float("inf"):
+            raise ValueError(f"{type(self).__name__}: kl_weight is a finite number from 0, not {kl_weight}")
+        self.kl_weight = float(kl_weight)
+
+    def _negative_elbo(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        terms = [_of_one_draw(model, guide, args, kwargs, self.kl_weight) for _ in range(self.num_particles)]
+        return terms[0] if len(terms) == 1 else torch.stack(terms).mean()
+
+
+def _of_one_draw(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], kl_weight: float) -> Tensor:
+    guided = poutine.trace(guide).get_trace(*args, **kwargs)
+    modelled = poutine.trace(poutine.replay(model, trace=guided)).get_trace(*args, **kwargs)
+    sites = _sample_sites(modelled)
+    _check_sites(sites, _sample_sites(guided))
+    total: Tensor | float = 0.0
+    for name, site in sites.items():
+        if site["is_observed"]:
+            total = total - _scaled(site["fn"].log_prob(site["value"]), site)
+        else:
+            kl = _kl(guided.nodes[name], site)
+            total = total + (kl if kl_weight == 1 else kl_weight * kl)
+    assert isinstance(total, Tensor)
+    return total
+
+
+def _kl(guide_site: Any, model_site: Any) -> Tensor:
+    scale = model_site["scale"]
+    if model_site["mask"] is None and guide_site["mask"] is None and _same_number(scale, guide_site["scale"]):
+        exact = normal_kl(guide_site["fn"], model_site["fn"])
+        if exact is not None:
+            return exact * scale
+    if not guide_site["fn"].has_rsample:
+        raise ValueError(f"MeanFieldELBO: site {guide_site['name']!r} cannot be reparameterised; use Trace_ELBO")
+    draw = guide_site["infer"].get("draw")  # of a guide that leaves the drawing to the layers
+    value = guide_site["value"] if draw is None else draw()
+    log_q, log_p = guide_site["fn"].log_prob(value), model_site["fn"].log_prob(value)
+    return _scaled(log_q, guide_site) - _scaled(log_p, model_site)
+
+
+def _same_number(scale: float | Tensor, other: float | Tensor) -> bool:
+    """Whether one number scales a whole site in model and guide; a scale for every element has no closed KL here."""
+    if any(isinstance(one, Tensor) and one.dim() for one in (scale, other)):
+        return False
+    return bool(scale == other)
+
+
+def _scaled(log_prob: Tensor, site: Any) -> Tensor:
+    if site["mask"] is not None:
+        log_prob = torch.where(torch.as_tensor(site["mask"], device=log_prob.device), log_prob, 0.0)
+    scale = site["scale"]
+    # A scale for every element comes before the sum; one number after it, where it is cheaper.
+    return (log_prob * scale).sum() if isinstance(scale, Tensor) else log_prob.sum() * scale
+
+
+def _sample_sites(trace: Any) -> dict[str, Any]:
+    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
+
+
+def _check_sites(modelled: dict[str, Any], guided: dict[str, Any]) -> None:
+    latent = {name for name, site in modelled.items() if not site["is_observed"]}
+    drawn = {name for name, site in guided.items() if not site["is_observed"]}
+    if latent - drawn:
+        name = sorted(latent - drawn)[0]
+        raise ValueError(
+            f"MeanFieldELBO: the guide has no site {name!r}, which is latent in the model; make the guide with an "
+            "example of the data, MeanField(model, x, y), or call the loss with y"
+        )
+    if drawn - latent:
+        name = sorted(drawn - latent)[0]
+        raise ValueError(f"MeanFieldELBO: the guide's site {name!r} is not in the model; use Trace_ELBO")

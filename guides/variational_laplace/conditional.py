@@ -1,0 +1,70 @@
+"""What of a model depends on the weights: conditional distributions, and derivatives of their parameters."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from bayesnn.guides.variational_laplace.distributions import unwrapped
+from bayesnn.guides.variational_laplace.means import Block, depends_on
+from bayesnn.guides.variational_laplace.roots import Root, Rule
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionalSite:
+    """One p(value | parents) of the model, an observed site or a prior, whose parameters depend on the guide's means.
+
+    Attributes:
+        name: the site.
+        fn: its distribution.
+        value: what was observed, or the mean.
+        weight: square root of scale and mask, over the distribution's batch shape.
+        blocks: the guide's normal sites.
+    """
+
+    name: str
+    fn: Any
+    value: Tensor
+    weight: Tensor
+    blocks: Sequence[Block]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(value), [*batch], times the weight."""
+        return self.fn.log_prob(value) * self.weight
+
+    def roots(self, rules: Mapping[type, Rule]) -> Iterator[tuple[Tensor, Root]]:
+        """(parameter, root) of the parameters that depend on the means; the roots have the weight."""
+        fn = unwrapped(self.fn)
+        rule = next((rules[kind] for kind in type(fn).__mro__ if kind in rules), None)
+        for parameter, root in [] if rule is None else rule(fn):
+            if not depends_on([parameter], self.blocks):
+                continue
+            if root is None:
+                rule = None
+                break
+            weight = self.weight.reshape(self.weight.shape + (1,) * (parameter.dim() - self.weight.dim()))
+            yield parameter, _weighted(root, weight)
+        if rule is None:
+            raise ValueError(
+                f"VariationalLaplaceELBO: the Fisher information of {type(fn).__name__} (site {self.name!r}) in all "
+                "parameters that depend on the weights is not known; use curvature=SampledLabels(), or "
+                "FisherProbes(rules={" + type(fn).__name__ + ": ...})"
+            )
+
+
+def _weighted(root: Root, weight: Tensor) -> Root:
+    return lambda xi: root(xi) * weight
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One backward pass: g = sum over outputs of J^T cotangent; if `batched`, one g for each row of the cotangents."""
+
+    outputs: list[Tensor]
+    cotangents: list[Tensor]
+    batched: bool = False
+
+
+Curvature = Callable[[Sequence[ConditionalSite]], Iterator[Pass]]
+"""Conditionals -> backward passes with E[sum over passes of g g^T] = F, the Fisher information of all of them."""

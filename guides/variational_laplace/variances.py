@@ -1,0 +1,82 @@
+"""The variances of a normal guide in closed form."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Size
+
+from bayesnn.guides.mean_field.guide import MeanField
+from bayesnn.guides.mean_field.shared_variance import SharedVariance
+from bayesnn.guides.variational_laplace.conditional import Curvature
+from bayesnn.guides.variational_laplace.diagonal import of_model, of_network
+from bayesnn.models import BNN
+from bayesnn.models.tempering import note_kl_weight
+
+
+@torch.no_grad()
+def fit_variances(
+    guide: MeanField | SharedVariance,
+    loader: Iterable[Any],
+    *,
+    kl_weight: float = 1.0,
+    curvature: Curvature | None = None,
+) -> Any:
+    """s_j^2 = 1 / (F_j / lambda + P_j): set the variances to the optimum of the ELBO at the present means.
+
+    F is the diagonal of the Fisher information of all training data, P the prior's precision. A variance that a group
+    of weights shares takes the means of F and P over the group. Then the ELBO of variational Laplace is, for
+    lambda = 1, the log evidence of a diagonal Laplace approximation at the means, and the variances are its own.
+
+    Args:
+        guide: its means stay, its `log_scale` is set. The priors must be normal.
+        loader: batches of the training data, each example once; one pass. For a model that is no `BNN`: arguments of
+            its calls, in batches of one size.
+        kl_weight: lambda, that of the ELBO.
+        curvature: as in `VariationalLaplaceELBO`, `FisherProbes(10)` for one. None: exact; of a `BNN` layer by layer,
+            as `Laplace` does, of other models by `ExactFisher`.
+
+    Returns:
+        the guide.
+
+    Raises:
+        ValueError: as `Laplace.fit` or `VariationalLaplaceELBO`; a KL weight that is not positive.
+        TypeError: another guide.
+
+    >>> from torch import nn
+    >>> from bayesnn import likelihoods, priors, subset
+    >>> net = nn.Linear(1, 1, bias=False)
+    >>> model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0))
+    >>> guide = fit_variances(MeanField(model), [(torch.ones(3, 1), torch.zeros(3, 1))])
+    >>> guide.log_scale.exp() ** 2                                  # 1 / (3 + 1)
+    tensor([0.2500], grad_fn=<PowBackward0>)
+    """
+    check_guide(guide)
+    if not kl_weight > 0:
+        raise ValueError(f"fit_variances: the weight of the KL must be positive, not {kl_weight}")
+    model, shapes = guide.model, _shapes(guide)
+    if isinstance(model, BNN) and curvature is None:
+        parts = guide.loc.split([shape.numel() for shape in shapes.values()])
+        means = {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+        information, prior = of_network(model, means, loader)
+    else:
+        information, prior = of_model(model, guide, loader, curvature)
+    precision = information / kl_weight + prior
+    if isinstance(guide, SharedVariance):
+        of_site = dict(zip(shapes, precision.split([shape.numel() for shape in shapes.values()]), strict=True))
+        groups = [torch.cat([of_site[name] for name in members]).mean() for members in guide.groups.values()]
+        precision = torch.stack(groups)
+    guide.log_scale.copy_(-0.5 * precision.log())
+    note_kl_weight(guide, float(kl_weight))
+    return guide
+
+
+def check_guide(guide: object) -> None:
+    """Refuse a guide whose variances are not known to be there."""
+    if not isinstance(guide, (MeanField, SharedVariance)):
+        raise TypeError(f"fit_variances: the guide must be a MeanField or a SharedVariance, not {type(guide).__name__}")
+
+
+def _shapes(guide: MeanField | SharedVariance) -> dict[str, Size]:
+    """{site: shape}, in the order of the guide's parameters."""
+    return {name: site.shape for name, site in guide._sites.items()}
