@@ -77,3 +77,19 @@ def test_what_is_refused(case: str) -> None:
     call, message = WRONG[case]
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (2.0, 3.0, {"a": 6.0, "b": 6.0}),
+        (2.0, {"a": 3.0, "b": 0.5}, {"a": 6.0, "b": 1.0}),
+        ({"a": 2.0, "b": 5.0}, 3.0, {"a": 6.0, "b": 15.0}),
+        ({"a": 2.0, "b": 5.0}, {"a": 3.0, "b": 0.5}, {"a": 6.0, "b": 2.5}),
+    ],
+)
+def test_factors_of_factors_multiply_and_do_not_nest(first: Any, second: Any, expected: dict[str, float]) -> None:
+    prior = priors.rescaled(priors.rescaled(priors.normal(0.5), first), second)
+    assert type(prior.prior) is type(priors.normal(0.5))
+    for name, factor in expected.items():
+        assert prior(name, torch.zeros(3)).scale.item() == pytest.approx(0.5 * factor)

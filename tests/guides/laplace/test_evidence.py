@@ -163,6 +163,25 @@ def test_the_noise(per: evidence.Per, likelihood: Any) -> None:
     assert gradient.abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("per", ["network", "block"])
+def test_the_noise_of_a_part_of_the_data_counts_for_all(per: evidence.Per) -> None:
+    """Half of a data set whose other half is the same: observations, likelihood and curvature count twice."""
+    net = nn.Linear(2, 1, bias=False).double()
+    x = torch.randn(10, 2, dtype=torch.double)
+    y = x @ torch.tensor([[1.0], [-0.5]], dtype=torch.double) + 0.7 * torch.randn(10, 1, dtype=torch.double)
+    likelihood = likelihoods.normal(0.3)
+    halves = [BNN(net, subset.everything(net), priors.normal(1.0), likelihood, size=size) for size in (20, None)]
+    seen = [[(x, y)], [(x, y), (x, y)]]
+    half, whole = (
+        Laplace(model, {"weight": net.weight.detach() + 0.1}).fit(data).maximise_evidence(per=per, noise=True)
+        for model, data in zip(halves, seen, strict=True)
+    )
+    assert half.model.likelihood.scale == pytest.approx(whole.model.likelihood.scale, rel=1e-6)
+    torch.testing.assert_close(half.prior_precision, whole.prior_precision, rtol=1e-6, atol=0)
+    torch.testing.assert_close(half.log_evidence(), whole.log_evidence())
+    torch.testing.assert_close(half.covariance, whole.covariance)
+
+
 def test_noise_where_there_is_none_to_fit() -> None:
     model, y = classification()
     guide = Laplace(model).fit([(X, y)])

@@ -1,5 +1,6 @@
 """Prior and noise fitted while the weights are trained: fixed points, monotone rounds, the untouched network."""
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,35 @@ def test_mackays_fixed_point(size: int | None, start: float) -> None:
     guide = quiet(model, [(x, y)], epochs=200, every=10, per="network")
     assert guide.prior_precision[0].item() == pytest.approx(2.0188583155, rel=1e-6)
     assert distance_to_mode(guide, [(x, y)]).deviations < 1e-5
+
+
+class Counted:
+    """A loader that notes the passes over it."""
+
+    def __init__(self, data: list[tuple[Tensor, Tensor]]) -> None:
+        self.data, self.events = data, []
+
+    def __iter__(self) -> Any:
+        self.events.append("pass")  # when the first batch is asked for
+        yield from self.data
+
+
+@pytest.mark.parametrize(("burn_in", "rounds"), [(0, [4, 8, 11]), (2, [2, 6, 10, 11]), (11, [11])])
+def test_rounds_come_where_they_should(burn_in: int, rounds: list[int]) -> None:
+    """After the burn-in, every four epochs, and after the last."""
+    model, x, y = golden(0.1)
+    model = BNN(model.net, model.subset, model.prior, model.likelihood, size=len(y))
+    loader, evidences = Counted([(x, y)]), []
+
+    def note(guide: Laplace) -> None:
+        loader.events.append("round")
+        evidences.append(float(guide.log_evidence()))
+
+    best = quiet(model, loader, epochs=11, every=4, burn_in=burn_in, per="network", after_round=note)
+    passes = [part.count("pass") - 1 for part in " ".join(loader.events).split("round")[:-1]]  # one for the curvature
+    assert passes == [b - a for a, b in itertools.pairwise([0, *rounds])]
+    assert len(evidences) == len(rounds)
+    assert float(best.log_evidence()) == max(evidences)
 
 
 def test_the_fixed_point_with_noise() -> None:

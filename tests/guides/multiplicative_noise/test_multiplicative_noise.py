@@ -49,6 +49,17 @@ def test_the_divergence_is_the_golden_value() -> None:
     torch.testing.assert_close(found.item(), 13.0329744541, rtol=0, atol=6e-11)
 
 
+@pytest.mark.parametrize("centre", [0.0, 0.3, -1.2])
+def test_the_divergence_from_a_prior_with_a_mean(centre: float) -> None:
+    noise = torch.tensor([0.1, 0.2, 0.05], dtype=torch.double)
+    weight = Multiplicative(W, noise, W.square())
+    weight.squares = squared(W, 0.0, 1, 1)
+    prior = dist.Normal(torch.tensor(centre, dtype=torch.double), 0.5)
+    q = dist.Normal(W, (noise * W.square()).sqrt())
+    exact = torch.distributions.kl_divergence(q, prior.expand(W.shape)).sum()
+    torch.testing.assert_close(noise_kl("weight", weight, prior), exact, rtol=1e-12, atol=0)
+
+
 def test_the_noise_of_the_smallest_divergence() -> None:
     best = 2 / (4 * W.square().sum(0))
     torch.testing.assert_close(best, torch.tensor([0.2, 0.4950495050, 2.2471910112], dtype=torch.double))

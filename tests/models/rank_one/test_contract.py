@@ -1,4 +1,4 @@
-"""What every guide and model must do (see test_guides_contract.py), for ensembles of rank one."""
+"""What is particular to ensembles of rank one, beside the contract of all guides."""
 
 import copy
 import io
@@ -56,25 +56,6 @@ def test_sites_are_drawn_replay_and_predict(kind: str) -> None:
         6,
         2,
     )
-
-
-@both_modes
-@every_problem
-def test_elbos_and_optimisers(kind: str) -> None:
-    model, guide, x, y = PROBLEMS[kind]()
-    vectorised = Trace_ELBO(num_particles=2, vectorize_particles=True, max_plate_nesting=1)
-    for elbo in (Trace_ELBO(), vectorised, RankOneELBO()):
-        loss = elbo(model, guide)
-        every = isinstance(elbo, RankOneELBO)  # the others see one random member a step, whose vectors alone move
-        seen = [p for name, p in loss.named_parameters() if p.requires_grad and (every or "layer.weight" in name)]
-        before = [p.detach().clone() for p in seen]
-        loss(x, y).backward()
-        torch.optim.SGD(loss.parameters(), 1e-3).step()
-        assert all((p - b).abs().max() > 0 for p, b in zip(seen, before, strict=True))
-        before = [p.detach().clone() for p in seen]
-        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), elbo)
-        assert torch.tensor([svi.step(x, y), svi.evaluate_loss(x, y)]).isfinite().all()
-        assert all((p - b).abs().max() > 0 for p, b in zip(seen, before, strict=True))
 
 
 @every_problem
@@ -146,25 +127,6 @@ def test_a_state_of_another_model_is_refused() -> None:
     for kind in ("three", "longer"):
         with pytest.raises(ValueError, match="RankOneGuide: this state belongs to another network, subset or model"):
             guides[kind].load_state_dict(state)
-
-
-@both_modes
-@every_problem
-def test_two_networks_in_one_model(kind: str) -> None:
-    (first, one, x, y), (second, two, *_) = PROBLEMS[kind]("a"), PROBLEMS[kind]("b")
-
-    def model(x: Tensor, y: Tensor | None = None) -> None:
-        first(x, y)
-        second(x, y)
-
-    def guide(x: Tensor, y: Tensor | None = None) -> None:
-        one(x, y)
-        two(x, y)
-
-    shared = [p for part in (first, second) for name, p in part.named_parameters() if "layer.weight" in name]
-    before = [parameter.detach().clone() for parameter in shared]
-    SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(x, y)
-    assert all((p - b).abs().max() > 0 for p, b in zip(shared, before, strict=True))
 
 
 def test_a_component_of_a_larger_model() -> None:
