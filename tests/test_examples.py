@@ -93,7 +93,7 @@ def test_every_bad_value_gets_one_line(
 ) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.chdir(tmp_path)
-    from quickstart_parts.options import parse
+    from examples.studies.common.options import parse
 
     with pytest.raises(SystemExit) as ended:
         parse(arguments)
@@ -106,7 +106,7 @@ def test_every_bad_value_gets_one_line(
 
 def test_every_option_is_explained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
-    from quickstart_parts.options import parse
+    from examples.studies.common.options import parse
 
     with pytest.raises(SystemExit) as ended:
         parse(["--help"])

@@ -18,7 +18,7 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_weight_decay_is_the_prior() -> None:
-    from variational_parts.training import Setting, decay, network
+    from examples.studies.common.training import Setting, decay, network
 
     net = network(0)
     for name, parameter in net.named_parameters():
@@ -29,7 +29,7 @@ def test_weight_decay_is_the_prior() -> None:
 
 
 def test_one_temperature_divides_logits() -> None:
-    from variational_parts.methods import cooled, softmax
+    from examples.studies.variational_digits.methods import cooled, softmax
 
     net, x = torch.nn.Linear(3, 4), torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_one_temperature_divides_logits() -> None:
 
 
 def test_kl_weight_by_counting_images_is_that_of_the_objective() -> None:
-    from variational_parts.training import Setting, bayesian, network
+    from examples.studies.common.training import Setting, bayesian, network
 
     net, x, y = network(0), torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(4)
     gradients = []
@@ -52,9 +52,9 @@ def test_kl_weight_by_counting_images_is_that_of_the_objective() -> None:
 
 
 def test_search_goes_on_from_the_best_kl_weight() -> None:
-    from variational_parts.choice import best, candidates
-    from variational_parts.methods import Method
-    from variational_parts.training import Setting, Task
+    from examples.studies.common.training import Setting, Task
+    from examples.studies.variational_digits.choice import best, candidates
+    from examples.studies.variational_digits.methods import Method
 
     def fit(task: Task, setting: Setting) -> dict[str, Any]:
         right = math.exp(-abs(math.log(setting.kl_weight / 0.03)) - abs(setting.gain - 2))

@@ -17,7 +17,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_equal_members_are_not_apart_and_others_are() -> None:
-    from latent_parts.members import apart
+    from examples.studies.lp_bnn_digits.members import apart
 
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(4, 50), nn.ReLU(), nn.Linear(50, 5)), torch.randn(200, 4)
@@ -37,7 +37,7 @@ def test_equal_members_are_not_apart_and_others_are() -> None:
 
 
 def test_members_that_always_differ_disagree_always() -> None:
-    from latent_parts.members import apart
+    from examples.studies.lp_bnn_digits.members import apart
 
     net = batch_ensemble(nn.Linear(4, 2, bias=False), 2, initial=near_one(0.0))
     with torch.no_grad():
@@ -46,8 +46,8 @@ def test_members_that_always_differ_disagree_always() -> None:
 
 
 def test_numbers_of_a_predictor_that_is_certain() -> None:
-    from latent_parts.judged import Judged, numbers
-    from latent_parts.trained import Trained
+    from examples.studies.lp_bnn_digits.judged import Judged, numbers
+    from examples.studies.lp_bnn_digits.trained import Trained
 
     x, y = torch.zeros(20, 1), torch.arange(20) % 2
 
@@ -65,21 +65,21 @@ def test_numbers_of_a_predictor_that_is_certain() -> None:
 
 
 def test_history_is_the_root_mean_square_over_layers() -> None:
-    from latent_parts.judged import _over_layers
+    from examples.studies.lp_bnn_digits.judged import _over_layers
 
     epoch = {"disagreement": 0.1, "between": [3.0, 4.0], "within": [0.0, 0.0], "kl": [1.0, 2.0]}
     assert _over_layers(epoch) == {"disagreement": 0.1, "between": pytest.approx(12.5**0.5), "within": 0.0, "kl": 3.0}
 
 
 def test_means_over_seeds_carry_their_standard_error() -> None:
-    from quickstart_parts.study import cell
+    from examples.studies.common.study import cell
 
     assert cell([1.0, 3.0], 2) == "2.00 ± 1.00"
     assert cell([1.0, 3.0], 1, sign=True) == "+2.0 ± 1.0"
 
 
 def test_a_method_without_a_cost_has_an_empty_cell_over_several_seeds() -> None:
-    from calibrate_parts.report import to_markdown
+    from examples.studies.calibrate_a_classifier.report import to_markdown
 
     columns = ("accuracy", "nll", "ece", "ece_low", "ece_high", "ece_noise_floor", "confidence")
     row = dict.fromkeys((*columns, "auroc_letters", "auroc_rotated_digits"), 0.5)

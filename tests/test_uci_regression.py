@@ -18,7 +18,7 @@ def in_examples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_example_is_tested_once_and_never_learned_from() -> None:
-    from uci_regression_parts.problem import folds
+    from examples.studies.uci_regression.problem import folds
 
     found = folds(37, count=10, seed=1)
     assert sorted(torch.cat([test for _, test in found]).tolist()) == list(range(37))
@@ -28,7 +28,7 @@ def test_every_example_is_tested_once_and_never_learned_from() -> None:
 
 
 def test_standardised_by_the_training_data_alone() -> None:
-    from uci_regression_parts.problem import Data, problem
+    from examples.studies.uci_regression.problem import Data, problem
 
     x = torch.tensor([[1.0, 7.0], [3.0, 7.0], [5.0, 7.0]])  # a column without variation
     train, test = Data(x, torch.tensor([[2.0], [4.0], [6.0]])), Data(torch.tensor([[5.0, 9.0]]), torch.tensor([[10.0]]))
@@ -43,7 +43,7 @@ def test_standardised_by_the_training_data_alone() -> None:
 
 
 def test_batches_hold_each_example_once() -> None:
-    from uci_regression_parts.problem import Data
+    from examples.studies.uci_regression.problem import Data
 
     x = torch.arange(10.0)[:, None]
     assert [len(batch) for batch, _ in Data(x, x, batch=4)] == [4, 4, 2]
@@ -55,7 +55,7 @@ def test_batches_hold_each_example_once() -> None:
 
 
 def test_scores_are_those_of_the_predictive_in_the_targets_own_unit() -> None:
-    from uci_regression_parts.study import scores
+    from examples.studies.uci_regression.study import scores
 
     unit, mean, deviation = 9.2, torch.tensor([0.3, -1.0, 2.0]), torch.tensor([0.5, 0.1, 0.2])
     y = torch.tensor([0.1, -1.3, 2.1])
@@ -76,9 +76,9 @@ def test_scores_are_those_of_the_predictive_in_the_targets_own_unit() -> None:
 
 
 def test_an_ensemble_is_the_even_mixture_of_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    from uci_regression_parts import points
-    from uci_regression_parts.problem import Data
-    from uci_regression_parts.recipe import Recipe
+    from examples.studies.uci_regression import points
+    from examples.studies.uci_regression.problem import Data
+    from examples.studies.uci_regression.recipe import Recipe
 
     data, recipe = Data(torch.randn(20, 3), torch.randn(20, 1)), Recipe(steps=3)
     made = []
@@ -94,9 +94,9 @@ def test_an_ensemble_is_the_even_mixture_of_its_members(monkeypatch: pytest.Monk
 
 
 def test_the_loss_of_points_is_the_joint_density() -> None:
-    from uci_regression_parts.points import LogJoint
-    from uci_regression_parts.problem import Data
-    from uci_regression_parts.recipe import Recipe
+    from examples.studies.uci_regression.points import LogJoint
+    from examples.studies.uci_regression.problem import Data
+    from examples.studies.uci_regression.recipe import Recipe
 
     data, recipe = Data(torch.randn(20, 3), torch.randn(20, 1)), Recipe()
     net, likelihood = recipe.net(data), recipe.likelihood()

@@ -12,16 +12,17 @@ import time
 
 import pyro
 import torch
-from nets import lenet, mlp
 from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
-from timing import Action, interleaved, markdown, options, row, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import MeanField, MeanFieldELBO
 from bayesnn.predict import draw, predict
+
+from examples.benchmarks.nets import lenet, mlp
+from examples.benchmarks.timing import Action, interleaved, markdown, options, row, write
 
 NETS = {"MLP": (mlp, (784,)), "LeNet": (lenet, (1, 28, 28))}
 STEP_BOUND = {"MLP": 2.8, "LeNet": 1.45}
