@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     except OSError as error:
         parser.error(f"argument --out: nothing can be written to {given['out']} ({error.strerror})")
     small: dict[str, Any] = (
-        {"members": 2, "folds": 2, "weights": 40, "draws": 20, "largest": 150, "outside": 50} if smoke else {}
+        {"members": 2, "folds": 2, "weights": 40, "draws": 20, "largest": 60, "outside": 30} if smoke else {}
     )
     return Options(**given, **small)
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -33,4 +34,5 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if given.draws < 30:
         parser.error(f"--draws: 30 or more are needed for diagnostics, not {given.draws}")
     given.out.mkdir(parents=True, exist_ok=True)
-    return Options(**vars(given), **({"steps": 30, "training": 20, "depth": 3} if smoke else {}))
+    small: dict[str, Any] = {"steps": 10, "training": 20, "depth": 2} if smoke else {}
+    return Options(**vars(given), **small)

@@ -36,9 +36,9 @@ from examples.studies.common.scoring import to_markdown
 
 SMOKE = bool(os.environ.get("SMOKE"))
 NOISE = 0.01
-DRAWS, FEW = (6, 4) if SMOKE else (200, 20)
-TRAIN, IMAGES, OTHERS = (64, 4, 4) if SMOKE else (3000, 200, 100)
-EPOCHS, BATCH = (1, 32) if SMOKE else (5, 64)
+DRAWS, FEW = (4, 4) if SMOKE else (200, 20)
+TRAIN, IMAGES, OTHERS = (16, 4, 4) if SMOKE else (3000, 200, 100)
+EPOCHS, BATCH = (1, 8) if SMOKE else (5, 64)
 LAST_BLOCK = {"ResNet-18": ("layer4", "fc"), "DenseNet-121": ("features.denseblock4", "features.norm5", "classifier")}
 
 Images = tuple[Tensor, Tensor]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayesnn import metrics
 
-from examples.studies.segmentation.methods import Predictor, Trained
+from examples.studies.segmentation.methods import SIZE, Predictor, Trained
 from examples.studies.segmentation.scenes import CLASSES, UNSEEN, Scenes, scenes
 
 PIXELS = 20_000
@@ -35,10 +35,10 @@ class Judged:
 
 def questions(seed: int, images: int) -> Judged:
     """Scenes of other seeds than those of training."""
-    known, noisy = (scenes(images, seed=1000 * seed + 2, noise=noise) for noise in (0.05, NOISE))
+    known, noisy = (scenes(images, seed=1000 * seed + 2, noise=noise, size=SIZE) for noise in (0.05, NOISE))
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(known.y.numel(), generator=generator)[:PIXELS]
-    return Judged(known, noisy, scenes(images, seed=1000 * seed + 3, unseen=True), chosen)
+    return Judged(known, noisy, scenes(images, seed=1000 * seed + 3, unseen=True, size=SIZE), chosen)
 
 
 def numbers(trained: Trained, asked: Judged) -> dict[str, Any]:

@@ -26,6 +26,9 @@ from examples.studies.segmentation.scenes import Scenes, scenes
 
 SMOKE = bool(os.environ.get("SMOKE"))
 IMAGES, HELD = (8, 4) if SMOKE else (480, 40)
+SIZE = 16 if SMOKE else 48
+"""Pixels of a side."""
+
 BATCH = 8
 START, LONGER = (1, 1) if SMOKE else (3, 1)
 """Passes over the images: of the network that all start from, and of every method after it."""
@@ -84,7 +87,7 @@ class Task:
 
 def begin(seed: int, folder: Path) -> Task:
     """The task of a seed; its network is kept in the folder, so that a stopped study need not train it again."""
-    data, held = scenes(IMAGES, seed=1000 * seed), scenes(HELD, seed=1000 * seed + 1)
+    data, held = (scenes(n, seed=1000 * seed + i, size=SIZE) for i, n in enumerate((IMAGES, HELD)))
     net, clock = deeplab(seed), folder / f"start_{seed}.json"
     start = time.process_time()
     train(CrossEntropy(net), data, epochs=START, batch=BATCH, rate=RATE, checkpoint=folder / f"start_{seed}.pt")

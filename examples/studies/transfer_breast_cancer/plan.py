@@ -85,7 +85,7 @@ class Budget:
     sizes: tuple[int, ...] = SIZES
 
 
-SMOKE = Budget(2, 0, 3, (20,))
+SMOKE = Budget(1, 0, 2, (20,))
 
 
 def answered(name: str, budget: Budget, folder: Path, *, workers: int = 1) -> Study:

@@ -1,6 +1,7 @@
 """Sources trained on Rotterdam alone, and frozen: a small network, or a generalised linear model."""
 
 import copy
+import os
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,7 +15,7 @@ from examples.studies.transfer_breast_cancer.cohorts import rotterdam
 from examples.studies.transfer_breast_cancer.response import Response, labelled
 
 HIDDEN, RATE, DECAY, BATCH = 16, 3e-3, 1e-3, 64
-EPOCHS, PATIENCE = 300, 20
+EPOCHS, PATIENCE = (2, 1) if os.environ.get("SMOKE") else (300, 20)
 VALIDATION = 0.2
 """Share of Rotterdam that chooses when to stop."""
 

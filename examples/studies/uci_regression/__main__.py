@@ -8,7 +8,6 @@ run again; a quarter of an hour on one core. `--splits 0 1 ... 19` repeats it wi
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
@@ -16,19 +15,19 @@ from tqdm import tqdm
 
 from examples.studies.common.study import pictures
 from examples.studies.uci_regression import figure, tables
+from examples.studies.uci_regression.methods import SMOKE
 from examples.studies.uci_regression.recipe import Recipe
 from examples.studies.uci_regression.study import FOLDS, SETS, Run, resumed
 
 
 def main() -> None:
     """Run what has not run, then write the tables and the figure."""
-    smoke = bool(os.environ.get("SMOKE"))
     parser = argparse.ArgumentParser(
         prog="python -m examples.studies.uci_regression",
         description="Approximations of the posterior on small regression sets.",
     )
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="data sets")
-    parser.add_argument("--splits", type=int, nargs="+", default=range(2 if smoke else FOLDS), help="folds of them")
+    parser.add_argument("--splits", type=int, nargs="+", default=range(1 if SMOKE else FOLDS), help="folds of them")
     parser.add_argument("--out", type=Path, default=Path("output/uci_regression"), help="folder of tables and figure")
     parser.add_argument(
         "--runs", type=Path, default=Path("output/uci_regression/runs"), help="folder of what each split gave"
@@ -37,7 +36,7 @@ def main() -> None:
     for folder in (given.out, given.runs):
         folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    recipe = Recipe(steps=2, draws=5, members=2) if smoke else Recipe()
+    recipe = Recipe(steps=2, draws=5, members=2) if SMOKE else Recipe()
     todo = [(name, split) for name in given.sets for split in given.splits]
     runs: dict[str, list[Run]] = {name: [] for name in given.sets}
     for name, split in tqdm(todo, desc="splits", unit="split"):
