@@ -41,7 +41,7 @@ PASSES = 4
 NEAR = 0.2
 """Spread of the members' vectors at the start; the network is trained already, and 0.5 would undo it."""
 
-KL_WEIGHTS = (1.0,)
+KL_WEIGHTS: tuple[float, ...] = () if SMOKE else (1.0,)
 """Besides the published one."""
 
 NOISE = 0.6
