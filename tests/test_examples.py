@@ -65,6 +65,7 @@ def test_the_root_of_a_checkout_is_on_the_path_already() -> None:
     assert "--epochs: a whole number" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_study_goes_through_spawned_processes(tmp_path: Path) -> None:
     done = run("studies.transfer_simulation", "--workers", "2", "--seeds", "1", "--few-seeds", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
