@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 install: $(READY)  ## make the environment (.venv) and nothing else
 
 quickstart: $(READY)  ## the main job: Laplace on real digits, table, figures and one HTML page
-	$(BIN)/python examples/quickstart.py --out $(OUT)
+	$(BIN)/python -m examples.quickstart --out $(OUT)
 
 arviz1:  ## an environment with ArviZ 1.x for the tests of both generations, where there is a Python >= 3.12
 	@.ci/arviz1
@@ -40,7 +40,7 @@ docs: $(READY)  ## build the documentation, warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: $(READY)  ## the benchmarks: ratios to a plain step or forward pass, beside Pyro itself
-	$(BIN)/python examples/benchmarks/core.py
+	$(BIN)/python -m examples.benchmarks.core
 
 $(PEERS)/.ready: $(READY)
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
@@ -48,7 +48,7 @@ $(PEERS)/.ready: $(READY)
 	touch $@
 
 bench-peers: $(PEERS)/.ready  ## Laplace beside laplace-torch, which gets an environment of its own (.venv-peers)
-	$(BIN)/python examples/benchmarks/laplace.py --peer $(PEERS)/bin/python
+	$(BIN)/python -m examples.benchmarks.laplace --peer $(PEERS)/bin/python
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) $(PEERS) .venv-arviz1 docs/_build .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info $(OUT)

@@ -10,6 +10,8 @@ sys.path.insert(0, str(HERE / "_ext"))
 
 # The pages' kernels inherit these. One thread: on a busy machine two threads wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Pages run in temporary folders; a page may import `examples`, which is not installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 
 project = "bayesnn"

@@ -1,6 +1,6 @@
 """Is it the prior or the normal approximation? Laplace and NUTS on the last layer of the quickstart's network.
 
-    python examples/last_layer_nuts.py --out docs/tables
+    python -m examples.last_layer_nuts --out docs/tables
 
 Under the prior scale that maximises the evidence, the last layer's Laplace approximation is far too uncertain. Here
 NUTS samples the exact posterior of the same Pyro model: where NUTS is calibrated and Laplace is not, the prior is right
@@ -19,15 +19,16 @@ from pathlib import Path
 import pyro
 import torch
 from pyro.infer import MCMC, NUTS
-from quickstart_parts import scoring
-from quickstart_parts.datasets import load
-from quickstart_parts.network import train
-from quickstart_parts.options import parse
 from torch import Tensor, nn
 
 from bayesnn import BNN, likelihoods, metrics, priors, subset
 from bayesnn.guides import Laplace
 from bayesnn.predict import Posterior, predict
+
+from examples.studies.common import scoring
+from examples.studies.common.datasets import load
+from examples.studies.common.network import train
+from examples.studies.common.options import parse
 
 SMOKE = bool(os.environ.get("SMOKE"))
 SCALES = (0.1, 0.316)  # what the quickstart's cross-validation chooses, and what the evidence prefers
@@ -49,7 +50,9 @@ def row(name: str, model: BNN, posterior: Posterior, learned: Data, test: Data) 
 
 def main() -> None:
     """Both methods under both priors."""
-    parser = argparse.ArgumentParser(description="Laplace and NUTS on the same last layer.")
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.last_layer_nuts", description="Laplace and NUTS on the same last layer."
+    )
     parser.add_argument("--out", type=Path, default=Path("quickstart-output"), help="folder of the table")
     parser.add_argument("--seed", type=int, default=0, help="of the data, the network and the draws")
     given = parser.parse_args()

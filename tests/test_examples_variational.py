@@ -1,7 +1,6 @@
 """The study of variational inference: its weight decay, temperature, search and tables mean what they say."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,15 +10,13 @@ from torch.utils.data import TensorDataset
 from bayesnn import priors
 from bayesnn.guides import MeanField, VariationalLaplaceELBO
 
-
-@pytest.fixture(autouse=True)
-def examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+from examples.studies.common.predictors import cooled, softmax
+from examples.studies.common.training import Setting, Task, bayesian, decay, network
+from examples.studies.variational_digits.choice import best, candidates
+from examples.studies.variational_digits.methods import Method
 
 
 def test_weight_decay_is_the_prior() -> None:
-    from variational_parts.training import Setting, decay, network
-
     net = network(0)
     for name, parameter in net.named_parameters():
         leaf = parameter.detach().clone().requires_grad_()
@@ -29,16 +26,12 @@ def test_weight_decay_is_the_prior() -> None:
 
 
 def test_one_temperature_divides_logits() -> None:
-    from variational_parts.methods import cooled, softmax
-
     net, x = torch.nn.Linear(3, 4), torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(cooled(lambda x: softmax(net, x), 2.5, x)[0], (net(x) / 2.5).softmax(-1))
 
 
 def test_kl_weight_by_counting_images_is_that_of_the_objective() -> None:
-    from variational_parts.training import Setting, bayesian, network
-
     net, x, y = network(0), torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(4)
     gradients = []
     for elbo in (VariationalLaplaceELBO(kl_weight=0.1), VariationalLaplaceELBO()):
@@ -52,10 +45,6 @@ def test_kl_weight_by_counting_images_is_that_of_the_objective() -> None:
 
 
 def test_search_goes_on_from_the_best_kl_weight() -> None:
-    from variational_parts.choice import best, candidates
-    from variational_parts.methods import Method
-    from variational_parts.training import Setting, Task
-
     def fit(task: Task, setting: Setting) -> dict[str, Any]:
         right = math.exp(-abs(math.log(setting.kl_weight / 0.03)) - abs(setting.gain - 2))
         return {"": lambda x: torch.tensor([[[right, 1 - right]]])}

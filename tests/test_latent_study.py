@@ -1,7 +1,5 @@
 """What the studies of latents count, on cases whose answers are known."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -9,17 +7,14 @@ from torch import nn
 from bayesnn.models import batch_ensemble
 from bayesnn.models.rank_one import near_one
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-@pytest.fixture(autouse=True)
-def parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(EXAMPLES)
+from examples.studies.calibrate_a_classifier.report import to_markdown
+from examples.studies.common.study import cell
+from examples.studies.lp_bnn_digits.judged import Judged, _over_layers, numbers
+from examples.studies.lp_bnn_digits.members import apart
+from examples.studies.lp_bnn_digits.trained import Trained
 
 
 def test_equal_members_are_not_apart_and_others_are() -> None:
-    from latent_parts.members import apart
-
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(4, 50), nn.ReLU(), nn.Linear(50, 5)), torch.randn(200, 4)
     same = apart(batch_ensemble(net, 3, initial=near_one(0.0)), x)
@@ -38,8 +33,6 @@ def test_equal_members_are_not_apart_and_others_are() -> None:
 
 
 def test_members_that_always_differ_disagree_always() -> None:
-    from latent_parts.members import apart
-
     net = batch_ensemble(nn.Linear(4, 2, bias=False), 2, initial=near_one(0.0))
     with torch.no_grad():
         net.layers[""].s[1] = -1.0
@@ -47,9 +40,6 @@ def test_members_that_always_differ_disagree_always() -> None:
 
 
 def test_numbers_of_a_predictor_that_is_certain() -> None:
-    from latent_parts.judged import Judged, numbers
-    from latent_parts.trained import Trained
-
     x, y = torch.zeros(20, 1), torch.arange(20) % 2
 
     def always_zero(images: torch.Tensor) -> torch.Tensor:
@@ -66,22 +56,16 @@ def test_numbers_of_a_predictor_that_is_certain() -> None:
 
 
 def test_history_is_the_root_mean_square_over_layers() -> None:
-    from latent_parts.judged import _over_layers
-
     epoch = {"disagreement": 0.1, "between": [3.0, 4.0], "within": [0.0, 0.0], "kl": [1.0, 2.0]}
     assert _over_layers(epoch) == {"disagreement": 0.1, "between": pytest.approx(12.5**0.5), "within": 0.0, "kl": 3.0}
 
 
 def test_means_over_seeds_carry_their_standard_error() -> None:
-    from quickstart_parts.study import cell
-
     assert cell([1.0, 3.0], 2) == "2.00 ± 1.00"
     assert cell([1.0, 3.0], 1, sign=True) == "+2.0 ± 1.0"
 
 
 def test_a_method_without_a_cost_has_an_empty_cell_over_several_seeds() -> None:
-    from calibrate_parts.report import to_markdown
-
     columns = ("accuracy", "nll", "ece", "ece_low", "ece_high", "ece_noise_floor", "confidence")
     row = dict.fromkeys((*columns, "auroc_letters", "auroc_rotated_digits"), 0.5)
     runs = [

@@ -1,7 +1,6 @@
-"""The parts of examples/uci_regression.py: folds, standardisation, and scores in the targets' own unit."""
+"""The study of small regression sets: folds, standardisation, and scores in the targets' own unit."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,17 +8,14 @@ from pyro import distributions as dist
 
 from bayesnn.predict import PredictiveDistribution
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-@pytest.fixture(autouse=True)
-def in_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(EXAMPLES)
+from examples.studies.uci_regression import points
+from examples.studies.uci_regression.points import LogJoint
+from examples.studies.uci_regression.problem import Data, folds, problem
+from examples.studies.uci_regression.recipe import Recipe
+from examples.studies.uci_regression.study import scores
 
 
 def test_every_example_is_tested_once_and_never_learned_from() -> None:
-    from uci_regression_parts.problem import folds
-
     found = folds(37, count=10, seed=1)
     assert sorted(torch.cat([test for _, test in found]).tolist()) == list(range(37))
     for train, test in found:
@@ -28,8 +24,6 @@ def test_every_example_is_tested_once_and_never_learned_from() -> None:
 
 
 def test_standardised_by_the_training_data_alone() -> None:
-    from uci_regression_parts.problem import Data, problem
-
     x = torch.tensor([[1.0, 7.0], [3.0, 7.0], [5.0, 7.0]])  # a column without variation
     train, test = Data(x, torch.tensor([[2.0], [4.0], [6.0]])), Data(torch.tensor([[5.0, 9.0]]), torch.tensor([[10.0]]))
     found = problem(train, test)
@@ -43,8 +37,6 @@ def test_standardised_by_the_training_data_alone() -> None:
 
 
 def test_batches_hold_each_example_once() -> None:
-    from uci_regression_parts.problem import Data
-
     x = torch.arange(10.0)[:, None]
     assert [len(batch) for batch, _ in Data(x, x, batch=4)] == [4, 4, 2]
     assert len(Data(x, x, batch=4)) == 3
@@ -55,8 +47,6 @@ def test_batches_hold_each_example_once() -> None:
 
 
 def test_scores_are_those_of_the_predictive_in_the_targets_own_unit() -> None:
-    from uci_regression_parts.study import scores
-
     unit, mean, deviation = 9.2, torch.tensor([0.3, -1.0, 2.0]), torch.tensor([0.5, 0.1, 0.2])
     y = torch.tensor([0.1, -1.3, 2.1])
     ours = PredictiveDistribution(dist.Normal(mean[None, :, None], deviation[None, :, None]).to_event(1))
@@ -76,10 +66,6 @@ def test_scores_are_those_of_the_predictive_in_the_targets_own_unit() -> None:
 
 
 def test_an_ensemble_is_the_even_mixture_of_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    from uci_regression_parts import points
-    from uci_regression_parts.problem import Data
-    from uci_regression_parts.recipe import Recipe
-
     data, recipe = Data(torch.randn(20, 3), torch.randn(20, 1)), Recipe(steps=3)
     made = []
     original = points.trained
@@ -94,10 +80,6 @@ def test_an_ensemble_is_the_even_mixture_of_its_members(monkeypatch: pytest.Monk
 
 
 def test_the_loss_of_points_is_the_joint_density() -> None:
-    from uci_regression_parts.points import LogJoint
-    from uci_regression_parts.problem import Data
-    from uci_regression_parts.recipe import Recipe
-
     data, recipe = Data(torch.randn(20, 3), torch.randn(20, 1)), Recipe()
     net, likelihood = recipe.net(data), recipe.likelihood()
     loss = LogJoint(net, likelihood, 0.3, 20)

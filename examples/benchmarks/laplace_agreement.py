@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from laplace_cases import STRUCTURES, SUBSETS, Case
-from laplace_peer import ABSENT, Peer
-from timing import markdown
 from torch import Tensor, nn
 
 from bayesnn import BNN, likelihoods, priors
 from bayesnn.guides import laplace
 from bayesnn.predict import probit
+
+from examples.benchmarks.laplace_cases import STRUCTURES, SUBSETS, Case
+from examples.benchmarks.laplace_peer import ABSENT, Peer
+from examples.benchmarks.timing import markdown
 
 Row = tuple[str, ...]
 EXAMPLES, BATCH = 24, 8

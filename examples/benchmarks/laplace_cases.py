@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from nets import lenet, mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
@@ -16,6 +15,8 @@ from torchvision.models import resnet18
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import laplace
 from bayesnn.subset import Subset
+
+from examples.benchmarks.nets import lenet, mlp
 
 BATCH = 64
 CHUNK = 50

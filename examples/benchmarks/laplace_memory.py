@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from laplace_cases import Bench, Case
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides.laplace import Laplace
+
+from examples.benchmarks.laplace_cases import Bench, Case
 
 LARGE = 10_000
 STATUS = Path("/proc/self/status")
@@ -65,7 +66,8 @@ def in_own_process(what: str) -> Any:
     """The numbers of one measurement; None where the system does not tell them."""
     if not STATUS.exists():
         return None
-    done = subprocess.run([sys.executable, __file__, what], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "examples.benchmarks.laplace_memory", what]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     return json.loads(done.stdout)
 
 

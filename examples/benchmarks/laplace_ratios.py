@@ -4,11 +4,12 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from laplace_cases import CHUNK, Bench, Case, Clock, timed
-from laplace_peer import ABSENT, Peer, PeerError
 from tqdm.auto import tqdm
 
 from bayesnn.predict import probit
+
+from examples.benchmarks.laplace_cases import CHUNK, Bench, Case, Clock, timed
+from examples.benchmarks.laplace_peer import ABSENT, Peer, PeerError
 
 BUDGET = 2.0
 """CPU seconds that the repeats of one action may take; one call that takes longer is its own measurement."""

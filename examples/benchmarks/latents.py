@@ -11,18 +11,19 @@ import copy
 import os
 from collections.abc import Callable
 
-import latents_peer
 import torch
-from timing import Action, interleaved, markdown, options, ratio, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
-from wide_resnet import WideResNet
 
 from bayesnn import likelihoods, predict
 from bayesnn.guides import RankOneELBO, RankOneGuide
 from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
 from bayesnn.models.rank_one import RankOneNet, tile
+
+from examples.benchmarks import latents_peer
+from examples.benchmarks.timing import Action, interleaved, markdown, options, ratio, write
+from examples.benchmarks.wide_resnet import WideResNet
 
 SMOKE = bool(os.environ.get("SMOKE"))
 MEMBERS = 4

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import Action, interleaved, markdown, options, ratio, write
 from torch import Tensor, nn
 
 from bayesnn.models.rank_one import RankOne, by_member, near_one
+
+from examples.benchmarks.timing import Action, interleaved, markdown, options, ratio, write
 
 SMOKE = bool(os.environ.get("SMOKE"))
 MEMBERS = 4

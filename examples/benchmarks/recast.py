@@ -23,8 +23,6 @@ import torch
 from pyro.infer import MCMC, NUTS
 from pyro.infer.mcmc.util import initialize_model
 from pyro.ops.integrator import potential_grad
-from recast_peers import LogLikelihood, PyroModel, by_quadrature, centred, line, panels, reparameterised, tangent
-from timing import Action, interleaved, markdown, options, write
 from torch import Tensor
 
 from bayesnn.guides import RECaSTGuide, recast_nuts
@@ -33,6 +31,18 @@ from bayesnn.guides.recast.slopes import AutogradSlopes, slopes_of
 from bayesnn.models import recast
 from bayesnn.models.recast import RECaST
 from bayesnn.transfer import linear_design
+
+from examples.benchmarks.recast_peers import (
+    LogLikelihood,
+    PyroModel,
+    by_quadrature,
+    centred,
+    line,
+    panels,
+    reparameterised,
+    tangent,
+)
+from examples.benchmarks.timing import Action, interleaved, markdown, options, write
 
 SMOKE = bool(os.environ.get("SMOKE"))
 N = 20 if SMOKE else 250

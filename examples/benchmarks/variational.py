@@ -11,10 +11,6 @@ from typing import Any
 
 import pyro
 import torch
-from core import NETS, CrossEntropy, Row, autonormal, stepper
-from timing import interleaved, markdown, options, row, write
-from variational_moments import LARGE, predictions
-from variational_peers import bayesian_torch, quoted
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import (
@@ -29,6 +25,11 @@ from bayesnn.guides import (
 )
 from bayesnn.guides.multiplicative_noise import PerWeight
 from bayesnn.guides.variational_laplace import SampledLabels
+
+from examples.benchmarks.core import NETS, CrossEntropy, Row, autonormal, stepper
+from examples.benchmarks.timing import interleaved, markdown, options, row, write
+from examples.benchmarks.variational_moments import LARGE, predictions
+from examples.benchmarks.variational_peers import bayesian_torch, quoted
 
 LOSSES: dict[str, tuple[Any, Any]] = {
     "MeanField, MeanFieldELBO": (MeanFieldELBO(), MeanField),

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 import torch
-from core import DRAWS, NETS, Row
-from timing import Action, interleaved, row
 from torch import nn
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import MultiplicativeNoise
 from bayesnn.predict import predict
+
+from examples.benchmarks.core import DRAWS, NETS, Row
+from examples.benchmarks.timing import Action, interleaved, row
 
 
 def _vision(name: str) -> Callable[[], nn.Module]:

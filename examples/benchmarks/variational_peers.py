@@ -3,10 +3,11 @@
 import copy
 from typing import Any
 
-from core import Row, stepper
-from timing import Action
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from examples.benchmarks.core import Row, stepper
+from examples.benchmarks.timing import Action
 
 QUOTED = {
     "MLP": {

@@ -9,14 +9,15 @@ import statistics
 from pathlib import Path
 
 import torch
-from nets import lenet, mlp
-from timing import interleaved, markdown, write
 from torch import nn
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.functional import worth_vectorising
 from bayesnn.guides import MeanField
 from bayesnn.predict import draw, predict
+
+from examples.benchmarks.nets import lenet, mlp
+from examples.benchmarks.timing import interleaved, markdown, write
 
 NETS = {
     "small 784-32-10": (lambda: nn.Sequential(nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10)), (784,)),

@@ -1,10 +1,8 @@
 """The example's model, two networks and random intercepts in one Pyro model, through NUTS and two guides to ArviZ."""
 
-import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import arviz
 import numpy as np
@@ -14,32 +12,25 @@ from arviz_generations import elpd
 from pyro import distributions as dist
 from pyro import poutine
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "hierarchical_regression.py"
-Example = dict[str, Any]
+from examples import hierarchical_regression as example
+from examples.studies.hierarchical_regression.harvests import simulate
 
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> Example:
-    monkeypatch.setenv("SMOKE", "1")
-    return runpy.run_path(str(SCRIPT), run_name="example")
-
-
-@pytest.fixture
-def call(example: Example, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """main() with these arguments."""
+    monkeypatch.setenv("SMOKE", "1")
 
     def run(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *arguments])
-        example["main"]()
+        monkeypatch.setattr(sys, "argv", ["hierarchical_regression", *arguments])
+        example.main()
 
     return run
 
 
 @pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of few draws, by ArviZ
 @pytest.mark.filterwarnings("ignore:num_chains")
-def test_whole_example(
-    example: Example, call: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_whole_example(call: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("--out", str(tmp_path), "--seed", "2")
     names = ["full_rank.nc", "mean_field.nc", "nuts.nc"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", *names]
@@ -62,14 +53,14 @@ def test_whole_example(
     assert out.count("k-hat") == 2
 
 
-def test_densities_of_the_component_model(example: Example) -> None:
+def test_densities_of_the_component_model() -> None:
     """Log likelihood and log joint of the composed model by hand, from the exported draws."""
-    data, _ = example["simulate"](torch.Generator().manual_seed(0))
+    data, _ = simulate(torch.Generator().manual_seed(0))
     rain, dose, field, harvest = data
-    model = example["Harvest"]()
+    model = example.Harvest()
     sites = {"spread": torch.rand(3) + 0.1, "noise": torch.rand(3) + 0.1, "effect": torch.randn(3, 8)}
     sites |= {f"{name}.2.weight": torch.randn(3, 1, 8) for name in ("weather", "response")}
-    tree = example["diagnose"](sites, model, data, 3)
+    tree = example.diagnose(sites, model, data, 3)
     for s in range(3):
         values = {name: value[s] for name, value in sites.items()}
         mean = model.weather.outputs(values, rain) + model.response.outputs(values, dose)

@@ -1,0 +1,1 @@
+"""What things cost, beside other libraries: `python -m examples.benchmarks.NAME`."""

@@ -1,0 +1,1 @@
+"""The study of TST and V-TST: the table and the figure."""

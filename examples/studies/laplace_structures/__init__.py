@@ -1,0 +1,1 @@
+"""The study of the structures and subsets of Laplace approximations."""

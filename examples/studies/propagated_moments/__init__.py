@@ -1,0 +1,1 @@
+"""The study of propagated moments on torchvision's networks."""

@@ -1,0 +1,1 @@
+"""What the quickstart leaves out of its story: its pictures and its page."""

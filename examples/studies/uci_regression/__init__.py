@@ -1,0 +1,1 @@
+"""The study of small regression sets: folds, methods, scores, tables and figure, one job a file."""

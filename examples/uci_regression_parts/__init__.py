@@ -1,1 +1,0 @@
-"""The parts of uci_regression.py, one job a file."""
