@@ -31,8 +31,8 @@ class Chain:
         draws: makes the iterator over them.
         method: what the posterior is, in a word.
         diverging: [draw], whether the trajectory diverged; None where there is none.
-        tempering: {"kl_weight": of the loss of ours that trained a guide, or else the weight that the model's density
-            has; "temperature": of a sampler}, as far as they are known.
+        tempering: {"kl_weight": of the loss of ours that trained a guide, else what the model
+            states; "temperature": of a sampler}, as far as they are known.
     """
 
     length: int
@@ -81,7 +81,7 @@ def method_of(chains: Sequence[Chain], posterior: Any) -> str:
 
 
 def tempering_of(chains: Sequence[Chain]) -> dict[str, float | str]:
-    """{"kl_weight", "temperature": a number}, those that are known of a chain; text where chains differ."""
+    """{"kl_weight", "temperature": a number}, where it is known; text where chains differ."""
     found: dict[str, float | str] = {}
     for name in dict.fromkeys(name for chain in chains for name in chain.tempering):
         first, *others = dict.fromkeys(chain.tempering.get(name, "unknown") for chain in chains)
@@ -144,7 +144,7 @@ def _of_guide(guide: Callable[..., Any], call: Call, draws: int | None) -> Chain
             values, log_q = _guided(guide, call)
             yield {name: _fitting(name, value, call) for name, value in values.items()}, log_q
 
-    # Pyro's own ELBOs leave no note, and weigh the KL divergence as the model's density does.
+    # Pyro's own ELBOs leave no note, and have the weight of the model's density.
     return Chain(length, drawn, _name(guide), tempering=noted(guide) or of_density(call.model))
 
 

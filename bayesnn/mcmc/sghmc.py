@@ -46,8 +46,9 @@ def sghmc(
     is rejected, so the steps have to be small: halve `step` until the answers stay. For data that fit into one batch,
     Pyro's NUTS is the better choice.
 
-    The dict carries its temperature to `to_arviz`, which reports it as the attribute `temperature`, and through copies,
-    `draw` and files; a dict that you make of its items does not: `bayesnn.tempering`.
+    The dict carries its temperature to `to_arviz`, which reports it as the attribute `temperature`,
+    and through copies, `draw` and files; a dict that you make of its items does not. See
+    `bayesnn.tempering.noted_draws`.
 
     Args:
         model: any Pyro model called with (x, y) whose latent sites are unconstrained, and whose log joint density of a
@@ -61,9 +62,9 @@ def sghmc(
         draws: kept of each cycle; cycles x draws in all.
         friction: a, in (0, 1].
         explore: the share of a cycle before noise and draws.
-        temperature: T of p(w | y)^(1 / T), likelihood and prior together: 1 samples the posterior, 0 is an optimiser,
-            less than 1 a cold posterior. It is no `kl_weight`, which tempers the likelihood alone; for a prior
-            N(0, s^2) it is the weight T under the prior N(0, T s^2).
+        temperature: T of p(w | y)^(1 / T), likelihood and prior together: 1 samples the posterior, 0
+            is an optimiser, less than 1 a cold posterior. It is no `kl_weight`, which tempers the
+            likelihood alone; for a prior N(0, s^2) it is the weight T under the prior N(0, T s^2).
         start: {site: value}; by default what the model's `values()` says, otherwise a draw of the prior.
         generator: of the noise.
         progress: a tqdm bar over steps.

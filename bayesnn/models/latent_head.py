@@ -37,8 +37,8 @@ class LatentHead(nn.Module):
             which the model keeps and trains a copy.
         likelihood: outputs [*draw, batch, out] -> distribution of y.
         kl_weight: weight of the KL divergence; 1 / latent as published by default, which tempers the posterior, 1 for
-            Bayes' rule. A `kl_weight` of the ELBO is a further factor. 0 takes the prior away: with a guide that is a point (`AmortisedHead(..., point=True)`) it is
-            TST.
+            Bayes' rule. 0 takes the prior away: with a guide that is a point (`AmortisedHead(..., point=True)`) it is
+            TST. A `kl_weight` of the ELBO multiplies it.
         size: examples in the training data, by which batches are scaled; None = each call is all data.
         name: prefixes sites and plate with `name + "."`.
 

@@ -18,8 +18,8 @@ Posterior: TypeAlias = "Callable[..., Any] | Draws"
 def draw(posterior: Posterior, draws: int = 100, *args: Any, model: Model | None = None) -> dict[str, Tensor]:
     """{site: [draw, *event]}: draws of the global sites, without gradients.
 
-    What is noted on the posterior of its tempering goes with them: the weight of the KL divergence in the loss of ours
-    that trained a guide, the temperature of `sghmc`'s draws.
+    What a posterior says of its tempering goes with them: the weight of the KL divergence in the
+    loss of ours that trained a guide, the temperature of `sghmc`'s draws.
 
     Args:
         posterior: a guide; an `MCMC` that has run; or a dict of draws, as `Predictive` and `MCMC.get_samples` return.

@@ -6,7 +6,6 @@ from torch import nn
 
 from bayesnn.tempering import note, noted
 
-
 LONGEST = 300
 """Characters of two fingerprints, the most that an error shows."""
 
@@ -14,8 +13,8 @@ LONGEST = 300
 class CheckedState(nn.Module):
     """A guide whose state dict carries a fingerprint of its sites, and is refused by a guide with another.
 
-    It also carries the note of how the guide's posterior is tempered, the weight of the KL divergence in the loss of ours
-    that trained it.
+    It also carries the weight of the KL divergence in the loss that trained the guide, if one of
+    ours did.
 
     Raises:
         ValueError: on loading a state of another network, subset or model, before anything is changed.

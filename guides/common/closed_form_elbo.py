@@ -14,8 +14,8 @@ from bayesnn import tempering
 class ClosedFormELBO(ELBO):
     """-ELBO by `_negative_elbo(model, guide, *args)`, in the three forms that Pyro's ELBOs have.
 
-    A backward pass, which is what training is, leaves the weight of the KL divergence as a note on the guide, so that
-    `to_arviz` can say that a posterior is tempered. Evaluating an objective leaves none.
+    A backward pass, which is what training is, notes the weight of the KL divergence on the guide,
+    so that `to_arviz` can say that a posterior is tempered. Evaluating an objective leaves no note.
 
     Attributes:
         kl_weight: the objective's own factor; `weight_in` is the weight that holds.
@@ -33,9 +33,9 @@ class ClosedFormELBO(ELBO):
         return {}
 
     def weight_in(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float | None:
-        """The weight of the KL divergence, `tempering.kl_weight`: `kl_weight` times what the model states.
+        """The weight of the KL divergence: `kl_weight` times what the model states.
 
-        A model that is hidden in a handler is asked through the guide, which has it as `guide.model`.
+        A model that is hidden in a handler is asked through the guide, as `guide.model`.
         """
         stating = model if hasattr(model, "weight_of_kl") else getattr(guide, "model", model)
         return tempering.kl_weight(self.kl_weight, stating, *args, **kwargs)
@@ -72,7 +72,10 @@ class ClosedFormLoss(ELBOModule):
 
     @property
     def metadata(self) -> dict[str, str | float]:
-        """What a report of the fit should say of its objective; the weight in words where each batch has its own."""
+        """What a report of the fit should say of its objective.
+
+        The weight is in words where each batch has its own.
+        """
         weight = self.elbo.weight_in(self.model, self.guide)
         return {
             "objective": type(self.elbo).__name__,
@@ -86,4 +89,4 @@ class ClosedFormLoss(ELBOModule):
 
 
 def _noted(guide: Any, weight: float | None, gradient: Tensor) -> None:
-    tempering.note(guide, {} if weight is None else {"kl_weight": weight})
+    tempering.note(guide, tempering.of_weight(weight))

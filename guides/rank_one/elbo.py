@@ -30,8 +30,8 @@ class RankOneELBO(ClosedFormELBO):
     the tiled batch, and running statistics are updated. Prediction needs `model.eval()`.
 
     Args:
-        kl_weight: a further factor of w, such as an annealed one; the product is what the loss's `metadata`, the guide and
-            `to_arviz` report.
+        kl_weight: a further factor of w, such as an annealed one; the product is what the loss's
+            `metadata` and its repr, the guide and `to_arviz` say.
         split: every member sees its own share of the batch, batch / M examples, in place of all: the original training
             of BatchEnsemble, at a step's cost of one network and 1.5 times the epochs.
 

@@ -96,7 +96,7 @@ class RankOneGuide(CheckedState):
     def draws(self, per_member: int = 1, *, group_by_chain: bool = False) -> dict[str, Tensor]:
         """{site: [member * draw, *event]}: every member equally often, the first member's draws first.
 
-        The dict carries the weight of the KL divergence to `to_arviz`, as the guide does.
+        They carry the weight of the KL divergence to `to_arviz`, as the guide does.
 
         Args:
             per_member: draws of each member's codes or vectors; a BatchEnsemble has one of each.

@@ -39,8 +39,9 @@ class VariationalLaplaceELBO(ClosedFormELBO):
     Args:
         curvature: how F is had: `FisherProbes` (unbiased in value and gradient, one backward pass), `SampledLabels`,
             `EmpiricalFisher`, `ExactFisher`, or a function of your own.
-        kl_weight: lambda; below 1 a tempered posterior. A factor of the weight that the model states, if it does. The
-            product is in the loss module's `metadata` and its repr, and kept by `to_arviz` with the posterior.
+        kl_weight: lambda; below 1 a tempered posterior. It multiplies the weight that a model states
+            (`LatentHead`); the product is in the loss module's `metadata` and its repr, and
+            `to_arviz` keeps it.
         curvature_grad: let the penalty move the means. Without, the means go to the mode and the variances to those of
             a Laplace approximation there, at the cost of one backward pass less.
 

@@ -67,8 +67,7 @@ def fit_variances(
         groups = [torch.cat([of_site[name] for name in members]).mean() for members in guide.groups.values()]
         precision = torch.stack(groups)
     guide.log_scale.copy_(-0.5 * precision.log())
-    weight = tempering.kl_weight(float(kl_weight), model)
-    tempering.note(guide, {} if weight is None else {"kl_weight": weight})
+    tempering.note(guide, tempering.of_weight(tempering.kl_weight(float(kl_weight), model)))
     return guide
 
 
