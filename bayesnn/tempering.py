@@ -47,13 +47,29 @@ def kl_weight(factor: float, model: object, *args: Any, **kwargs: Any) -> float 
     return None if weight is None else factor * weight
 
 
-def of_density(model: object) -> dict[str, float]:
-    """The note on whatever samples or approximates the density of a model as it is.
+def of_model(model: object) -> dict[str, float]:
+    """The note on a guide that an ELBO of Pyro's trains: {"kl_weight": what the model states}.
 
-    {"kl_weight": what the model states}; empty for a model that states nothing.
+    Empty for a model that states nothing.
     """
-    weight = kl_weight(1.0, model) if hasattr(model, "weight_of_kl") else None
-    return of_weight(weight)
+    return of_weight(kl_weight(1.0, model)) if hasattr(model, "weight_of_kl") else {}
+
+
+def of_sampler(model: object, temperature: float | None = None) -> dict[str, float]:
+    """The note on draws from the density of a model to the power 1 / temperature.
+
+    Where the model states a weight, lambda, its density is p(w)^lambda p(y | w): the posterior of
+    that weight, p(w) p(y | w)^(1 / lambda), at the temperature 1 / lambda.
+
+    Args:
+        model: the Pyro model.
+        temperature: of the sampler; None for one that has none, such as NUTS, and is not to be
+            said where the model states nothing.
+    """
+    weight = of_model(model).get("kl_weight")
+    if not weight:
+        return {} if temperature is None else {"temperature": temperature}
+    return {"kl_weight": weight, "temperature": (1.0 if temperature is None else temperature) / weight}
 
 
 def of_weight(weight: float | None) -> dict[str, float]:

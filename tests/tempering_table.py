@@ -193,7 +193,10 @@ FITTED: dict[str, tuple[Callable[[], Made], dict[str, float]]] = {
     "RECaSTGuide": (_recast_guide, {}),
     "recast_nuts": (_recast_nuts, {}),
     "NUTS": (lambda: _nuts(bnn(MeanField)), {}),
-    "NUTS of a model that states its weight": (lambda: _nuts(head()), {"kl_weight": 1 / LATENT}),
+    "NUTS of a model that states its weight": (
+        lambda: _nuts(head()),
+        {"kl_weight": 1 / LATENT, "temperature": LATENT},
+    ),
     "sghmc": (lambda: _sghmc(1.0), {"temperature": 1.0}),
     "sghmc, cold": (lambda: _sghmc(0.5), {"temperature": 0.5}),
     "a dict of draws": (_dict, {}),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bayesnn.arviz.call import Call, is_network_model
 from bayesnn.arviz.nodes import Node, log_prob, total, trace_of
 from bayesnn.predict.ownership import check_model, own_model
-from bayesnn.tempering import noted, of_density
+from bayesnn.tempering import noted, of_model, of_sampler
 
 FROM_GUIDE = 1000
 """Draws from a guide where the caller does not say how many."""
@@ -94,7 +94,7 @@ def _of_mcmc(mcmc: Any, call: Call, draws: int | None) -> list[Chain]:
     if not held:
         raise ValueError("to_arviz: this MCMC has not run; call mcmc.run(...) first")
     chains = _of_dict(held, call, draws, type(mcmc.kernel).__name__)
-    chains = [replace(chain, tempering=of_density(call.model)) for chain in chains]
+    chains = [replace(chain, tempering=of_sampler(call.model)) for chain in chains]
     length = next(iter(held.values())).shape[1]
     if length < 4:  # Pyro computes R-hat along with what is needed here, and refuses so few
         return chains
@@ -145,7 +145,7 @@ def _of_guide(guide: Callable[..., Any], call: Call, draws: int | None) -> Chain
             yield {name: _fitting(name, value, call) for name, value in values.items()}, log_q
 
     # Pyro's own ELBOs leave no note, and have the weight of the model's density.
-    return Chain(length, drawn, _name(guide), tempering=noted(guide) or of_density(call.model))
+    return Chain(length, drawn, _name(guide), tempering=noted(guide) or of_model(call.model))
 
 
 def _guided(guide: Callable[..., Any], call: Call) -> Draw:

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from tqdm.auto import tqdm
 
 from bayesnn.functional import Inputs, to_device
-from bayesnn.tempering import noted_draws, of_density
+from bayesnn.tempering import noted_draws, of_sampler
 
 Model = Callable[[Inputs, Tensor], object]
 Loader = Iterable[tuple[Inputs, Tensor]]
@@ -114,7 +114,7 @@ def sghmc(
                 kept.append({site: value.clone() for site, value in w.items()})
             bar.update()
     found = {site: torch.stack([one[site] for one in kept]) for site in w}
-    return noted_draws(found, {**of_density(model), "temperature": float(temperature)})
+    return noted_draws(found, of_sampler(model, float(temperature)))
 
 
 @dataclass(frozen=True)

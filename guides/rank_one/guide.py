@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bayesnn.guides.common.checked_state import CheckedState
 from bayesnn.handlers import param_site
 from bayesnn.models.rank_one import RankOneEnsemble
-from bayesnn.tempering import noted, noted_draws, of_density
+from bayesnn.tempering import noted, noted_draws, of_model
 
 
 class RankOneGuide(CheckedState):
@@ -110,7 +110,7 @@ class RankOneGuide(CheckedState):
         drawn.update({site: q.sample() for site, q in self.distributions(member).items()})
         if group_by_chain:
             drawn = {site: value.unflatten(0, (members, per_member)) for site, value in drawn.items()}
-        return noted_draws(drawn, noted(self) or of_density(self.model))
+        return noted_draws(drawn, noted(self) or of_model(self.model))
 
     def undecayed(self) -> list[nn.Parameter]:
         """The log scales."""

@@ -30,9 +30,9 @@ from bayesnn.guides import (
     VariationalLaplaceELBO,
 )
 from bayesnn.guides.variational_laplace import ProfiledVariances, fit_variances
-from bayesnn.models import RankOneEnsemble, latent_rank_one
+from bayesnn.models import LatentHead, RankOneEnsemble, latent_rank_one
 from bayesnn.predict import draw, predictive
-from bayesnn.tempering import noted, noted_draws
+from bayesnn.tempering import noted, noted_draws, of_sampler
 
 SAMPLING = [MeanFieldELBO, LocalReparameterisationELBO, FlipoutELBO]
 NAMES = ("kl_weight", "temperature")
@@ -230,6 +230,22 @@ def test_pyros_own_elbo_weighs_as_the_model_states() -> None:
     Trace_ELBO()(model, guide)(*args).backward()
     assert noted(guide) == {}
     assert said(guide, model, *args) == {"kl_weight": 1 / LATENT}
+
+
+def test_a_sampler_of_a_model_that_states_its_weight_has_a_temperature_too() -> None:
+    """The density is (p(z) p(y | z)^(1 / lambda))^(1 / T), up to a constant."""
+    model = LatentHead(LATENT, 2, likelihoods.categorical)
+    tempering = of_sampler(model)
+    draws = {"z": torch.randn(2, len(X), LATENT)}
+    found = to_groups(draws, model, X, Y, predictive=False).arrays
+    likelihood = found["log_likelihood"]["y"][0].sum(-1) / tempering["kl_weight"]
+    prior = dist.Normal(0.0, 1.0).log_prob(draws["z"]).sum((1, 2)).numpy()
+    first, second = (prior + likelihood) / tempering["temperature"]
+    lp = found["sample_stats"]["lp"][0]
+    assert lp[0] - lp[1] == pytest.approx(first - second, rel=1e-5)
+    assert of_sampler(model, 0.5) == {"kl_weight": 1 / LATENT, "temperature": 0.5 * LATENT}
+    assert of_sampler(model_of()) == {}
+    assert of_sampler(model_of(), 0.5) == {"temperature": 0.5}
 
 
 def test_a_model_in_a_handler_and_heads_that_are_shared() -> None:
