@@ -13,13 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = [ROOT / "bayesnn", ROOT / "guides"]
 LONGEST, MEDIAN = 400, 150
 
-LOW = {"distributions", "functional", "curvature", "moments", "subset", "scales", "handlers"}
+LOW = {"distributions", "functional", "curvature", "moments", "subset", "scales", "handlers", "tempering"}
 CORE = LOW | {"priors", "likelihoods", "models"}
 MAY_IMPORT: dict[str, set[str]] = {
     "handlers": set(),
     "scales": {"handlers"},
     "distributions": set(),
     "functional": set(),
+    "tempering": set(),
     "curvature": {"functional"},
     "moments": {"functional"},
     "subset": {"functional", "curvature"},
@@ -27,13 +28,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "likelihoods": {"scales"},
     "models": CORE - {"models", "curvature", "moments"},
     "guides": CORE | {"arviz"},
-    "mcmc": {"functional"},
+    "mcmc": {"functional", "tempering"},
     "fit": {"functional"},
-    "predict": {"functional", "curvature", "models", "likelihoods", "handlers"},
+    "predict": {"functional", "curvature", "models", "likelihoods", "handlers", "tempering"},
     "scores": {"functional", "subset"},
     "explain": {"predict"},
     "metrics": set(),
-    "arviz": {"metrics", "predict", "models", "functional"},
+    "arviz": {"metrics", "predict", "models", "functional", "tempering"},
     "plots": {"metrics", "predict", "models", "functional"},
     "data": {"metrics", "predict", "functional"},
     "transfer": CORE | {"guides", "predict", "metrics", "arviz"},

@@ -44,8 +44,9 @@ def to_arviz(
     - observed_data; constant_data: the tensors that the model was called with, up to a million numbers each; metadata:
       the random blocks, their shapes, and whether they are variables of posterior.
 
-    Attributes of every group say what made it: `method`, `random` (the blocks), versions, and for guides that our ELBOs
-    trained `kl_weight`, which is not 1 for a tempered posterior: `lp`, and so `khat`, are of the untempered one.
+    Attributes of every group say what made it: `method`, `random` (the blocks), versions; `kl_weight`, which is not 1
+    for a tempered posterior, for guides that our ELBOs trained and for models that state it; `temperature` for draws of
+    `sghmc`. `lp`, and so `khat`, have the weight that the model states, if it does, and are otherwise untempered.
 
     An axis that is a plate has its name. A target whose event is one number has no axis for it.
 

@@ -1,7 +1,7 @@
 """Chains of draws, one draw at a time, from whatever holds a posterior."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from bayesnn.arviz.call import Call, is_network_model
 from bayesnn.arviz.nodes import Node, log_prob, total, trace_of
-from bayesnn.models.tempering import kl_weight_of
 from bayesnn.predict.ownership import check_model, own_model
+from bayesnn.tempering import noted, of_model, of_sampler
 
 FROM_GUIDE = 1000
 """Draws from a guide where the caller does not say how many."""
@@ -31,14 +31,15 @@ class Chain:
         draws: makes the iterator over them.
         method: what the posterior is, in a word.
         diverging: [draw], whether the trajectory diverged; None where there is none.
-        kl_weight: of the loss that trained a guide; None where no such loss did.
+        tempering: {"kl_weight": of the loss of ours that trained a guide, else what the model
+            states; "temperature": of a sampler}, as far as they are known.
     """
 
     length: int
     draws: Callable[[], Iterator[Draw]]
     method: str
     diverging: np.ndarray | None = None
-    kl_weight: float | None = None
+    tempering: Mapping[str, float] = field(default_factory=dict)
 
 
 def chains_of(posterior: Any, call: Call, draws: int | None, grouped: bool) -> list[Chain]:
@@ -58,6 +59,7 @@ def chains_of(posterior: Any, call: Call, draws: int | None, grouped: bool) -> l
         chains = _of_mcmc(posterior, call, draws)
     elif isinstance(posterior, Mapping):
         chains = _of_dict(posterior if grouped else _one_chain(posterior), call, draws, "draws")
+        chains = [replace(chain, tempering=noted(posterior)) for chain in chains]
     elif callable(posterior):
         chains = [_of_guide(posterior, call, draws)]
     else:
@@ -79,13 +81,12 @@ def method_of(chains: Sequence[Chain], posterior: Any) -> str:
 
 
 def tempering_of(chains: Sequence[Chain]) -> dict[str, float | str]:
-    """{"kl_weight": the weight of the KL divergence in training}, where it is known; text where chains differ."""
-    weights = list(dict.fromkeys(chain.kl_weight for chain in chains))
-    if weights == [None]:
-        return {}
-    if len(weights) == 1 and weights[0] is not None:
-        return {"kl_weight": weights[0]}
-    return {"kl_weight": ", ".join("unknown" if weight is None else str(weight) for weight in weights)}
+    """{"kl_weight", "temperature": a number}, where it is known; text where chains differ."""
+    found: dict[str, float | str] = {}
+    for name in dict.fromkeys(name for chain in chains for name in chain.tempering):
+        first, *others = dict.fromkeys(chain.tempering.get(name, "unknown") for chain in chains)
+        found[name] = ", ".join(map(str, [first, *others])) if others else first
+    return found
 
 
 def _of_mcmc(mcmc: Any, call: Call, draws: int | None) -> list[Chain]:
@@ -93,6 +94,7 @@ def _of_mcmc(mcmc: Any, call: Call, draws: int | None) -> list[Chain]:
     if not held:
         raise ValueError("to_arviz: this MCMC has not run; call mcmc.run(...) first")
     chains = _of_dict(held, call, draws, type(mcmc.kernel).__name__)
+    chains = [replace(chain, tempering=of_sampler(call.model)) for chain in chains]
     length = next(iter(held.values())).shape[1]
     if length < 4:  # Pyro computes R-hat along with what is needed here, and refuses so few
         return chains
@@ -103,7 +105,7 @@ def _of_mcmc(mcmc: Any, call: Call, draws: int | None) -> list[Chain]:
     for row, where in zip(marks, found.values(), strict=True):
         row[where] = True
     marks = marks[:, _chosen(length, draws)]
-    return [Chain(one.length, one.draws, one.method, row) for one, row in zip(chains, marks, strict=True)]
+    return [replace(one, diverging=row) for one, row in zip(chains, marks, strict=True)]
 
 
 def _one_chain(held: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -142,7 +144,8 @@ def _of_guide(guide: Callable[..., Any], call: Call, draws: int | None) -> Chain
             values, log_q = _guided(guide, call)
             yield {name: _fitting(name, value, call) for name, value in values.items()}, log_q
 
-    return Chain(length, drawn, _name(guide), kl_weight=kl_weight_of(guide))
+    # Pyro's own ELBOs leave no note, and have the weight of the model's density.
+    return Chain(length, drawn, _name(guide), tempering=noted(guide) or of_model(call.model))
 
 
 def _guided(guide: Callable[..., Any], call: Call) -> Draw:

@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from tqdm.auto import tqdm
 
 from bayesnn.functional import Inputs, to_device
+from bayesnn.tempering import noted_draws, of_sampler
 
 Model = Callable[[Inputs, Tensor], object]
 Loader = Iterable[tuple[Inputs, Tensor]]
@@ -45,6 +46,10 @@ def sghmc(
     is rejected, so the steps have to be small: halve `step` until the answers stay. For data that fit into one batch,
     Pyro's NUTS is the better choice.
 
+    The dict carries its temperature to `to_arviz`, which reports it as the attribute `temperature`,
+    and through copies, `draw` and files; a dict that you make of its items does not. See
+    `bayesnn.tempering.noted_draws`.
+
     Args:
         model: any Pyro model called with (x, y) whose latent sites are unconstrained, and whose log joint density of a
             batch is scaled to all data: `BNN(..., size=N)`.
@@ -57,7 +62,9 @@ def sghmc(
         draws: kept of each cycle; cycles x draws in all.
         friction: a, in (0, 1].
         explore: the share of a cycle before noise and draws.
-        temperature: T: 1 samples the posterior, 0 is an optimiser, less than 1 a cold posterior.
+        temperature: T of p(w | y)^(1 / T), likelihood and prior together: 1 samples the posterior, 0
+            is an optimiser, less than 1 a cold posterior. It is no `kl_weight`, which tempers the
+            likelihood alone; for a prior N(0, s^2) it is the weight T under the prior N(0, T s^2).
         start: {site: value}; by default what the model's `values()` says, otherwise a draw of the prior.
         generator: of the noise.
         progress: a tqdm bar over steps.
@@ -106,7 +113,8 @@ def sghmc(
             if plan.keeps(k):
                 kept.append({site: value.clone() for site, value in w.items()})
             bar.update()
-    return {site: torch.stack([one[site] for one in kept]) for site in w}
+    found = {site: torch.stack([one[site] for one in kept]) for site in w}
+    return noted_draws(found, of_sampler(model, float(temperature)))
 
 
 @dataclass(frozen=True)

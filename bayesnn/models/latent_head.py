@@ -38,7 +38,7 @@ class LatentHead(nn.Module):
         likelihood: outputs [*draw, batch, out] -> distribution of y.
         kl_weight: weight of the KL divergence; 1 / latent as published by default, which tempers the posterior, 1 for
             Bayes' rule. 0 takes the prior away: with a guide that is a point (`AmortisedHead(..., point=True)`) it is
-            TST.
+            TST. A `kl_weight` of the ELBO multiplies it.
         size: examples in the training data, by which batches are scaled; None = each call is all data.
         name: prefixes sites and plate with `name + "."`.
 
@@ -117,9 +117,13 @@ class LatentHead(nn.Module):
         check_inputs(x)
         return pyro.plate(prefix_of(self.name) + "data", batch_size(x), dim=-1)
 
+    def weight_of_kl(self, x: "Inputs | None" = None, y: Tensor | None = None) -> float:
+        """The weight of KL(q || p) in -ELBO, `kl_weight`: 1 for Bayes' rule."""
+        return self.kl_weight
+
     def weighted(self, x: Inputs) -> AbstractContextManager[Any]:
         """The scale of z, kl_weight size / batch: in the guide it must be the same."""
-        weight = self.kl_weight * (1.0 if self.size is None else self.size / batch_size(x))
+        weight = self.weight_of_kl(x) * (1.0 if self.size is None else self.size / batch_size(x))
         scaled: AbstractContextManager[Any] = poutine.scale(scale=weight) if weight else poutine.mask(mask=False)
         return scaled
 

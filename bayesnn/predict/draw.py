@@ -9,6 +9,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.models import Draws, Model
+from bayesnn.tempering import noted, noted_draws
 
 Posterior: TypeAlias = "Callable[..., Any] | Draws"
 """A guide (any Pyro guide), an `MCMC` that has run, or draws {site: [draw, *event]}."""
@@ -16,6 +17,9 @@ Posterior: TypeAlias = "Callable[..., Any] | Draws"
 
 def draw(posterior: Posterior, draws: int = 100, *args: Any, model: Model | None = None) -> dict[str, Tensor]:
     """{site: [draw, *event]}: draws of the global sites, without gradients.
+
+    What a posterior says of its tempering goes with them: the weight of the KL divergence in the
+    loss of ours that trained a guide, the temperature of `sghmc`'s draws.
 
     Args:
         posterior: a guide; an `MCMC` that has run; or a dict of draws, as `Predictive` and `MCMC.get_samples` return.
@@ -29,7 +33,8 @@ def draw(posterior: Posterior, draws: int = 100, *args: Any, model: Model | None
     {'w': tensor([0., 4., 9.])}
     """
     each = list(draw_each(posterior, draws, *args, model=model))
-    return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    drawn = {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    return noted_draws(drawn, noted(posterior))
 
 
 def draw_each(

@@ -4,32 +4,41 @@ from typing import Any
 
 from torch import nn
 
-from bayesnn.models.tempering import kl_weight_of, note_kl_weight
+from bayesnn.tempering import note, noted
+
+LONGEST = 300
+"""Characters of two fingerprints, the most that an error shows."""
 
 
 class CheckedState(nn.Module):
     """A guide whose state dict carries a fingerprint of its sites, and is refused by a guide with another.
 
-    It also carries the weight of the KL divergence in the loss that trained the guide, if one of ours did.
+    It also carries the weight of the KL divergence in the loss that trained the guide, if one of
+    ours did.
 
     Raises:
         ValueError: on loading a state of another network, subset or model, before anything is changed.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        note(self, {})  # which shallow copies share, as they do the parameters
+
     def get_extra_state(self) -> dict[str, Any]:
         """What a state dict says of the sites that it belongs to, and of the objective."""
-        weight = kl_weight_of(self)
-        return {"fingerprint": self._fingerprint(), **({} if weight is None else {"kl_weight": weight})}
+        return {"fingerprint": self._fingerprint(), **noted(self)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """The fingerprint was checked before anything was loaded: see `_load_from_state_dict`."""
-        note_kl_weight(self, state.get("kl_weight"))
+        note(self, {name: value for name, value in state.items() if name != "fingerprint"})
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if state_dict.get(prefix + "_extra_state", {}).get("fingerprint") != self._fingerprint():
+        held, own = state_dict.get(prefix + "_extra_state", {}).get("fingerprint"), self._fingerprint()
+        if held != own:
+            both = f": it is of {held}, this guide is of {own}"
             raise ValueError(
                 f"{type(self).__name__}: this state belongs to another network, subset or model (sites, shapes, "
-                "indices or groups differ)"
+                f"indices or groups differ){both if len(both) <= LONGEST else ''}"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -134,7 +134,7 @@ class LastLayerPosterior(nn.Module):
         held = state_dict.get(prefix + "loc")
         if held is not None and held.shape != shape:
             raise ValueError(
-                "LastLayerPosterior: this state belongs to another network or model: its last layer is "
+                "LastLayerPosterior: this state belongs to another network, subset or model: its last layer is "
                 f"{list(held.shape)}, this guide's {list(shape)}"
             )
         for name in STATISTICS:

@@ -22,8 +22,9 @@ class MeanFieldELBO(ClosedFormELBO):
 
     Args:
         num_particles: draws of the weights in one step.
-        kl_weight: of all terms of latent sites; below 1 a tempered, "cold" posterior, which is no longer Bayes' rule.
-            Kept in the loss module's `metadata`, in its repr, and by `to_arviz` with the posterior.
+        kl_weight: of all terms of latent sites; below 1 a tempered posterior, which is no longer
+            Bayes' rule. It multiplies the weight that a model states (`LatentHead`); the product is
+            in the loss module's `metadata` and its repr, and `to_arviz` keeps it.
 
     Raises:
         ValueError: a weight that is negative or not finite; a latent site of the model that the guide lacks (its name

@@ -30,7 +30,8 @@ class RankOneELBO(ClosedFormELBO):
     the tiled batch, and running statistics are updated. Prediction needs `model.eval()`.
 
     Args:
-        kl_weight: a further factor of w, such as an annealed one; the product is kept with the guide for `to_arviz`.
+        kl_weight: a further factor of w, such as an annealed one; the product is what the loss's
+            `metadata` and its repr, the guide and `to_arviz` say.
         split: every member sees its own share of the batch, batch / M examples, in place of all: the original training
             of BatchEnsemble, at a step's cost of one network and 1.5 times the epochs.
 
@@ -58,10 +59,6 @@ class RankOneELBO(ClosedFormELBO):
             raise ValueError(f"RankOneELBO: kl_weight is a finite number from 0, not {kl_weight}")
         self.kl_weight, self.split = float(kl_weight), split
 
-    def _weight_in(self, model: Any, x: Inputs, y: Tensor | None = None) -> float:
-        """The ELBO's own factor times the model's."""
-        return self.kl_weight * float(model.weight_of_kl(batch_size(x)))
-
     def _negative_elbo(self, model: Any, guide: Any, x: Inputs, y: Tensor | None = None) -> Tensor:
         if not isinstance(model, RankOneEnsemble) or not isinstance(guide, RankOneGuide):
             raise TypeError(
@@ -77,7 +74,8 @@ class RankOneELBO(ClosedFormELBO):
         posteriors = guide.distributions(member)
         vectors = model.vectors({site: q.rsample() for site, q in posteriors.items()}, member)
         fit = scale * self._log_likelihood(model, vectors, x, y)
-        priors, weight = model.priors(), self._weight_in(model, x)
+        priors, weight = model.priors(), self.weight_in(model, guide, x)
+        assert weight is not None  # there is an x
         latent = [divergence(q, priors[site]) for site, q in posteriors.items()]
         errors = (term for _, term in model.reconstructions(vectors, member))
         latent += [-term.weight * term.distribution.log_prob(term.observed) for term in errors]

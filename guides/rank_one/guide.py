@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bayesnn.guides.common.checked_state import CheckedState
 from bayesnn.handlers import param_site
 from bayesnn.models.rank_one import RankOneEnsemble
+from bayesnn.tempering import noted, noted_draws, of_model
 
 
 class RankOneGuide(CheckedState):
@@ -95,6 +96,8 @@ class RankOneGuide(CheckedState):
     def draws(self, per_member: int = 1, *, group_by_chain: bool = False) -> dict[str, Tensor]:
         """{site: [member * draw, *event]}: every member equally often, the first member's draws first.
 
+        They carry the weight of the KL divergence to `to_arviz`, as the guide does.
+
         Args:
             per_member: draws of each member's codes or vectors; a BatchEnsemble has one of each.
             group_by_chain: {site: [member, draw, *event]} for `to_arviz(..., group_by_chain=True)`: members are chains.
@@ -106,8 +109,8 @@ class RankOneGuide(CheckedState):
         drawn = {self.model.site("member"): member}
         drawn.update({site: q.sample() for site, q in self.distributions(member).items()})
         if group_by_chain:
-            return {site: value.unflatten(0, (members, per_member)) for site, value in drawn.items()}
-        return drawn
+            drawn = {site: value.unflatten(0, (members, per_member)) for site, value in drawn.items()}
+        return noted_draws(drawn, noted(self) or of_model(self.model))
 
     def undecayed(self) -> list[nn.Parameter]:
         """The log scales."""

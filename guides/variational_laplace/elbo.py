@@ -39,7 +39,9 @@ class VariationalLaplaceELBO(ClosedFormELBO):
     Args:
         curvature: how F is had: `FisherProbes` (unbiased in value and gradient, one backward pass), `SampledLabels`,
             `EmpiricalFisher`, `ExactFisher`, or a function of your own.
-        kl_weight: lambda; below 1 a tempered, "cold" posterior. Kept in the loss module's `metadata` and its repr.
+        kl_weight: lambda; below 1 a tempered posterior. It multiplies the weight that a model states
+            (`LatentHead`); the product is in the loss module's `metadata` and its repr, and
+            `to_arviz` keeps it.
         curvature_grad: let the penalty move the means. Without, the means go to the mode and the variances to those of
             a Laplace approximation there, at the cost of one backward pass less.
 
@@ -75,10 +77,9 @@ class VariationalLaplaceELBO(ClosedFormELBO):
         self.curvature_grad = curvature_grad
 
     @property
-    def metadata(self) -> dict[str, str | float]:
-        """What a report of the fit should say of its objective."""
-        options = {"curvature": str(self.curvature), "curvature_grad": str(self.curvature_grad)}
-        return {**super().metadata, **options}
+    def options(self) -> dict[str, str | float]:
+        """The curvature, and whether it moves the means."""
+        return {"curvature": str(self.curvature), "curvature_grad": str(self.curvature_grad)}
 
     def _negative_elbo(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         with torch.enable_grad():

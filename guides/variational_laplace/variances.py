@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Size
 
+from bayesnn import tempering
 from bayesnn.guides.mean_field.guide import MeanField
 from bayesnn.guides.mean_field.shared_variance import SharedVariance
 from bayesnn.guides.variational_laplace.conditional import Curvature
 from bayesnn.guides.variational_laplace.diagonal import of_model, of_network
 from bayesnn.models import BNN
-from bayesnn.models.tempering import note_kl_weight
 
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def fit_variances(
         groups = [torch.cat([of_site[name] for name in members]).mean() for members in guide.groups.values()]
         precision = torch.stack(groups)
     guide.log_scale.copy_(-0.5 * precision.log())
-    note_kl_weight(guide, float(kl_weight))
+    tempering.note(guide, tempering.of_weight(tempering.kl_weight(float(kl_weight), model)))
     return guide
 
 

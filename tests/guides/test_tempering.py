@@ -1,69 +1,78 @@
-"""The weight of the KL divergence: in the loss, on the guide that was trained, and with the posterior in ArviZ."""
+"""How a posterior is tempered: in the loss, on the guide that was trained, with its draws, and in ArviZ."""
 
 import copy
+import inspect
+import io
 import pickle
 from typing import Any
 
 import pyro
 import pytest
 import torch
-from nets import mlp
 from pyro import distributions as dist
-from pyro.infer import SVI
-from pyro.infer.autoguide import AutoNormal
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO
+from tempering_table import FITTED, LATENT, OTHERS, TRAINED, WEIGHT, Made, X, Y, head, model_of
 from torch import Tensor, nn
 
-from bayesnn import BNN, likelihoods, priors, subset
+import bayesnn.guides
+import bayesnn.mcmc
+import bayesnn.models
+from bayesnn import likelihoods, priors
 from bayesnn.arviz import to_arviz, to_groups
 from bayesnn.guides import (
     FlipoutELBO,
-    Laplace,
     LocalReparameterisationELBO,
     MeanField,
     MeanFieldELBO,
-    MomentPropagationELBO,
-    MultiplicativeNoise,
-    SharedVariance,
+    RankOneELBO,
+    RankOneGuide,
     VariationalLaplaceELBO,
 )
-from bayesnn.guides.variational_laplace import fit_variances
-from bayesnn.models.tempering import kl_weight_of
-
-X, Y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 1, 0, 1, 0])
-WEIGHT = 0.25
+from bayesnn.guides.variational_laplace import ProfiledVariances, fit_variances
+from bayesnn.models import LatentHead, RankOneEnsemble, latent_rank_one
+from bayesnn.predict import draw, predictive
+from bayesnn.tempering import noted, noted_draws, of_sampler
 
 SAMPLING = [MeanFieldELBO, LocalReparameterisationELBO, FlipoutELBO]
-TEMPERED: dict[str, tuple[Any, Any]] = {
-    "MeanFieldELBO": (MeanField, MeanFieldELBO),
-    "LocalReparameterisationELBO": (MeanField, LocalReparameterisationELBO),
-    "FlipoutELBO": (MeanField, FlipoutELBO),
-    "VariationalLaplaceELBO": (SharedVariance, VariationalLaplaceELBO),
-    "VariationalLaplaceELBO of a guide of Pyro's": (AutoNormal, VariationalLaplaceELBO),
-    "MomentPropagationELBO": (MultiplicativeNoise, MomentPropagationELBO),
-}
-every_loss = pytest.mark.parametrize("kind", TEMPERED)
+NAMES = ("kl_weight", "temperature")
+every_loss = pytest.mark.parametrize("kind", TRAINED)
+every_fit = pytest.mark.parametrize("kind", FITTED)
 
 
-def model_of(prior: Any = None) -> BNN:
-    net = mlp()
-    prior = priors.normal(0.7) if prior is None else prior
-    return BNN(net, subset.everything(net), prior, likelihoods.categorical, size=18)
+def made(kind: str) -> Made:
+    model, guide, args = TRAINED[kind].make()
+    guide(*args)  # Pyro's guides make their parameters then
+    return model, guide, args
 
 
-def made(kind: str) -> tuple[BNN, Any, Any]:
-    model = model_of()
-    guide, elbo = TEMPERED[kind][0](model), TEMPERED[kind][1](kl_weight=WEIGHT)
-    guide(X, Y)  # Pyro's guides make their parameters then
-    return model, guide, elbo
+def said(posterior: Any, model: Any, *args: Any, **options: Any) -> dict[str, Any]:
+    attrs = to_groups(posterior, model, *(args or (X, Y)), draws=2, predictive=False, **options).attrs
+    return {name: attrs[name] for name in NAMES if name in attrs}
 
 
-def attrs(posterior: Any, model: Any, *args: Any) -> Any:
-    return to_groups(posterior, model, *(args or (X, Y)), draws=2, predictive=False).attrs
+def stated(model: Any) -> dict[str, float]:
+    """What a model says itself."""
+    return {"kl_weight": model.weight_of_kl()} if hasattr(model, "weight_of_kl") else {}
 
 
 def normal_kl(guide: MeanField) -> Tensor:
     q = torch.distributions.Normal(guide.loc, guide.log_scale.exp())
     return torch.distributions.kl_divergence(q, torch.distributions.Normal(torch.zeros_like(guide.loc), 0.7)).sum()
+
+
+def public(module: Any) -> dict[str, Any]:
+    return {n: v for n, v in vars(module).items() if not n.startswith("_") and not inspect.ismodule(v)}
+
+
+def test_the_table_has_every_guide_objective_and_sampler() -> None:
+    rows = [(*row.make(), row.elbo) for row in TRAINED.values()] + [(*make(), None) for make, _ in FITTED.values()]
+    found = {type(one).__name__ for row in rows for one in row} | FITTED.keys() | OTHERS.keys()
+    assert public(bayesnn.guides).keys() <= found
+    assert public(bayesnn.mcmc).keys() <= found
+    models = {name for name, value in public(bayesnn.models).items() if hasattr(value, "outputs")} - {"Model"}
+    assert len(models) >= 6
+    assert models <= found
 
 
 @pytest.mark.parametrize("elbo", SAMPLING)
@@ -93,6 +102,22 @@ def test_it_multiplies_a_drawn_kl_too() -> None:
     assert losses[1.0] > losses[0.0] + 1
 
 
+@pytest.mark.parametrize("factor", [0.0, 0.3, 1.0, 2.0])
+def test_the_weight_of_a_model_and_a_factor_of_the_objective_multiply(factor: float) -> None:
+    """-ELBO = w KL - E_q log p(y | z), w what the loss says: KL in closed form, of all data."""
+    model, guide, args = head()()
+    losses: dict[float, float] = {}
+    for one in (0.0, factor):
+        pyro.set_rng_seed(1)
+        losses[one] = MeanFieldELBO(kl_weight=one).loss(model, guide, *args)
+    loc, variance = (value.detach() for value in guide.moments(X))
+    q, p = torch.distributions.Normal(loc, variance.sqrt()), torch.distributions.Normal(torch.zeros_like(loc), 1.0)
+    weight = MeanFieldELBO(kl_weight=factor)(model, guide).metadata["kl_weight"]
+    assert weight == factor / LATENT
+    kl = model.size / len(X) * torch.distributions.kl_divergence(q, p).sum().item()
+    assert losses[factor] - losses[0.0] == pytest.approx(weight * kl, rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("elbo", SAMPLING)
 @pytest.mark.parametrize("weight", [-0.1, float("inf"), float("nan")])
 def test_refused(elbo: Any, weight: float) -> None:
@@ -102,75 +127,172 @@ def test_refused(elbo: Any, weight: float) -> None:
 
 @every_loss
 def test_the_loss_says_it(kind: str) -> None:
-    model, guide, elbo = made(kind)
+    model, guide, _ = made(kind)
+    _, elbo, weight = TRAINED[kind]
     loss = elbo(model, guide)
     assert loss.metadata["objective"] == type(elbo).__name__
-    assert loss.metadata["kl_weight"] == WEIGHT
-    assert f"objective={type(elbo).__name__}, kl_weight={WEIGHT}" in repr(loss)
+    assert loss.metadata["kl_weight"] == weight
+    assert f"objective={type(elbo).__name__}, kl_weight={weight}" in repr(loss)
 
 
 @every_loss
 def test_training_leaves_it_with_the_posterior(kind: str) -> None:
-    model, guide, elbo = made(kind)
-    assert "kl_weight" not in attrs(guide, model)
-    loss = elbo(model, guide)(X, Y)
-    elbo.loss(model, guide, X, Y)
-    assert kl_weight_of(guide) is None  # nothing was trained so far
+    model, guide, args = made(kind)
+    _, elbo, weight = TRAINED[kind]
+    assert said(guide, model, *args) == stated(model)
+    loss = elbo(model, guide)(*args)
+    elbo.loss(model, guide, *args)
+    assert noted(guide) == {}  # nothing was trained so far
     loss.backward()
-    assert attrs(guide, model)["kl_weight"] == WEIGHT
-    assert attrs([guide, guide], model)["kl_weight"] == WEIGHT
-    for other in (copy.deepcopy(guide), pickle.loads(pickle.dumps(guide))):
-        assert kl_weight_of(other) == WEIGHT
-    assert to_arviz(guide, model, X, Y, draws=2)["posterior"].attrs["kl_weight"] == WEIGHT
+    expected = {"kl_weight": weight}
+    assert said(guide, model, *args) == expected
+    assert said([guide, guide], model, *args) == expected
+    for other in (copy.copy(guide), copy.deepcopy(guide), pickle.loads(pickle.dumps(guide))):
+        assert noted(other) == expected
+    assert to_arviz(guide, model, *args, draws=2)["posterior"].attrs["kl_weight"] == weight
+
+
+@every_loss
+def test_draws_of_the_posterior_carry_it(kind: str) -> None:
+    model, guide, args = made(kind)
+    _, elbo, weight = TRAINED[kind]
+    assert noted(draw(guide, 2, *args)) == {}
+    elbo(model, guide)(*args).backward()
+    draws = draw(guide, 3, *args)
+    assert noted(draw(draws, 2)) == {"kl_weight": weight}
+    assert said(draws, model, *args) == {"kl_weight": weight}
+    assert said({**draws}, model, *args) == {}  # an ordinary dict says nothing
 
 
 @every_loss
 def test_svi_leaves_it_too(kind: str) -> None:
-    model, guide, elbo = made(kind)
+    model, guide, args = made(kind)
+    _, elbo, weight = TRAINED[kind]
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), elbo)
-    svi.evaluate_loss(X, Y)
-    assert kl_weight_of(guide) is None
-    svi.step(X, Y)
-    assert kl_weight_of(guide) == WEIGHT
+    svi.evaluate_loss(*args)
+    assert noted(guide) == {}
+    svi.step(*args)
+    assert noted(guide) == {"kl_weight": weight}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TRAINED if "of Pyro's" not in kind])
+def test_a_state_dict_carries_it(kind: str) -> None:
+    model, guide, args = made(kind)
+    _, elbo, weight = TRAINED[kind]
+    untrained, file = guide.state_dict(), io.BytesIO()
+    elbo(model, guide)(*args).backward()
+    torch.save(guide.state_dict(), file)
+    file.seek(0)
+    _, other, _ = made(kind)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert noted(other) == {"kl_weight": weight}
+    other.load_state_dict(untrained)
+    assert noted(other) == {}
+
+
+@every_fit
+def test_posteriors_that_no_elbo_trained(kind: str) -> None:
+    make, expected = FITTED[kind]
+    model, posterior, args = make()
+    assert said(posterior, model, *args) == expected
+    assert said([posterior, posterior], model, *args) == expected
+
+
+def test_draws_at_a_temperature() -> None:
+    """Through prediction, copies and files; another temperature beside it is told apart."""
+    model, cold, _ = FITTED["sghmc, cold"][0]()
+    _, warm, _ = FITTED["sghmc"][0]()
+    assert predictive(model, cold, X).probs.shape == (6, 2)
+    file = io.BytesIO()
+    torch.save(cold, file)
+    file.seek(0)
+    for other in (copy.copy(cold), copy.deepcopy(cold), torch.load(file, weights_only=True), draw(cold, 1)):
+        assert noted(other) == {"temperature": 0.5}
+    grouped = noted_draws({site: torch.stack([value, value]) for site, value in cold.items()}, noted(cold))
+    assert said(grouped, model, group_by_chain=True) == {"temperature": 0.5}
+    assert said([cold, warm, {**warm}], model) == {"temperature": "0.5, 1.0, unknown"}
+    guide = MeanField(model)
+    MeanFieldELBO(kl_weight=WEIGHT)(model, guide)(X, Y).backward()
+    assert said([guide, cold], model) == {"kl_weight": "0.25, unknown", "temperature": "unknown, 0.5"}
+
+
+def test_draws_of_members_carry_it() -> None:
+    model, guide, args = made("LP-BNN, by a factor")
+    assert said(guide.draws(), model, *args) == stated(model)
+    _, elbo, weight = TRAINED["LP-BNN, by a factor"]
+    elbo(model, guide)(*args).backward()
+    assert said(guide.draws(2), model, *args) == {"kl_weight": weight}
+    assert said(guide.draws(2, group_by_chain=True), model, *args, group_by_chain=True) == {"kl_weight": weight}
+
+
+def test_pyros_own_elbo_weighs_as_the_model_states() -> None:
+    model, guide, args = made("V-TST, as published")
+    Trace_ELBO()(model, guide)(*args).backward()
+    assert noted(guide) == {}
+    assert said(guide, model, *args) == {"kl_weight": 1 / LATENT}
+
+
+def test_a_sampler_of_a_model_that_states_its_weight_has_a_temperature_too() -> None:
+    """The density is (p(z) p(y | z)^(1 / lambda))^(1 / T), up to a constant."""
+    model = LatentHead(LATENT, 2, likelihoods.categorical)
+    tempering = of_sampler(model)
+    draws = {"z": torch.randn(2, len(X), LATENT)}
+    found = to_groups(draws, model, X, Y, predictive=False).arrays
+    likelihood = found["log_likelihood"]["y"][0].sum(-1) / tempering["kl_weight"]
+    prior = dist.Normal(0.0, 1.0).log_prob(draws["z"]).sum((1, 2)).numpy()
+    first, second = (prior + likelihood) / tempering["temperature"]
+    lp = found["sample_stats"]["lp"][0]
+    assert lp[0] - lp[1] == pytest.approx(first - second, rel=1e-5)
+    assert of_sampler(model, 0.5) == {"kl_weight": 1 / LATENT, "temperature": 0.5 * LATENT}
+    assert of_sampler(model_of()) == {}
+    assert of_sampler(model_of(), 0.5) == {"temperature": 0.5}
+
+
+def test_a_model_in_a_handler_and_heads_that_are_shared() -> None:
+    model, guide, args = made("V-TST, by a factor")
+    _, elbo, weight = TRAINED["V-TST, by a factor"]
+    hidden = poutine.mask(model, mask=True)
+    loss = elbo(hidden, guide.of_features())
+    assert loss.metadata["kl_weight"] == weight
+    loss(guide.phi(args[0]), args[1]).backward()
+    assert said(guide, model, *args) == {"kl_weight": weight}
+
+
+def test_the_weight_of_a_batch_that_is_all_data() -> None:
+    model = RankOneEnsemble(latent_rank_one(nn.Sequential(nn.Linear(3, 2)), 2, latent=2), likelihoods.categorical)
+    guide = RankOneGuide(model)
+    loss = RankOneELBO()(model, guide)
+    assert loss.metadata["kl_weight"] == "that of each batch"
+    loss(X, Y).backward()
+    assert noted(guide) == {"kl_weight": len(X) * 2 / (1 + 1)}
 
 
 def test_looking_at_another_objective_changes_nothing() -> None:
     """Also with gradients on, as in a notebook; further training does."""
-    model, guide, elbo = made("MeanFieldELBO")
-    elbo(model, guide)(X, Y).backward()
+    model, guide, _ = made("MeanFieldELBO")
+    MeanFieldELBO(kl_weight=WEIGHT)(model, guide)(X, Y).backward()
     other = MeanFieldELBO()(model, guide)(X, Y)
-    assert attrs(guide, model)["kl_weight"] == WEIGHT
+    assert said(guide, model) == {"kl_weight": WEIGHT}
     other.backward()
-    assert attrs(guide, model)["kl_weight"] == 1.0
-
-
-def test_a_state_dict_carries_it() -> None:
-    model, guide, elbo = made("MeanFieldELBO")
-    untrained = guide.state_dict()
-    elbo(model, guide)(X, Y).backward()
-    other = MeanField(model)
-    other.load_state_dict(guide.state_dict())
-    assert kl_weight_of(other) == WEIGHT
-    other.load_state_dict(untrained)
-    assert kl_weight_of(other) is None
+    assert said(guide, model) == {"kl_weight": 1.0}
 
 
 def test_variances_in_closed_form_are_those_of_a_weight() -> None:
     model = model_of()
     guide = fit_variances(MeanField(model), [(X, Y)], kl_weight=WEIGHT)
-    assert attrs(guide, model)["kl_weight"] == WEIGHT
+    assert said(guide, model) == {"kl_weight": WEIGHT}
+    guide = MeanField(model)
+    ProfiledVariances(VariationalLaplaceELBO(kl_weight=0.5)(model, guide), [(X, Y)], every=1)(X, Y).backward()
+    assert said(guide, model) == {"kl_weight": 0.5}
 
 
 def test_chains_of_different_weights_and_posteriors_without_one() -> None:
-    model, guide, elbo = made("MeanFieldELBO")
-    elbo(model, guide)(X, Y).backward()
+    model, guide, _ = made("MeanFieldELBO")
     plain = MeanField(model)
-    MeanFieldELBO()(model, plain)(X, Y).backward()
-    assert attrs([guide, plain, guide], model)["kl_weight"] == "0.25, 1.0"
-    assert attrs([guide, MeanField(model)], model)["kl_weight"] == "0.25, unknown"
-    held = {site: value.expand(2, *value.shape) for site, value in model.values().items()}
-    for posterior in (held, Laplace(model).fit([(X, Y)])):
-        assert "kl_weight" not in attrs(posterior, model)
+    for one, weight in ((guide, WEIGHT), (plain, 1.0)):
+        MeanFieldELBO(kl_weight=weight)(model, one)(X, Y).backward()
+    assert said([guide, plain, guide], model) == {"kl_weight": "0.25, 1.0"}
+    assert said([guide, MeanField(model)], model) == {"kl_weight": "0.25, unknown"}
 
 
 def test_a_function_as_a_guide() -> None:
@@ -185,4 +307,4 @@ def test_a_function_as_a_guide() -> None:
         pyro.sample("w", dist.Normal(loc, 0.5))
 
     VariationalLaplaceELBO(kl_weight=WEIGHT).differentiable_loss(model, guide, X[:, 0]).backward()
-    assert attrs(guide, model, X[:, 0])["kl_weight"] == WEIGHT
+    assert said(guide, model, X[:, 0]) == {"kl_weight": WEIGHT}

@@ -173,18 +173,22 @@ class RankOneEnsemble(nn.Module):
                 # Detached: data that move with the parameters that explain them make no ELBO.
                 yield self.site(f"{name}.reconstruction"), Reconstruction(fn, layer.r[member].detach(), weight)
 
-    def weight_of_kl(self, examples: int) -> float:
-        """The weight of KL(q || p) in -ELBO, 1 for Bayes' rule; `examples` of this call are all data without `size`."""
+    def weight_of_kl(self, x: "Inputs | None" = None, y: Tensor | None = None) -> float | None:
+        """The weight of KL(q || p) in -ELBO, 1 for Bayes' rule.
+
+        Without `size` the examples of x are all data; the published weight is then None where there is no x.
+        """
         if self.kl_weight is not None:
             return float(self.kl_weight)
         if not self.encoded:
             return 1.0
-        return (self.size or examples) * self.members / (len(self._layers[0]) + 1)
+        examples = self.size if self.size is not None or x is None else batch_size(x)
+        return None if examples is None else examples * self.members / (len(self._layers[0]) + 1)
 
     def weighted(self, *args: Any) -> AbstractContextManager[Any]:
         """The scale of latent sites in a call with these arguments; in the guide it must be the same."""
-        weight = self.weight_of_kl(batch_size(args[0]) if args else 1)
-        scaled: AbstractContextManager[Any] = nullcontext() if weight == 1 else poutine.scale(scale=weight)
+        weight = self.weight_of_kl(*args)
+        scaled: AbstractContextManager[Any] = nullcontext() if weight in (None, 1) else poutine.scale(scale=weight)
         return scaled
 
     def outputs(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:

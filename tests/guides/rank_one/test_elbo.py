@@ -19,7 +19,7 @@ from bayesnn.guides import RankOneELBO, RankOneGuide
 from bayesnn.guides.rank_one.divergence import divergence
 from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
 from bayesnn.models.rank_one import split, tile
-from bayesnn.models.tempering import kl_weight_of
+from bayesnn.tempering import noted
 
 every_problem = pytest.mark.parametrize("kind", PROBLEMS)
 
@@ -132,15 +132,17 @@ def test_other_families_are_refused() -> None:
 
 def test_published_weights_and_what_is_said_of_them() -> None:
     model, guide, x, y = PROBLEMS["LP-BNN"]()
-    assert model.weight_of_kl(6) == SIZE * MEMBERS / (2 + 1)
+    weight = SIZE * MEMBERS / (2 + 1)
+    assert model.weight_of_kl() == model.weight_of_kl(x) == weight
     loss = RankOneELBO(kl_weight=0.5)(model, guide)
-    assert loss.metadata == {"objective": "RankOneELBO", "kl_weight": 0.5}
+    assert loss.metadata == {"objective": "RankOneELBO", "kl_weight": 0.5 * weight}
     loss(x, y).backward()
-    assert kl_weight_of(guide) == 0.5 * SIZE * MEMBERS / 3
+    assert noted(guide) == {"kl_weight": 0.5 * weight}
     free = RankOneEnsemble(model.net, model.likelihood)
-    assert free.weight_of_kl(6) == 6 * MEMBERS / 3  # without size, the batch is all data
-    assert RankOneEnsemble(model.net, model.likelihood, size=100, kl_weight=1.0).weight_of_kl(6) == 1
-    assert PROBLEMS["rank-1, normal"]()[0].weight_of_kl(6) == 1
+    assert free.weight_of_kl(x) == len(x) * MEMBERS / 3  # without size, the batch is all data
+    assert free.weight_of_kl() is None
+    assert RankOneEnsemble(model.net, model.likelihood, size=100, kl_weight=1.0).weight_of_kl() == 1
+    assert PROBLEMS["rank-1, normal"]()[0].weight_of_kl() == 1
 
 
 @every_problem
