@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from bayesnn.functional import Inputs, call, check_evaluation_mode
+from bayesnn.functional import Inputs, alone, call, check_evaluation_mode, holding
 from bayesnn.models.rank_one.layer import RankOne
 from bayesnn.models.rank_one.layout import by_member, tile
 from bayesnn.models.rank_one.norm import MemberNorm
@@ -52,7 +51,9 @@ class RankOneNet(nn.Module):
             vectors: {"<layer>.r" or "<layer>.s": [member, width]} in place of the layers' own.
         """
         args, keywords = ((), dict(x)) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})
-        rows: Any = functional_call(self.net, dict(vectors), args, keywords) if vectors else self.net(*args, **keywords)
+        own = dict(self.net.named_parameters()) if vectors else {}
+        with alone(), holding(self.net, {id(own[name]): value for name, value in (vectors or {}).items()}):
+            rows: Any = self.net(*args, **keywords)
         if not isinstance(rows, Tensor):
             raise TypeError(
                 f"RankOneNet: the network returns {type(rows).__name__}, not one tensor; convert Output(net, 'out'), "
