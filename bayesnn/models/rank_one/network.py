@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -51,8 +52,7 @@ class RankOneNet(nn.Module):
             vectors: {"<layer>.r" or "<layer>.s": [member, width]} in place of the layers' own.
         """
         args, keywords = ((), dict(x)) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})
-        own = dict(self.net.named_parameters()) if vectors else {}
-        with alone(), holding(self.net, {id(own[name]): value for name, value in (vectors or {}).items()}):
+        with alone(), self._holding(vectors or {}):
             rows: Any = self.net(*args, **keywords)
         if not isinstance(rows, Tensor):
             raise TypeError(
@@ -60,6 +60,12 @@ class RankOneNet(nn.Module):
                 "with the name or place of the tensor"
             )
         return rows
+
+    def _holding(self, vectors: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        if not vectors:
+            return nullcontext()
+        own = dict(self.net.named_parameters())
+        return holding(self.net, {id(own[name]): value for name, value in vectors.items()})
 
     def draw(self) -> dict[str, Tensor]:
         """{"<layer>.r": r_hat [member, width]} with fresh codes; empty without codes."""
