@@ -7,6 +7,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 
+from bayesnn.functional import alone
+
 
 class _Prefix(Messenger):
     """Puts `prefix` before the names of the sites inside. Pyro's own scope writes "/", which ArviZ 1.x refuses."""
@@ -63,5 +65,6 @@ def param_site(name: str, parameter: nn.Parameter) -> Tensor:
     value: Any = parameter.view_as(parameter)  # Pyro asks the value for its parameter; that note stays off the latter
     value.unconstrained = lambda: parameter
     announce = effectful(lambda: value, type="param")
-    result: Tensor = announce(name=name)
+    with alone():  # the stack may be another thread's
+        result: Tensor = announce(name=name)
     return result

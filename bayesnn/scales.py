@@ -10,6 +10,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from bayesnn.functional import alone
 from bayesnn.handlers import SurroundingPlates, param_site
 
 
@@ -68,7 +69,7 @@ def resolve(site: str, scale: Scale, like: Tensor, event_dim: int) -> Tensor:
     """
     if isinstance(scale, dist.Distribution):
         own = len(scale.event_shape) + len(scale.batch_shape)
-        with SurroundingPlates() as plates:
+        with alone(), SurroundingPlates() as plates:
             value = pyro.sample(site, moved(scale, like).to_event(len(scale.batch_shape)))
         lead = value.shape[: value.dim() - own]
         lead = lead + (1,) * (plates.depth - len(lead))  # Predictive(parallel=True) leaves some of these out

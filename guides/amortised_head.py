@@ -144,10 +144,7 @@ class AmortisedHead(CheckedState):
 
     def _through(self, name: str, head: nn.Sequential, phi: Tensor) -> Tensor:
         prefix = f"AmortisedHead[{self.model.site}].{name}."
-        outputs: Tensor = torch.func.functional_call(
-            head, {n: param_site(prefix + n, p) for n, p in head.named_parameters()}, (phi,)
-        )
-        return outputs
+        return call(head, {n: param_site(prefix + n, p) for n, p in head.named_parameters()}, phi)
 
     def _fingerprint(self) -> str:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in self.named_parameters())

@@ -120,6 +120,54 @@ class Temperature(nn.Module):
         return self.head(x) / self.temperature
 
 
+class TwoNames(nn.Module):
+    """The head has a second name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 2)])
+        self.head = self.layers[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers[0](x).tanh())
+
+
+class TwoNamesRecurrent(Recurrent):
+    """The LSTM has a second name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = self.lstm
+
+
+class TiedWords(nn.Module):
+    """The decoder's matrix is the embedding's, and both have second names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.decoder = nn.Embedding(7, 3), nn.Linear(3, 7, bias=False)
+        self.decoder.weight = self.embedding.weight
+        self.both = nn.ModuleList([self.embedding, self.decoder])
+        self.head = nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.decoder(self.embedding(x).mean(1)).tanh())
+
+
+def layer_twice() -> Case:
+    """One linear layer at two places."""
+    layer = nn.Linear(3, 3)
+    return nn.Sequential(layer, nn.Tanh(), layer, nn.Linear(3, 2)).eval(), torch.randn(BATCH, 3)
+
+
+def norm_twice() -> Case:
+    """One batch normalisation at two places, in evaluation mode."""
+    norm = nn.BatchNorm1d(3)
+    net = nn.Sequential(norm, nn.Linear(3, 3), nn.ReLU(), norm, nn.Linear(3, 2))
+    net(torch.randn(20, 3))
+    return net.eval(), torch.randn(BATCH, 3)
+
+
 def convolutional() -> Case:
     """A small LeNet."""
     net = nn.Sequential(
@@ -147,6 +195,11 @@ NETS: dict[str, Callable[[], Case]] = {
     "dict": lambda: (TwoInputs().eval(), {"b": torch.randn(BATCH, 1), "a": torch.randn(BATCH, 3), "scale": 0.5}),
     "batch_norm": batch_norm,
     "temperature": lambda: (Temperature().eval(), torch.randn(BATCH, 3)),
+    "two names": lambda: (TwoNames().eval(), torch.randn(BATCH, 3)),
+    "two names, lstm": lambda: (TwoNamesRecurrent().eval(), torch.randn(BATCH, 4, 2)),
+    "tied words": lambda: (TiedWords().eval(), torch.randint(0, 7, (BATCH, 4))),
+    "layer twice": layer_twice,
+    "norm twice": norm_twice,
 }
 """Two outputs each."""
 

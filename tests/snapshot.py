@@ -35,6 +35,8 @@ def facts(net: nn.Module) -> Facts:
                 found[f"{name}: {key}"] = value
     named = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
     for name, tensor in named:
+        found[f"{name}: tensor"] = tensor
+        found[f"{name}: tensor's type"] = type(tensor)
         found[f"{name}: bits"] = _bits(tensor)
         found[f"{name}: version"] = tensor._version  # counts writes in place, those undone too
         found[f"{name}: requires_grad"] = tensor.requires_grad

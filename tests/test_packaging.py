@@ -16,8 +16,8 @@ LONGEST, MEDIAN = 400, 150
 LOW = {"distributions", "functional", "curvature", "moments", "subset", "scales", "handlers", "tempering"}
 CORE = LOW | {"priors", "likelihoods", "models"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "handlers": set(),
-    "scales": {"handlers"},
+    "handlers": {"functional"},
+    "scales": {"functional", "handlers"},
     "distributions": set(),
     "functional": set(),
     "tempering": set(),

@@ -9,6 +9,8 @@ from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 from torch import Size, Tensor
 
+from bayesnn.functional import alone
+
 Node: TypeAlias = dict[str, Any]
 
 
@@ -26,7 +28,7 @@ def trace_of(function: Callable[..., Any], args: tuple[Any, ...], keywords: Mapp
     Raises:
         ValueError: a subsampled plate.
     """
-    with poutine.block(), poutine.trace() as traced:
+    with alone(), poutine.block(), poutine.trace() as traced:
         function(*args, **keywords)
     nodes: dict[str, Node] = {}
     found: Any = traced.trace.nodes

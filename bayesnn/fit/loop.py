@@ -1,6 +1,7 @@
 """Train any loss module on any loader: the one loop of the package."""
 
 import math
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from bayesnn.fit.preparation import (
 from bayesnn.fit.processes import Processes
 from bayesnn.fit.randomness import capture, generators_of, new_seed, noise
 from bayesnn.fit.step import Step
+from bayesnn.functional import alone
+
+_FITTING = threading.RLock()  # `validate` may fit something itself
 
 
 def fit(
@@ -90,6 +94,7 @@ def fit(
         FloatingPointError: loss, gradient or validation value is not finite: with step and cause, before the update.
         ValueError: an empty loader, no trainable parameter, a model size below the number of training examples, a
             checkpoint of another model, subset, optimiser, schedule, loader or version, an argument out of range.
+        RuntimeError: another thread is fitting.
         TypeError: a loss that is no module or gives no single number, a loader that can be read only once, a factory
             that makes something else.
 
@@ -106,60 +111,68 @@ def fit(
     >>> round(loss.centre.item(), 2), history.epochs, history.stopped
     (2.0, 300, 'epochs')
     """
-    check_arguments(loss, epochs=epochs, every=every, clip=clip, patience=patience, validate=validate)
-    if checkpoint is not None:
-        check_repeatable(loader)
-    processes = Processes(fabric)
-    moving = warm_up(loss, loader)
-    check_size(loss, loader)
-    parameters = trainable(loss)
-    raw = make_optimizer(parameters, optimizer, groups)
-    scheduler = make_schedule(raw, schedule)
-    module, stepper, loader = processes.setup(loss, raw, loader)
-    buffers = dict(loss.named_buffers())
-    step = Step(module, parameters, [buffers[name] for name in moving], stepper, scheduler, clip, processes)
-    generators, device = generators_of(loader), device_of(loss)
-
-    saved = state = None
-    if checkpoint is not None:
-        parts = {"optimizer": raw, "schedule": scheduler, "precision": processes.precision, "loss": loss}
-        identity = fingerprint(loss, raw, scheduler, loader, processes.count)
-        saved = Checkpoint(checkpoint, parts, identity, writes=processes.rank == 0)
-        state = saved.read()
-    if state is None:
-        seed = processes.broadcast(new_seed())
-        state = RunState(seed, processes.gather(capture(generators)))
-        if saved is not None:
-            saved.write(state)  # a path that cannot be written fails now, not after the first interval
-    if reason := state.stopped(epochs, patience):
-        return _finish(loss, state, reason, patience)
-
-    total = None if (batches := length(loader)) is None else epochs * batches
-    silent = not progress or processes.rank > 0
+    if not _FITTING.acquire(blocking=False):
+        raise RuntimeError(
+            "fit: another fit is running in another thread; Pyro's handler stack and the random states are shared by "
+            "all threads; run them in processes"
+        )
     try:
-        with tqdm(desc="fit", total=total, initial=state.steps, unit="step", disable=silent) as bar:
-            while not (reason := state.stopped(epochs, patience)):
-                for batch in remaining(loader, state, processes.rank):
-                    with uninterrupted(), noise(state.seed, state.steps + 1):
-                        step(move(batch, device), state)
-                    if saved is not None and state.steps % every == 0:
-                        saved.write(state)
-                    if bar.update():
-                        bar.set_postfix(epoch=state.epoch + 1, loss=f"{state.total / state.batch:.4g}")
-                value = None if validate is None else _validation(validate, state, processes)
-                with uninterrupted():
-                    state.close_epoch(processes.gather(capture(generators)), value, loss if patience else None)
-    except BaseException as error:
-        _keep(error, saved, state, step)
-        raise
-    if saved is not None:
-        saved.write(state)
-    raw.zero_grad()
-    return _finish(loss, state, reason, patience)
+        check_arguments(loss, epochs=epochs, every=every, clip=clip, patience=patience, validate=validate)
+        if checkpoint is not None:
+            check_repeatable(loader)
+        processes = Processes(fabric)
+        moving = warm_up(loss, loader)
+        check_size(loss, loader)
+        parameters = trainable(loss)
+        raw = make_optimizer(parameters, optimizer, groups)
+        scheduler = make_schedule(raw, schedule)
+        module, stepper, loader = processes.setup(loss, raw, loader)
+        buffers = dict(loss.named_buffers())
+        step = Step(module, parameters, [buffers[name] for name in moving], stepper, scheduler, clip, processes)
+        generators, device = generators_of(loader), device_of(loss)
+
+        saved = state = None
+        if checkpoint is not None:
+            parts = {"optimizer": raw, "schedule": scheduler, "precision": processes.precision, "loss": loss}
+            identity = fingerprint(loss, raw, scheduler, loader, processes.count)
+            saved = Checkpoint(checkpoint, parts, identity, writes=processes.rank == 0)
+            state = saved.read()
+        if state is None:
+            seed = processes.broadcast(new_seed())
+            state = RunState(seed, processes.gather(capture(generators)))
+            if saved is not None:
+                saved.write(state)  # a path that cannot be written fails now, not after the first interval
+        if reason := state.stopped(epochs, patience):
+            return _finish(loss, state, reason, patience)
+
+        total = None if (batches := length(loader)) is None else epochs * batches
+        silent = not progress or processes.rank > 0
+        try:
+            with tqdm(desc="fit", total=total, initial=state.steps, unit="step", disable=silent) as bar:
+                while not (reason := state.stopped(epochs, patience)):
+                    for batch in remaining(loader, state, processes.rank):
+                        with alone(), uninterrupted(), noise(state.seed, state.steps + 1):
+                            step(move(batch, device), state)
+                        if saved is not None and state.steps % every == 0:
+                            saved.write(state)
+                        if bar.update():
+                            bar.set_postfix(epoch=state.epoch + 1, loss=f"{state.total / state.batch:.4g}")
+                    value = None if validate is None else _validation(validate, state, processes)
+                    with uninterrupted():
+                        state.close_epoch(processes.gather(capture(generators)), value, loss if patience else None)
+        except BaseException as error:
+            _keep(error, saved, state, step)
+            raise
+        if saved is not None:
+            saved.write(state)
+        raw.zero_grad()
+        return _finish(loss, state, reason, patience)
+    finally:
+        _FITTING.release()
 
 
 def _validation(validate: Callable[[], float], state: RunState, processes: Processes) -> float:
-    with noise(state.seed, 0):  # steps count from 1
+    with alone(), noise(state.seed, 0):  # steps count from 1
         value = processes.mean(float(validate()))
     if math.isnan(value):
         raise FloatingPointError(

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from bayesnn.fit.batches import call, device_of, first_batch, move
 from bayesnn.fit.checks import causes, explain
 from bayesnn.fit.randomness import capture, generators_of, restore
+from bayesnn.functional import alone
 
 Options: TypeAlias = Mapping[str, Any]
 OptimizerFactory: TypeAlias = Callable[[list[dict[str, Any]]], Optimizer]
@@ -31,7 +32,7 @@ def warm_up(loss: nn.Module, loader: Iterable[Any]) -> list[str]:
     try:
         batch = move(first_batch(loader), device_of(loss))
         try:
-            with torch.no_grad():
+            with alone(), torch.no_grad():
                 call(loss, batch)
         except Exception as error:
             made = {name: value for name, value in loss.named_parameters() if not is_lazy(value)}

@@ -9,6 +9,8 @@ from bayesnn.functional.call import parameters as parameters
 from bayesnn.functional.call import to_device as to_device
 from bayesnn.functional.draws import map_draws as map_draws
 from bayesnn.functional.draws import worth_vectorising as worth_vectorising
+from bayesnn.functional.holding import alone as alone
+from bayesnn.functional.holding import holding as holding
 from bayesnn.functional.mode import check_evaluation_mode as check_evaluation_mode
 from bayesnn.functional.mode import check_layers as check_layers
 from bayesnn.functional.mode import mode_dependent as mode_dependent

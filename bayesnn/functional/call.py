@@ -1,13 +1,13 @@
 """Call a network with given parameter values, leaving the network as it was."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
+
+from bayesnn.functional.holding import alone, holding
 
 Inputs: TypeAlias = "Tensor | tuple[object, ...] | Mapping[str, object]"
 """What a network is called with: a tensor `net(x)`, a tuple `net(*x)`, or a dict `net(**x)`.
@@ -19,67 +19,54 @@ Every tensor inside has the batch as its first axis.
 
 def parameters(net: nn.Module) -> dict[str, Tensor]:
     """{name: detached parameter} in the network's own order; a tied parameter appears once, under its first name."""
-    return {name: parameter.detach() for name, parameter in net.named_parameters()}
+    with alone():
+        return {name: parameter.detach() for name, parameter in net.named_parameters()}
 
 
 def call(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
     """f(x; w): the network's outputs at the parameter values `values`, which need not name every parameter.
 
     Parameters that are not named keep the network's own values, without gradients. Tied parameters stay tied. Buffers
-    may be named too; they are cloned, so that nothing the forward pass writes reaches the network.
+    may be named too; they are cloned, so that nothing the forward pass writes reaches the network. Threads take turns:
+    inside a call the network holds its values, and a thread that calls the network itself meanwhile would see them.
 
     Shapes: x [batch, ...] -> outputs [batch, ...].
 
     Raises:
         ValueError: a value for a parameter that the network does not have.
-        TypeError: the network returns anything but one tensor.
+        TypeError: the network returns anything but one tensor, or contains a scripted module or `nn.DataParallel`.
 
     >>> net = nn.Linear(2, 1, bias=False)
     >>> call(net, {"weight": torch.tensor([[1.0, 2.0]])}, torch.tensor([[3.0, 4.0]]))
     tensor([[11.]])
     """
-    state = _state(net, values)
-    with _keeping_lists_of_weights(net):
-        if isinstance(x, Mapping):
-            outputs = functional_call(net, state, (), dict(x), tie_weights=False)
-        else:
-            outputs = functional_call(net, state, _arguments(x), tie_weights=False)
-    return _one_tensor(net, outputs)
+    with alone(), holding(net, _state(net, values)):
+        return _called(net, x)
 
 
 def call_chunks(net: nn.Module, values: Mapping[str, Tensor], parts: Sequence[Inputs]) -> Tensor:
     """`call` on consecutive parts of one set of inputs, joined again; the values are put in place once for all."""
-    state = {f"net.{name}": value for name, value in _state(net, values).items()}
-    with _keeping_lists_of_weights(net):
-        return functional_call(_OfChunks(net), state, (parts,), tie_weights=False)
+    with alone(), holding(net, _state(net, values)):
+        return torch.cat([_called(net, x) for x in parts])
 
 
-class _OfChunks(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, parts: Sequence[Inputs]) -> Tensor:
-        outputs = [self.net(**x) if isinstance(x, Mapping) else self.net(*_arguments(x)) for x in parts]
-        return torch.cat([_one_tensor(self.net, output) for output in outputs])
-
-
-def _state(net: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every parameter and buffer that the network is called with, under all its names."""
-    first: dict[int, str] = {}
-    state: dict[str, Tensor] = {}
-    for name, parameter in net.named_parameters(remove_duplicate=False):
-        known = first.setdefault(id(parameter), name)  # tied parameters stay tied
-        state[name] = values[known] if known in values else parameter.detach()
-    buffers = dict(net.named_buffers(remove_duplicate=False))
-    unknown = [name for name in values if name not in first.values() and name not in buffers]
+def _state(net: nn.Module, values: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    """{id of a parameter or buffer: what the network is called with in its place}."""
+    own = dict(net.named_parameters())  # tied ones under their first names
+    buffers = dict(net.named_buffers())
+    unknown = [name for name in values if name not in own and name not in buffers]
     if unknown:
         raise ValueError(
             f"{type(net).__name__} has no parameter {unknown[0]!r} (a tied parameter goes by its first name); it has "
-            f"{', '.join(first.values())}"
+            f"{', '.join(own)}"
         )
-    state.update((name, values.get(name, buffer).clone()) for name, buffer in buffers.items())
+    state = {id(held): values[name] if name in values else held.detach() for name, held in own.items()}
+    state.update((id(buffer), values.get(name, buffer).clone()) for name, buffer in buffers.items())
     return state
+
+
+def _called(net: nn.Module, x: Inputs) -> Tensor:
+    return _one_tensor(net, net(**x) if isinstance(x, Mapping) else net(*_arguments(x)))
 
 
 def _arguments(x: Inputs) -> tuple[object, ...]:
@@ -117,18 +104,6 @@ def chunks(x: Inputs, size: int) -> Iterator[Inputs]:
     for start in range(0, total, size):
         part: Inputs = pytree.tree_map_only(Tensor, lambda leaf, s=start: leaf[s : s + size], x)
         yield part
-
-
-@contextmanager
-def _keeping_lists_of_weights(net: nn.Module) -> Iterator[None]:
-    """Recurrent layers list their weights a second time, and would keep the values of this call, with their graph."""
-    recurrent = [module for module in net.modules() if isinstance(module, nn.RNNBase)]
-    held = [(layer, layer._flat_weights, layer._flat_weight_refs) for layer in recurrent]
-    try:
-        yield
-    finally:
-        for layer, weights, references in held:
-            layer._flat_weights, layer._flat_weight_refs = weights, references
 
 
 def to_device(x: Inputs, device: torch.device) -> Inputs:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, to_device
+from bayesnn.functional import Inputs, alone, to_device
 from bayesnn.tempering import noted_draws, of_sampler
 
 Model = Callable[[Inputs, Tensor], object]
@@ -157,7 +157,7 @@ def _forever(batches: Loader) -> Iterator[tuple[Inputs, Tensor]]:
 
 def _start(model: Model, start: Mapping[str, Tensor] | None, batch: tuple[Inputs, Tensor]) -> dict[str, Tensor]:
     """Where the walk begins; refuses sites that it cannot walk on."""
-    with torch.no_grad():
+    with alone(), torch.no_grad():
         trace = poutine.trace(model).get_trace(*batch)
     nodes = {name: trace.nodes[name] for name in trace.stochastic_nodes if not site_is_subsample(trace.nodes[name])}
     for name, node in nodes.items():
@@ -177,7 +177,7 @@ def _start(model: Model, start: Mapping[str, Tensor] | None, batch: tuple[Inputs
 
 def _gradient(model: Model, w: Mapping[str, Tensor], x: Inputs, y: Tensor) -> dict[str, Tensor]:
     leaves = {site: value.detach().requires_grad_() for site, value in w.items()}
-    with torch.enable_grad():
+    with alone(), torch.enable_grad():
         traced = poutine.trace(poutine.condition(model, data=leaves)).get_trace(x, y)
         joint = torch.as_tensor(traced.log_prob_sum())
         found = torch.autograd.grad(-joint, list(leaves.values()))

@@ -11,6 +11,7 @@ from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from bayesnn.functional import alone
 from bayesnn.handlers import prefix_of, prefixed
 from bayesnn.likelihoods import Likelihood
 from bayesnn.models.checks import minibatch_scale
@@ -72,7 +73,7 @@ def likelihood_given(
     prefix = prefix_of(name)
     # Beside a data plate latent values have a batch axis of size 1: [draw, *event] -> [draw, 1, *event].
     given = {site: value.unsqueeze(1) for site, value in draws.items() if site.startswith(prefix)}
-    with poutine.trace() as traced, poutine.condition(data=given), prefixed(name):
+    with alone(), poutine.trace() as traced, poutine.condition(data=given), prefixed(name):
         distribution = likelihood(outputs)
     unknown = ((site, traced.trace.nodes[site]) for site in traced.trace.stochastic_nodes)
     lacking = [site for site, node in unknown if not site_is_subsample(node)]

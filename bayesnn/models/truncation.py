@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bayesnn.functional import check_layers, mode_dependent
+from bayesnn.functional import alone, check_layers, mode_dependent
 
 
 class TruncatedNetwork(nn.Module):
@@ -22,7 +22,8 @@ class TruncatedNetwork(nn.Module):
         except AttributeError:
             raise ValueError(f"truncate: {type(net).__name__} has no layer {at!r}; {_known(net, holder)}") from None
         keep = {id(replaced): _Stop()}  # deepcopy takes what its memo holds already: the old head is not copied
-        self.net = copy.deepcopy(net, keep)
+        with alone():
+            self.net = copy.deepcopy(net, keep)
         self.net.get_submodule(holder)._modules[last] = keep[id(replaced)]
         self.net.requires_grad_(requires_grad=False)
         self.at, self.batch_statistics = at, batch_statistics

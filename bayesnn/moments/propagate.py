@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from bayesnn.functional import alone
 from bayesnn.functional.call import Inputs, batch_size, call_chunks, chunks, tensors
 from bayesnn.moments.joint_products import BEGINNINGS
 from bayesnn.moments.modules import using_module_rules
@@ -62,7 +63,7 @@ def propagate_moments(
                 value.is_weight = True
     device = next(iter(values.values())).device.type if values else "cpu"
     joint = using_moment_rules(BEGINNINGS) if covariance else nullcontext()
-    with torch.autocast(device, enabled=False), joint, using_module_rules(net):
+    with alone(), torch.autocast(device, enabled=False), joint, using_module_rules(net):
         outputs = call_chunks(net, values, list(chunks(x, chunk or batch_size(x))))
     if not isinstance(outputs, Moments):
         raise TypeError(

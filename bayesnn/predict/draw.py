@@ -8,6 +8,7 @@ from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from bayesnn.functional import alone
 from bayesnn.models import Draws, Model
 from bayesnn.tempering import noted, noted_draws
 
@@ -55,7 +56,7 @@ def draw_each(
 
 @torch.no_grad()
 def _from_guide(guide: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Tensor]:
-    with poutine.block(), poutine.trace() as traced:
+    with alone(), poutine.block(), poutine.trace() as traced:  # Pyro's stack of handlers is that of all threads
         guide(*args)
     nodes: Mapping[str, Any] = traced.trace.nodes
     return {

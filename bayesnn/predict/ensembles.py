@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, call_chunks, check_evaluation_mode, chunks
+from bayesnn.functional import Inputs, alone, call_chunks, check_evaluation_mode, chunks
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.stochastic_depth import SkippedBlock
 
@@ -76,7 +76,8 @@ def noisy_outputs(net: nn.Module, x: Inputs, draws: int = 100, *, chunk: int = 1
         raise ValueError(f"noisy_outputs: at least one draw is needed, not {draws}")
     check_evaluation_mode(net, "noisy_outputs")
     check_inputs(x)
-    noisy = copy.deepcopy(net)
+    with alone():
+        noisy = copy.deepcopy(net)
     layers = [layer for layer in noisy.modules() if _draws(layer)]
     if not layers:
         raise ValueError(

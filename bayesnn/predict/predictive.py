@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import Size, Tensor
 
-from bayesnn.functional import Inputs
+from bayesnn.functional import Inputs, alone
 from bayesnn.handlers import prefixed
 from bayesnn.models import Model, likelihood_given
 from bayesnn.predict.distribution import PredictiveDistribution
@@ -63,7 +63,7 @@ def predictive(
 
 def _latent_shapes(model: Model, outputs: Tensor) -> dict[str, Size]:
     """{site: event shape} of the likelihood's latent sites."""
-    with poutine.block(), poutine.trace() as traced, prefixed(model.name):
+    with alone(), poutine.block(), poutine.trace() as traced, prefixed(model.name):
         model.likelihood(outputs[0])
     nodes: Mapping[str, Any] = traced.trace.nodes
     return {n: s["fn"].shape() for n, s in nodes.items() if s["type"] == "sample" and not s["is_observed"]}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Size, Tensor, nn
 
+from bayesnn.functional import alone
+
 
 @dataclass(frozen=True, eq=False)
 class Subset:
@@ -62,9 +64,10 @@ class Subset:
 
     def take(self, params: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The selected entries, {name: value} (clones), of a network or of full parameter tensors."""
-        full = _tensors(params)
-        self._check(full)
-        return {name: _entries(full[name].detach(), chosen).clone() for name, chosen in self.index.items()}
+        with alone():
+            full = _tensors(params)
+            self._check(full)
+            return {name: _entries(full[name].detach(), chosen).clone() for name, chosen in self.index.items()}
 
     def put(self, params: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Full tensors of the selected parameters, with the selected entries replaced, out of place."""

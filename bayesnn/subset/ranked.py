@@ -8,7 +8,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from bayesnn.curvature import JacobianRows, ggn_diagonal
-from bayesnn.functional import Inputs, check_evaluation_mode, parameters, semidefinite_root
+from bayesnn.functional import Inputs, alone, check_evaluation_mode, parameters, semidefinite_root
 from bayesnn.functional.call import to_device
 from bayesnn.subset.core import Subset, shapes
 
@@ -66,7 +66,7 @@ def largest_variance(
     rows = JacobianRows(net, chosen, dict.fromkeys(chosen))
 
     def roots(outputs: Tensor, examples: slice) -> Tensor:
-        with _NoSites():
+        with alone(), _NoSites():
             return semidefinite_root(fisher(outputs))
 
     total: Tensor | None = None

@@ -13,6 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Size, Tensor
 from torch.distributions.constraints import Constraint
 
+from bayesnn.functional import alone
 from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
 
@@ -49,7 +50,7 @@ def latent_sites(model: Any, example: tuple[Any, ...]) -> tuple[dict[str, Latent
         model: a `BNN` or any Pyro model.
         example: arguments of one call; a `BNN` needs none.
     """
-    with torch.no_grad(), poutine.block(), poutine.trace() as traced:
+    with alone(), torch.no_grad(), poutine.block(), poutine.trace() as traced:
         if example:
             model(*example)
         elif isinstance(model, BNN):

@@ -10,6 +10,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.nn import functional as F
 
+from bayesnn.functional import alone
 from bayesnn.guides.expectations.logit_draws import LogitDraws
 from bayesnn.guides.expectations.normal_and_bounds import normal_expectation
 from bayesnn.guides.expectations.output_covariance import covariance_root, variances
@@ -98,7 +99,7 @@ def _drawn(likelihood: Likelihood, mean: Tensor, variance: Tensor, y: Tensor, dr
         noise = torch.einsum("bij,dbj->dbi", covariance_root(variance), noise)
     else:
         noise = variance.clamp(min=1e-30).sqrt() * noise
-    with poutine.trace() as traced:
+    with alone(), poutine.trace() as traced:
         distribution: Any = likelihood(mean + noise)
     nodes = traced.trace.nodes
     latent = [name for name in traced.trace.stochastic_nodes if not site_is_subsample(nodes[name])]

@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, batch_size, to_device
+from bayesnn.functional import Inputs, alone, batch_size, to_device
 from bayesnn.guides.laplace.fisher import Fisher, exact, exact_fisher
 from bayesnn.handlers import prefixed
 from bayesnn.models import BNN
@@ -91,7 +91,7 @@ class DataPass:
         if not bool(finite.all()):
             wrong = int((~finite).nonzero()[0]) + first
             raise ValueError(f"Laplace: the network's outputs at the mode are not finite for example {wrong}")
-        with poutine.block(), poutine.trace() as traced, prefixed(self.model.name):
+        with alone(), poutine.block(), poutine.trace() as traced, prefixed(self.model.name):
             distribution = self.model.likelihood(outputs)
         if latent := traced.trace.stochastic_nodes:
             raise ValueError(

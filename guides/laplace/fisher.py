@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from bayesnn.functional import memory
+from bayesnn.functional import alone, memory
 from bayesnn.functional.roots import semidefinite_root
 
 Fisher = Callable[[Any, Tensor, Tensor], Tensor]
@@ -78,7 +78,7 @@ class MonteCarlo:
 
     def __call__(self, likelihood: Any, outputs: Tensor, y: Tensor) -> Tensor:
         """Roots [batch, out, draw]."""
-        with poutine.block():
+        with alone(), poutine.block():
             drawn = likelihood(outputs).sample((self.draws,))
         return torch.stack([score(likelihood, outputs, one) for one in drawn], -1) / self.draws**0.5
 
@@ -94,7 +94,7 @@ def empirical(likelihood: Any, outputs: Tensor, y: Tensor) -> Tensor:
 
 def score(likelihood: Any, outputs: Tensor, y: Tensor) -> Tensor:
     """d log p(y | f) / df, [batch, out]."""
-    with torch.enable_grad(), poutine.block():
+    with alone(), torch.enable_grad(), poutine.block():
         at = outputs.detach().requires_grad_()
         (found,) = torch.autograd.grad(likelihood(at).log_prob(y).sum(), at)
     return found.flatten(1)

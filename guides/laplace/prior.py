@@ -5,6 +5,7 @@ from pyro import distributions as dist
 from pyro import poutine
 from torch import Tensor
 
+from bayesnn.functional import alone
 from bayesnn.models import BNN
 
 
@@ -16,7 +17,7 @@ def normal_prior(model: BNN) -> tuple[Tensor, Tensor]:
         ValueError: a prior that is not normal with independent entries, or has latent scales.
     """
     # At given values: to draw them would move the global random numbers, and takes time for a large network.
-    with poutine.block(), poutine.trace() as traced, poutine.condition(data=model.values()):
+    with alone(), poutine.block(), poutine.trace() as traced, poutine.condition(data=model.values()):
         model.sample_blocks()
     nodes = {name: site for name, site in traced.trace.nodes.items() if site["type"] == "sample"}
     extra = [name for name in nodes if name not in model.sites]

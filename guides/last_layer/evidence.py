@@ -8,7 +8,7 @@ from pyro import distributions as dist
 from pyro import poutine
 from torch import Tensor, nn
 
-from bayesnn.functional import Inputs
+from bayesnn.functional import Inputs, alone
 from bayesnn.guides.last_layer.moments import rows_of
 from bayesnn.models import NeuralLinear
 from bayesnn.models.observe import check_target
@@ -112,7 +112,7 @@ def _scale(prior: dist.TorchDistribution) -> Tensor:
 
 def _factors(model: NeuralLinear) -> Tensor:
     """The densities of point estimates, in nats."""
-    with poutine.block(), poutine.trace() as traced:
+    with alone(), poutine.block(), poutine.trace() as traced:
         model.factors()
     nodes: Mapping[str, Any] = traced.trace.nodes
     densities = [node["fn"].log_prob(node["value"]).sum() for node in nodes.values() if node["type"] == "sample"]

@@ -93,7 +93,7 @@ LAYERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "3-D": lambda: (nn.Sequential(nn.Conv3d(1, 2, 2), nn.Flatten(), nn.Linear(16, 2)), torch.randn(3, 1, 3, 3, 3)),
     "transposed": lambda: (nn.Sequential(nn.ConvTranspose1d(2, 1, 2), nn.Flatten()), torch.randn(3, 2, 3)),
 }
-BY_JACOBIANS = {"lstm", "temperature", "time first, flat", "transposed"}
+BY_JACOBIANS = {"lstm", "two names, lstm", "temperature", "time first, flat", "transposed"}
 """Where no rule applies, or the batch axis cannot be told: the slower path has to take over, and be right."""
 
 

@@ -9,7 +9,7 @@ from pyro import distributions as dist
 from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
-from bayesnn.functional import Inputs, call, call_chunks, check_evaluation_mode, check_layers, mode_dependent
+from bayesnn.functional import Inputs, alone, call, call_chunks, check_evaluation_mode, check_layers, mode_dependent
 from bayesnn.handlers import SurroundingPlates, param_site, prefix_of
 from bayesnn.likelihoods import Likelihood
 from bayesnn.models.bnn import check_inputs
@@ -45,7 +45,8 @@ class LastLayerModel(nn.Module):
         self.size = checked_size(owner, size)
         check_name(owner, name)
         check_evaluation_mode(features, owner)
-        self.features = copy.deepcopy(features)
+        with alone():
+            self.features = copy.deepcopy(features)
         self._mode_dependent = (mode_dependent(self.features),)
         self.likelihood = likelihood
         self.in_features, self.bias = width, bias

@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from bayesnn.functional import Inputs, call, check_evaluation_mode
+from bayesnn.functional import Inputs, alone, call, check_evaluation_mode, holding
 from bayesnn.models.rank_one.layer import RankOne
 from bayesnn.models.rank_one.layout import by_member, tile
 from bayesnn.models.rank_one.norm import MemberNorm
@@ -52,13 +52,20 @@ class RankOneNet(nn.Module):
             vectors: {"<layer>.r" or "<layer>.s": [member, width]} in place of the layers' own.
         """
         args, keywords = ((), dict(x)) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})
-        rows: Any = functional_call(self.net, dict(vectors), args, keywords) if vectors else self.net(*args, **keywords)
+        with alone(), self._holding(vectors or {}):
+            rows: Any = self.net(*args, **keywords)
         if not isinstance(rows, Tensor):
             raise TypeError(
                 f"RankOneNet: the network returns {type(rows).__name__}, not one tensor; convert Output(net, 'out'), "
                 "with the name or place of the tensor"
             )
         return rows
+
+    def _holding(self, vectors: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        if not vectors:
+            return nullcontext()
+        own = dict(self.net.named_parameters())
+        return holding(self.net, {id(own[name]): value for name, value in vectors.items()})
 
     def draw(self) -> dict[str, Tensor]:
         """{"<layer>.r": r_hat [member, width]} with fresh codes; empty without codes."""

@@ -31,6 +31,8 @@ def resnet50() -> Case:
 
 SHARED: dict[str, Any] = {
     "lstm": (nn.LSTM,),
+    "two names, lstm": (nn.LSTM,),
+    "tied words": ("embedding", "decoder"),
     "embedding": ("embedding",),
     "attention": (nn.MultiheadAttention,),
     "encoder": (nn.TransformerEncoderLayer,),
