@@ -1,7 +1,8 @@
 """Docstrings of the source, which are Markdown in all but name, as reStructuredText for autodoc.
 
-Code becomes code, linked where it names something public; equations become LaTeX where `equations.py` has them;
-"Args:" and its like become fields; what reStructuredText would take for marks of its own is escaped.
+Code becomes code, linked where it names something public; equations become LaTeX where
+`equations.py` has them; "Args:" and its like become fields; what reStructuredText would take for
+marks of its own is escaped.
 """
 
 import importlib
@@ -47,7 +48,9 @@ def _code(text: str, owner: str) -> str:
 
 
 def _namespace(path: str, name: str, owner: str) -> str | None:
-    """Under which namespace the reference has a name; None where it is not public, or means several."""
+    """Under which namespace the reference has a name; None where it is not
+    public, or means several.
+    """
     exporters = NAMES.get(name, {})
     if path:
         meant = {face for exporter, face in exporters.items() if f".{exporter}".endswith(f".{path}")}
@@ -63,7 +66,9 @@ def _namespace(path: str, name: str, owner: str) -> str | None:
 
 
 def _own_namespace(owner: str) -> str:
-    """The package below bayesnn in which a dotted name lies: guides.laplace of bayesnn.guides.laplace.exact."""
+    """The package below bayesnn in which a dotted name lies: guides.laplace of
+    bayesnn.guides.laplace.exact.
+    """
     own = owner.removeprefix("bayesnn.")
     return max((space for space in NAMESPACES if f"{own}.".startswith(f"{space}.")), key=len, default="")
 

@@ -1,4 +1,6 @@
-"""The public names, read from every `__init__.py`, and the one namespace under which the reference has each."""
+"""The public names, read from every `__init__.py`, and the one namespace under
+which the reference has each.
+"""
 
 import ast
 from functools import cache
