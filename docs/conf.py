@@ -1,4 +1,6 @@
-"""Sphinx configuration: MyST pages, executed on every build; docstrings as they are written in the source."""
+"""Sphinx configuration: MyST pages, executed on every build; docstrings as they
+are written in the source.
+"""
 
 import os
 import sys
@@ -8,7 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
-# The pages' kernels inherit these. One thread: on a busy machine two threads wait for each other most of the time.
+# The pages' kernels inherit these. One thread: on a busy machine two threads wait for each other
+# most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Pages run in temporary folders; a page may import `examples`, which is not installed.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))

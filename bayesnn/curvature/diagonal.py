@@ -28,9 +28,9 @@ def ggn_diagonal(rows: JacobianRows, x: Inputs, roots: Roots) -> Tensor:
     R = roots(outputs, slice(0, len(outputs))).reshape(*outputs.shape, -1)
     blocks = [(rows.places[name], _of_block(name, rows, done)) for name in rows.index if name in done.uses]
     for column in range(R.shape[-1]):
-        found = done.back(R[..., column], last=column == R.shape[-1] - 1)
+        derivatives = done.back(R[..., column], last=column == R.shape[-1] - 1)
         for place, block in blocks:
-            total[place] += block(found)
+            total[place] += block(derivatives)
     return total
 
 
@@ -41,15 +41,17 @@ def _of_block(name: str, rows: JacobianRows, done: Pass) -> Callable[[dict[int, 
         (use,) = uses
         assert isinstance(use, Matrix)
         a = use.rows[:, 0, 0].square()
-        return lambda found: (use.cotangent(found[id(use)])[:, 0, 0].square().mT @ a).flatten()
+        return lambda derivatives: (use.cotangent(derivatives[id(use)])[:, 0, 0].square().mT @ a).flatten()
     if chosen is not None:
         takers = [(use, entries(use, use.roles[name], chosen)) for use in uses]
-        return lambda found: sum((take(found[id(u)]) for u, take in takers), value.new_zeros(())).square().sum(0)
+        return lambda derivatives: (
+            sum((take(derivatives[id(u)]) for u, take in takers), value.new_zeros(())).square().sum(0)
+        )
 
-    def by_parts(found: dict[int, Tensor]) -> Tensor:
+    def by_parts(derivatives: dict[int, Tensor]) -> Tensor:
         total = torch.zeros_like(value)
         for part in slices(len(done.outputs), max(1, MEMORY // (value.numel() * value.element_size()))):
-            gradients = (use.gradients(use.roles[name], found[id(use)], part) for use in uses)
+            gradients = (use.gradients(use.roles[name], derivatives[id(use)], part) for use in uses)
             total += sum(gradients, value.new_zeros(())).square().sum(0)
         return total.flatten()
 

@@ -1,4 +1,4 @@
-"""GGNProducts of a Gauss-Newton matrix with vectors, without the matrix and without a derivative of any one example."""
+"""Products of a Gauss-Newton matrix with vectors, without the matrix and without a derivative of any one example."""
 
 import logging
 
@@ -47,9 +47,9 @@ class GGNProducts:
 
     def tangents(self, x: Inputs, vectors: Tensor) -> Tensor:
         """J v, [vector, batch, out], for every vector."""
-        _, _, found = self._tangents(x, vectors)
-        if found is not None:
-            return found.flatten(2)
+        _, _, tangents = self._tangents(x, vectors)
+        if tangents is not None:
+            return tangents.flatten(2)
         return torch.cat([(jac @ vectors.mT).movedim(2, 0) for _, _, jac in self.rows.chunks(x, identity)], 1)
 
     def _tangents(self, x: Inputs, vectors: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
@@ -62,7 +62,7 @@ class GGNProducts:
     def _forward(self, leaves: dict[str, Tensor], outputs: Tensor, vectors: Tensor) -> Tensor | None:
         """J v, [vector, batch, ...]; None where a layer has no second derivative."""
         seed = torch.zeros_like(outputs, requires_grad=True)
-        found: list[Tensor] = []
+        tangents: list[Tensor] = []
         try:
             transposed = torch.autograd.grad(
                 outputs, list(leaves.values()), seed, create_graph=True, materialize_grads=True
@@ -70,7 +70,7 @@ class GGNProducts:
             used = [number for number, part in enumerate(transposed) if part.requires_grad]
             for vector in vectors:
                 tangent = self._full(vector)
-                found += torch.autograd.grad(
+                tangents += torch.autograd.grad(
                     [transposed[n] for n in used],
                     seed,
                     [tangent[n] for n in used],
@@ -87,12 +87,12 @@ class GGNProducts:
             u = torch.linspace(0.5, 1.5, outputs.numel(), dtype=outputs.dtype, device=outputs.device)
             u = u.reshape(outputs.shape)
             parts = self._back(leaves, outputs, u, keep=True) * vectors[0]
-            difference = float((u * found[0]).sum() - parts.sum())
+            difference = float((u * tangents[0]).sum() - parts.sum())
             self.twice = abs(difference) <= 1e-3 * float(parts.norm()) + 1e-30
             if not self.twice:
                 self._untwice("its backward pass leaves no graph")
                 return None
-        return torch.stack(found)
+        return torch.stack(tangents)
 
     def _untwice(self, reason: str) -> None:
         log.info("products: by rows of the Jacobian, as a layer has no second derivative: %s", reason)
@@ -100,10 +100,10 @@ class GGNProducts:
 
     def _back(self, leaves: dict[str, Tensor], outputs: Tensor, cotangent: Tensor, *, keep: bool) -> Tensor:
         """J^T u, [param]."""
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             outputs, list(leaves.values()), cotangent, retain_graph=keep, materialize_grads=True
         )
-        parts = zip(found, self.rows.index.values(), strict=True)
+        parts = zip(gradients, self.rows.index.values(), strict=True)
         return torch.cat([g.flatten() if chosen is None else g.flatten()[chosen] for g, chosen in parts])
 
     def _full(self, vector: Tensor) -> list[Tensor]:

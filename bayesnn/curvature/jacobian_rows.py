@@ -103,9 +103,9 @@ class JacobianRows:
             for name, chosen in self.index.items()
         }
         for column in range(columns):
-            found = done.back(roots[..., column], last=column == columns - 1)
+            derivatives = done.back(roots[..., column], last=column == columns - 1)
             for name, place in self.places.items():
-                parts = [take(found[id(use)]) for use, take in takers[name]]
+                parts = [take(derivatives[id(use)]) for use, take in takers[name]]
                 rows[:, column, place] = sum(parts[1:], parts[0]) if parts else 0.0
         return rows
 
@@ -191,11 +191,13 @@ def _trusted(done: Pass) -> bool:
     true = torch.autograd.grad(
         done.outputs, list(done.leaves.values()), seed, retain_graph=True, materialize_grads=True
     )
-    found = done.back(seed)
+    derivatives = done.back(seed)
     for (name, leaf), expected in zip(done.leaves.items(), true, strict=True):
         uses = done.uses.get(name, [])
         try:
-            ours = sum((u.gradients(u.roles[name], found[id(u)], slice(0, 1))[0] for u in uses), torch.zeros_like(leaf))
+            ours = sum(
+                (u.gradients(u.roles[name], derivatives[id(u)], slice(0, 1))[0] for u in uses), torch.zeros_like(leaf)
+            )
             close = bool((ours - expected).abs().max() <= 1e-3 * expected.abs().max() + 1e-30)
         except (ValueError, RuntimeError):
             close = False

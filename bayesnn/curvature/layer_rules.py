@@ -14,6 +14,7 @@ import torch
 from torch import Size, Tensor
 from torch.autograd.graph import GradientEdge
 from torch.nn import functional as F
+from typing_extensions import override
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class Matrix(Use):
         """The derivative in the layer's output at every position, [batch, position, group, out]."""
         return self._at_positions(self.arrange(g))
 
+    @override
     def check_place(self) -> None:
-        """See `Use`."""
         _ = self.rows
 
     def gram(self, tensor: Tensor) -> tuple[Tensor, int]:
@@ -151,8 +152,8 @@ class Lookup(Matrix):
         )
         self.index, self.padding = index, padding
 
+    @override
     def check_place(self) -> None:
-        """See `Use`."""
         _ = self.words
 
     @property
@@ -194,8 +195,8 @@ class Scale(Use):
         """The normalised input."""
         return self._rows()
 
+    @override
     def check_place(self) -> None:
-        """See `Use`."""
         self._by_example(self.rows)
 
     def gradients(self, role: str, g: Tensor, examples: slice = slice(None)) -> Tensor:

@@ -44,10 +44,10 @@ class Pass:
             last: free the graph.
         """
         layers = self.layers()
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             self.outputs, [use.place.edge for use in layers], cotangent, retain_graph=not last, materialize_grads=True
         )
-        return {id(use): gradient for use, gradient in zip(layers, found, strict=True)}
+        return {id(use): gradient for use, gradient in zip(layers, gradients, strict=True)}
 
 
 def forward_pass(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Pass:
@@ -83,12 +83,12 @@ class _Recorder(TorchFunctionMode):
             finally:
                 self.layout = ""
         result = func(*args, **kwargs)
-        found = [self.names[id(leaf)] for leaf in _tensors(args, kwargs) if id(leaf) in self.names]
-        if found and any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
-            self._note(func, args, kwargs, result, found)
+        names = [self.names[id(leaf)] for leaf in _tensors(args, kwargs) if id(leaf) in self.names]
+        if names and any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
+            self._note(func, args, kwargs, result, names)
         return result
 
-    def _note(self, func: Any, args: Any, kwargs: Any, result: Any, found: list[str]) -> None:
+    def _note(self, func: Any, args: Any, kwargs: Any, result: Any, names: list[str]) -> None:
         if id(result) in self.names:  # returned as it is: .to(device), .contiguous()
             return
         use = None
@@ -98,11 +98,11 @@ class _Recorder(TorchFunctionMode):
             use = RULES[func](*args, **kwargs, place=place)
             if use is not None:
                 use.roles = {self.names[id(t)]: role for role, t in use.tensors.items() if id(t) in self.names}
-        if use is not None and len(use.roles) == len(found):
+        if use is not None and len(use.roles) == len(names):
             for name in use.roles:
                 self.uses.setdefault(name, []).append(use)
         else:
-            for name in found:
+            for name in names:
                 self.unknown.setdefault(name, getattr(func, "__name__", str(func)))
 
 

@@ -50,5 +50,5 @@ def _twice(function: Function, values: dict[str, Tensor], direction: dict[str, T
             outputs, list(leaves.values()), seed, create_graph=True, materialize_grads=True
         )
         pairs = [(t, direction[name]) for name, t in zip(leaves, transposed, strict=True) if t.requires_grad]
-        (found,) = torch.autograd.grad([t for t, _ in pairs], seed, [d for _, d in pairs])
-    return found
+        (tangents,) = torch.autograd.grad([t for t, _ in pairs], seed, [d for _, d in pairs])
+    return tangents

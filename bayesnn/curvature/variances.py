@@ -44,13 +44,13 @@ def linearised_variance(rows: JacobianRows, x: Inputs, variances: Mapping[str, T
     outputs = done.outputs.detach()
     count = outputs[0].numel()
     blocks = [_of_block(name, variances[name], count, done) for name in rows.index if name in done.uses]
-    found = []
+    columns = []
     for column in range(count):
         seed = torch.zeros_like(outputs)
         seed.view(len(outputs), -1)[:, column] = 1.0
         derivatives = done.back(seed, last=column == count - 1)
-        found.append(sum((block(derivatives) for block in blocks), outputs.new_zeros(len(outputs))))
-    return torch.stack(found, 1)
+        columns.append(sum((block(derivatives) for block in blocks), outputs.new_zeros(len(outputs))))
+    return torch.stack(columns, 1)
 
 
 def _of_block(name: str, variance: Tensor, outputs: int, done: Pass) -> _Variances:
@@ -59,10 +59,10 @@ def _of_block(name: str, variance: Tensor, outputs: int, done: Pass) -> _Varianc
     if len(uses) == 1 and isinstance(use, Matrix) and _few_positions(use, name, outputs):
         return _by_pairs(use, variance)
 
-    def by_gradients(found: dict[int, Tensor]) -> Tensor:
+    def by_gradients(derivatives: dict[int, Tensor]) -> Tensor:
         parts = []
         for part in slices(len(done.outputs), max(1, MEMORY // (variance.numel() * variance.element_size()))):
-            gradients = [one.gradients(one.roles[name], found[id(one)], part) for one in uses]
+            gradients = [one.gradients(one.roles[name], derivatives[id(one)], part) for one in uses]
             parts.append(sum(gradients[1:], gradients[0]).square().flatten(1) @ variance.flatten())
         return torch.cat(parts)
 
@@ -85,8 +85,8 @@ def _by_pairs(use: Matrix, variance: Tensor) -> _Variances:
         weight[0] = 1.0
         pairs.append(((a[:, p : p + 1] * a[:, p:]) @ S.mT) * weight)
 
-    def variances(found: dict[int, Tensor]) -> Tensor:
-        g = use.cotangent(found[id(use)])[:, :, 0]
+    def variances(derivatives: dict[int, Tensor]) -> Tensor:
+        g = use.cotangent(derivatives[id(use)])[:, :, 0]
         products = (((pair * g[:, p:]).sum(1) * g[:, p]).sum(1) for p, pair in enumerate(pairs))
         return sum(products, g.new_zeros(len(g)))
 

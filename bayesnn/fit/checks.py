@@ -56,7 +56,7 @@ def check_repeatable(loader: object) -> None:
 def causes(batch: Any, parameters: Mapping[str, Tensor]) -> list[str]:
     """One sentence for each tensor of the batch and each parameter that is not finite, saying where."""
     tensors = {**dict(_named("batch", batch)), **{f"parameter {name}": value for name, value in parameters.items()}}
-    return [f"{name} {found}" for name, value in tensors.items() if (found := not_finite(value))]
+    return [f"{name} {fault}" for name, value in tensors.items() if (fault := not_finite(value))]
 
 
 def not_finite(value: Tensor) -> str:
@@ -65,14 +65,14 @@ def not_finite(value: Tensor) -> str:
     if not wrong.any():
         return ""
     where = tuple(wrong.nonzero()[0].tolist())
-    found = f"is {value[where].item()}" + (f" at index {list(where)}" if where else "")
-    return found + (f" ({int(wrong.sum())} of {value.numel()} entries are not finite)" if value.numel() > 1 else "")
+    fault = f"is {value[where].item()}" + (f" at index {list(where)}" if where else "")
+    return fault + (f" ({int(wrong.sum())} of {value.numel()} entries are not finite)" if value.numel() > 1 else "")
 
 
-def explain(headline: str, found: list[str], *, processes: int = 1) -> FloatingPointError:
+def explain(headline: str, faults: list[str], *, processes: int = 1) -> FloatingPointError:
     """The error for a number that is not finite: what, why, and how to repair it."""
-    if found:
-        cause = "; ".join(found) + ". Repair these entries (remove or impute data, start parameters at finite values)"
+    if faults:
+        cause = "; ".join(faults) + ". Repair these entries (remove or impute data, start parameters at finite values)"
     else:
         cause = "every entry of the batch and every parameter is finite, so the loss itself overflows or leaves its "
         cause += "domain. Lower the learning rate, give clip=, or check the model's scales"

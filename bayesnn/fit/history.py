@@ -86,5 +86,5 @@ class RunState:
         return "epochs" if self.epoch >= epochs else None
 
     def history(self, stopped: str) -> History:
-        """What the user gets."""
+        """The history that `fit` returns."""
         return History(list(self.loss), list(self.validation), self.epoch, self.steps, stopped, self.best_epoch)

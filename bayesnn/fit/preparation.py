@@ -36,8 +36,8 @@ def warm_up(loss: nn.Module, loader: Iterable[Any]) -> list[str]:
                 call(loss, batch)
         except Exception as error:
             made = {name: value for name, value in loss.named_parameters() if not is_lazy(value)}
-            if found := causes(batch, made):
-                raise explain("the loss cannot be computed on the first batch", found) from error
+            if faults := causes(batch, made):
+                raise explain("the loss cannot be computed on the first batch", faults) from error
             raise
     finally:
         restore(before, generators)
@@ -51,13 +51,13 @@ def warm_up(loss: nn.Module, loader: Iterable[Any]) -> list[str]:
 
 def trainable(loss: nn.Module) -> dict[str, nn.Parameter]:
     """The loss's parameters that want gradients, by name; an error if there is none."""
-    found = {name: parameter for name, parameter in loss.named_parameters() if parameter.requires_grad}
-    if not found:
+    trained = {name: parameter for name, parameter in loss.named_parameters() if parameter.requires_grad}
+    if not trained:
         raise ValueError(
             "fit: the loss has no trainable parameter; what is learned must be an nn.Parameter of the loss module (of "
             "the model or the guide), with requires_grad=True; a network held by the model is not trained"
         )
-    return found
+    return trained
 
 
 def make_optimizer(

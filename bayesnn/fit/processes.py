@@ -25,7 +25,7 @@ class Processes:
 
     @property
     def count(self) -> int:
-        """How many."""
+        """The number of processes."""
         return 1 if self.fabric is None else int(self.fabric.world_size)
 
     @property

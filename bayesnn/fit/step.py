@@ -75,8 +75,8 @@ class Step:
         try:
             loss = call(self.module, batch)
         except Exception as error:  # Pyro validates its distributions: NaN often raises before there is a loss
-            if found := causes(batch, self.parameters):
-                raise explain(f"the loss cannot be computed {where}", found) from error
+            if faults := causes(batch, self.parameters):
+                raise explain(f"the loss cannot be computed {where}", faults) from error
             raise
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
@@ -95,6 +95,6 @@ class Step:
 
     def _gradient_error(self, batch: Any, where: str) -> FloatingPointError:
         gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
-        wrong = [f"that of {name} {found}" for name, grad in gradients.items() if (found := not_finite(grad))]
+        wrong = [f"that of {name} {fault}" for name, grad in gradients.items() if (fault := not_finite(grad))]
         headline = f"the loss is finite but a gradient is not, {where}: {'; '.join(wrong) or 'their norm overflows'}"
         return explain(headline, causes(batch, self.parameters), processes=self.processes.count)

@@ -1,4 +1,4 @@
-"""What a network needs around it so that `torch.vmap` and derivatives through it work."""
+"""The context that a network needs so that `torch.vmap` and derivatives through it work."""
 
 import warnings
 from collections.abc import Iterator

@@ -180,10 +180,10 @@ def _gradient(model: Model, w: Mapping[str, Tensor], x: Inputs, y: Tensor) -> di
     with alone(), torch.enable_grad():
         traced = poutine.trace(poutine.condition(model, data=leaves)).get_trace(x, y)
         joint = torch.as_tensor(traced.log_prob_sum())
-        found = torch.autograd.grad(-joint, list(leaves.values()))
+        gradients = torch.autograd.grad(-joint, list(leaves.values()))
     if not torch.isfinite(joint):
         raise FloatingPointError("sghmc: the log joint density is not finite; take a smaller step")
-    return dict(zip(leaves, found, strict=True))
+    return dict(zip(leaves, gradients, strict=True))
 
 
 def _check(

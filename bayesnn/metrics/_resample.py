@@ -27,7 +27,7 @@ def uniforms(n: int, rows: int, generator: torch.Generator, device: torch.device
 
 
 def bootstrap_counts(n: int, rows: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
-    """How often each of n examples is drawn in n draws with replacement, in chunks of shape [row, n]."""
+    """Counts of each of n examples in n draws with replacement, in chunks of shape [row, n]."""
     for size in _chunks(n, rows):
         index = torch.randint(n, (size, n), generator=generator, device=generator.device)
         counts = torch.zeros(size, n, dtype=torch.float64, device=generator.device)

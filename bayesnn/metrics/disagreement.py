@@ -1,4 +1,4 @@
-"""How often two draws of a classifier give different labels."""
+"""The share of pairs of draws of a classifier that give different labels."""
 
 from torch import Tensor
 from torch.nn.functional import one_hot

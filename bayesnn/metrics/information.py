@@ -1,4 +1,4 @@
-"""How much of an uncertainty is noise (aleatoric) and how much is ignorance of the weights (epistemic), per example."""
+"""Parts of an uncertainty, per example: noise (aleatoric), and ignorance of the weights (epistemic)."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""How well a score tells two sets apart: in and out of distribution, or right and wrong predictions.
+"""Measures of how well a score tells two sets apart: in and out of distribution, or right and wrong predictions.
 
 The second set is the positive class and larger scores mean more uncertain. Scores are any real numbers, only their
 order counts, and nothing is ever squashed. To detect errors rather than outliers, give the scores of right and wrong

@@ -1,4 +1,4 @@
-"""What moves the units of an example, with their covariances."""
+"""Operations that move the units of an example, with their covariances."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from bayesnn.moments.shapes import _NAMES, _certain
 from bayesnn.moments.value import Moments, loc_of
 
 _SAME = "to float double cpu cuda type_as contiguous clone detach"
-"""What leaves every entry where it is."""
+"""Functions that leave every entry where it is."""
 
 
 def moved(function: Any) -> Callable[..., Any]:

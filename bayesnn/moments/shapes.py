@@ -1,4 +1,4 @@
-"""What moves entries without changing them: the same for means and variances."""
+"""Operations that move entries without changing them: the same for means and variances."""
 
 from collections.abc import Callable
 from typing import Any

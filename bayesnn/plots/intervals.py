@@ -105,10 +105,10 @@ def prediction_intervals(
 
 
 def _quantile(where: str, predictive: HasQuantiles, level: float) -> Vector:
-    found = predictive.icdf(torch.tensor(level, dtype=torch.double)).detach()
-    found = found.squeeze(-1) if found.dim() == 2 and found.shape[1] == 1 else found
-    if found.dim() != 1:
+    quantiles = predictive.icdf(torch.tensor(level, dtype=torch.double)).detach()
+    quantiles = quantiles.squeeze(-1) if quantiles.dim() == 2 and quantiles.shape[1] == 1 else quantiles
+    if quantiles.dim() != 1:
         raise ValueError(
-            f"{where}: one target for each example can be drawn, the quantiles have shape {tuple(found.shape)}."
+            f"{where}: one target for each example can be drawn, the quantiles have shape {tuple(quantiles.shape)}."
         )
-    return vector(where, "predictive.icdf", found)
+    return vector(where, "predictive.icdf", quantiles)

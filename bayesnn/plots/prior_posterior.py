@@ -120,7 +120,7 @@ def _logarithmic(ax: Axes, ratio: float) -> None:
 def _spread(prior: Distribution) -> float | None:
     """Its standard deviation, where there is one."""
     try:
-        found = float(prior.stddev)
+        deviation = float(prior.stddev)
     except NotImplementedError:
         return None
-    return found if np.isfinite(found) else None
+    return deviation if np.isfinite(deviation) else None

@@ -52,7 +52,7 @@ class Subset:
         return sum(self.count(name) for name in self.index)
 
     def count(self, name: str) -> int:
-        """How many entries of one parameter are random."""
+        """The number of random entries of one parameter."""
         if name not in self.index:
             return 0
         chosen = self.index[name]
@@ -135,9 +135,9 @@ class Subset:
 
     def _check(self, full: Mapping[str, Tensor]) -> None:
         for name in self.index:
-            found = full[name].shape if name in full else None
-            if found != self.shape[name]:
-                what = "no such parameter" if found is None else f"shape {tuple(found)}"
+            shape = full[name].shape if name in full else None
+            if shape != self.shape[name]:
+                what = "no such parameter" if shape is None else f"shape {tuple(shape)}"
                 raise ValueError(
                     f"Subset: it was chosen for a network whose {name!r} has shape {tuple(self.shape[name])}, but this "
                     f"one has {what}; choose the subset from the network that it is used with"
@@ -146,10 +146,10 @@ class Subset:
 
 def shapes(net: nn.Module) -> dict[str, Size]:
     """{name: shape} of a network's parameters; a network without parameters is an error."""
-    found = {name: parameter.shape for name, parameter in net.named_parameters()}
-    if not found:
+    parameters = {name: parameter.shape for name, parameter in net.named_parameters()}
+    if not parameters:
         raise ValueError(f"Subset: {type(net).__name__} has no parameters, so nothing of it can be random")
-    return found
+    return parameters
 
 
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

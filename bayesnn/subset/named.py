@@ -26,10 +26,10 @@ def named(net: nn.Module, *names: str) -> Subset:
     canonical = _canonical_names(net)
     index: dict[str, None] = {}
     for name in names:
-        found = [own for alias, own in canonical.items() if alias == name or alias.startswith(name + ".")]
-        if not found:
+        chosen = [own for alias, own in canonical.items() if alias == name or alias.startswith(name + ".")]
+        if not chosen:
             raise ValueError(f"named: the network has no parameter or module {name!r}{_suggestion(name, net)}")
-        index.update(dict.fromkeys(found))
+        index.update(dict.fromkeys(chosen))
     return Subset(shapes(net), index)
 
 

@@ -1,18 +1,17 @@
 """Docstrings of the source, which are Markdown in all but name, as reStructuredText for autodoc.
 
-Code becomes code, linked where it names something public; equations become LaTeX where `equations.py` has them;
-"Args:" and its like become fields; what reStructuredText would take for marks of its own is escaped.
+Code becomes code, linked where it names something public; equations become LaTeX where
+`equations.py` has them; "Args:" and its like become fields; what reStructuredText would take for
+marks of its own is escaped.
 """
 
-import ast
 import importlib
 import re
-from pathlib import Path
 from textwrap import dedent, indent
 
 from equations import EQUATIONS
+from namespaces import namespaces, public_names
 
-PACKAGE = Path(__file__).parents[2] / "bayesnn"
 PARTS = re.compile(r"(?ms)(?P<doctest>^[ \t]*>>> .*?(?=\n[ \t]*\n|\Z))|(?P<code>``.+?``|`[^`]+`)")
 BOLD = r"\*\*[^*\s](?:[^*]*[^*\s])?\*\*"
 EMPHASIS = r"(?<![\w*])\*[^*\s](?:[^*]*[^*\s])?\*(?![\w*])"
@@ -24,19 +23,7 @@ SECTION = re.compile(r"(?m)^(Args|Attributes|Raises|Returns|Example):\n((?:(?:[ 
 FIELDS = {"Args": "param ", "Attributes": "var ", "Raises": "raises ", "Returns": "returns"}
 
 
-def public_names() -> dict[str, set[str]]:
-    """{name: rooms that export it}, read from the rooms' __init__.py."""
-    found: dict[str, set[str]] = {}
-    for file in PACKAGE.glob("*/__init__.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    if alias.asname:
-                        found.setdefault(alias.asname, set()).add(file.parent.name)
-    return found
-
-
-NAMES = public_names()
+NAMES, NAMESPACES = public_names(), namespaces()
 LATEX = {" ".join(text.split()): latex for text, latex in EQUATIONS.items()}
 EQUATION = re.compile("|".join(re.escape(t).replace(r"\ ", r"\s+") for t in sorted(LATEX, key=len, reverse=True)))
 
@@ -52,30 +39,46 @@ def to_rst(text: str, owner: str = "") -> str:
 
 
 def _code(text: str, owner: str) -> str:
-    *module, name = text.removesuffix("()").split(".")
-    rooms = NAMES.get(name, set())
-    own = owner.split(".")[1] if owner.count(".") else ""
-    if module and module[-1] in rooms:
-        room = module[-1]
-    elif not module and own in rooms:
-        room = own
-    elif not module and len(rooms) == 1:
-        (room,) = rooms
-    else:
-        return f"``{text}``"
-    target = f"bayesnn.{room}.{name}"
-    if f"{owner}.".startswith(f"{target}.") or (not module and name in _members(owner)):
+    *path, name = text.removesuffix("()").removeprefix("bayesnn.").split(".")
+    namespace = _namespace(".".join(path), name, owner)
+    target = f"bayesnn.{namespace}.{name}"
+    if namespace is None or f"{owner}.".startswith(f"{target}.") or (not path and name in _members(owner)):
         return f"``{text}``"
     return f":py:obj:`{text} <{target}>`"
 
 
+def _namespace(path: str, name: str, owner: str) -> str | None:
+    """Under which namespace the reference has a name; None where it is not
+    public, or means several.
+    """
+    exporters = NAMES.get(name, {})
+    if path:
+        meant = {face for exporter, face in exporters.items() if f".{exporter}".endswith(f".{path}")}
+    else:  # the owner's own family goes before its room, and its room before all others
+        own = _own_namespace(owner)
+        near = (
+            {face for exporter, face in exporters.items() if exporter == own},
+            {face for face in exporters.values() if face.split(".")[0] == own.split(".")[0]},
+            set(exporters.values()),
+        )
+        meant = next((faces for faces in near if faces), set())
+    return meant.pop() if len(meant) == 1 else None
+
+
+def _own_namespace(owner: str) -> str:
+    """The package below bayesnn in which a dotted name lies: guides.laplace of
+    bayesnn.guides.laplace.exact.
+    """
+    own = owner.removeprefix("bayesnn.")
+    return max((space for space in NAMESPACES if f"{own}.".startswith(f"{space}.")), key=len, default="")
+
+
 def _members(owner: str) -> set[str]:
     """Names that a class's own docstring, or its method's, means as its own."""
-    parts = owner.split(".")[1:3]
-    if len(parts) < 2:
-        return set()
-    found = getattr(importlib.import_module(f"bayesnn.{parts[0]}"), parts[1], None)
-    return set(dir(found)) if isinstance(found, type) else set()
+    namespace = _own_namespace(owner)
+    name = owner.removeprefix(f"bayesnn.{namespace}").lstrip(".").split(".")[0]
+    documented = getattr(importlib.import_module(f"bayesnn.{namespace}"), name, None) if namespace and name else None
+    return set(dir(documented)) if isinstance(documented, type) else set()
 
 
 def _prose(text: str) -> str:

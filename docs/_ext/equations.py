@@ -1,6 +1,8 @@
-"""The equations of the docstrings, which are written in plain signs there, in LaTeX for the reference.
+"""The equations of the docstrings, which are written in plain signs there, in LaTeX for the
+reference.
 
-{the equation, exactly as in the docstring (line breaks aside): LaTeX}. A test finds each of them in the source.
+{the equation, exactly as in the docstring (line breaks aside): LaTeX}. A test finds each of them
+in the source.
 """
 
 EQUATIONS = {

@@ -13,8 +13,9 @@ from bayesnn.models import BNN
 class SharedScale(nn.Module):
     """q(w) = N(w; m, s^2 I): every weight has its own mean and all share one standard deviation.
 
-    A guide is an `nn.Module` that owns its variational parameters, created at construction and never views of the
-    network's (clone). It samples every latent site of the model, under the model's names.
+    A guide is an `nn.Module` that owns its variational parameters, created at construction and
+    never views of the network's (clone). It samples every latent site of the model, under the
+    model's names.
 
     Args:
         model: a `BNN`; its weights are where the means start.
@@ -31,7 +32,8 @@ class SharedScale(nn.Module):
 
     def __init__(self, model: BNN, scale: float = 0.01) -> None:
         super().__init__()
-        self._model = (model,)  # in a tuple: a registered model would have its parameters counted twice
+        # in a tuple: a registered model would have its parameters counted twice
+        self._model = (model,)
         self.loc = nn.ParameterList(model.values().values())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 

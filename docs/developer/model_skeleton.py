@@ -15,8 +15,8 @@ from bayesnn.models import observe
 class Line(nn.Module):
     """y_i ~ likelihood(slope x_i), slope ~ N(0, 1).
 
-    A model is an `nn.Module` that owns the learned generative parameters (here those of the likelihood), and never a
-    user's network.
+    A model is an `nn.Module` that owns the learned generative parameters (here those of the
+    likelihood), and never a user's network.
 
     Args:
         likelihood: outputs [*draw, batch, 1] -> distribution of y.
@@ -54,7 +54,8 @@ class Line(nn.Module):
     def sample(self, x: Inputs) -> Tensor:
         """Draw the sites and return the outputs; observe nothing."""
         slope = pyro.sample(self._slope, dist.Normal(0.0, 1.0))
-        return self.outputs({self._slope: slope.unsqueeze(-1)}, x)  # with an axis for the outputs where draws vectorise
+        # with an axis for the outputs where draws vectorise
+        return self.outputs({self._slope: slope.unsqueeze(-1)}, x)
 
     def forward(self, x: Inputs, y: Tensor | None = None) -> Tensor:
         """Sample, then observe y."""

@@ -8,7 +8,8 @@ from bayesnn.functional import Inputs, call, check_evaluation_mode
 
 @torch.no_grad()
 def predictive_entropy(net: nn.Module, x: Inputs) -> Tensor:
-    """H[softmax(f(x))] = -sum_k p_k log p_k in nats, [batch]: larger where the network is less certain.
+    """H[softmax(f(x))] = -sum_k p_k log p_k in nats, [batch]: larger where the network is less
+    certain.
 
     A score needs no posterior and no training data; it never writes to the network.
 

@@ -64,9 +64,9 @@ class _Quantile(torch.autograd.Function):
     @staticmethod
     def forward(probability: Tensor, sigma: Tensor, gamma: Tensor) -> Tensor:
         tail = torch.minimum(probability, 1 - probability)
-        found = _solve(tail.clamp(min=SMALLEST), sigma, gamma)
-        found = torch.where(tail <= 0, -torch.inf, found)
-        return torch.where(probability > 0.5, -found, found)
+        quantile = _solve(tail.clamp(min=SMALLEST), sigma, gamma)
+        quantile = torch.where(tail <= 0, -torch.inf, quantile)
+        return torch.where(probability > 0.5, -quantile, quantile)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
