@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "moments": {"functional"},
     "subset": {"functional", "curvature"},
     "priors": {"scales"},
-    "likelihoods": {"scales"},
+    "likelihoods": {"scales", "moments"},
     "models": CORE - {"models", "curvature", "moments"},
     "guides": CORE | {"arviz"},
     "mcmc": {"functional"},

@@ -27,15 +27,15 @@ from bayesnn.guides import (
     SharedVariance,
     VariationalLaplaceELBO,
 )
+from bayesnn.guides.fisher import MonteCarloFisher
 from bayesnn.guides.multiplicative_noise import PerWeight
-from bayesnn.guides.variational_laplace import SampledLabels
 
 LOSSES: dict[str, tuple[Any, Any]] = {
     "MeanField, MeanFieldELBO": (MeanFieldELBO(), MeanField),
     "MeanField, LocalReparameterisationELBO": (LocalReparameterisationELBO(), MeanField),
     "MeanField, FlipoutELBO": (FlipoutELBO(), MeanField),
     "MeanField, VariationalLaplaceELBO": (VariationalLaplaceELBO(), MeanField),
-    "MeanField, sampled labels": (VariationalLaplaceELBO(SampledLabels()), MeanField),
+    "MeanField, sampled labels": (VariationalLaplaceELBO(MonteCarloFisher()), MeanField),
     "MeanField, curvature_grad=False": (VariationalLaplaceELBO(curvature_grad=False), MeanField),
     "SharedVariance, VariationalLaplaceELBO": (VariationalLaplaceELBO(), SharedVariance),
     "MultiplicativeNoise, MomentPropagationELBO": (MomentPropagationELBO(), MultiplicativeNoise),

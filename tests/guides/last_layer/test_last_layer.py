@@ -33,8 +33,8 @@ from bayesnn import learned, likelihoods
 from bayesnn.guides import LastLayer, LastLayerELBO, LastLayerMeanField, MeanField, MeanFieldELBO
 from bayesnn.guides.expectations import jensen_bound as bound
 from bayesnn.guides.expectations import second_order
-from bayesnn.guides.expectations.normal_and_bounds import normal_expectation
 from bayesnn.guides.last_layer.moments import row_kl
+from bayesnn.likelihoods.expectations import normal_expectation
 from bayesnn.models import NeuralLinear
 
 LABEL = torch.tensor([0])
