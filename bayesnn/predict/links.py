@@ -117,11 +117,11 @@ def gaussian(likelihood: Likelihood, outputs: torch_dist.Distribution) -> Predic
     if not isinstance(likelihood, HasNormalPredictive):
         raise _unable("gaussian", likelihood, "normal_predictive", "likelihoods.normal and likelihoods.heteroscedastic")
     mean, variance = _moments("gaussian", outputs)
-    joint = isinstance(outputs, torch_dist.MultivariateNormal)
-    loc, spread = likelihood.normal_predictive(mean, outputs.covariance_matrix.double() if joint else variance)
+    covariance = outputs.covariance_matrix.double() if isinstance(outputs, torch_dist.MultivariateNormal) else None
+    loc, spread = likelihood.normal_predictive(mean, variance if covariance is None else covariance)
     if not bool(spread.isfinite().all()):
         raise ValueError("gaussian: the variance of y is not finite; is that of the log scale in the hundreds?")
-    if not joint:
+    if covariance is None:
         return PredictiveDistribution(dist.Normal(loc.unsqueeze(0), spread.sqrt().unsqueeze(0)).to_event(1))
     root = torch.linalg.cholesky(spread).to(loc.dtype).unsqueeze(0)
     if loc.shape[-1] == 1:
