@@ -41,7 +41,7 @@ def softmax_fisher_root(logits: Tensor) -> Tensor:
     tails = tails.clamp(min=torch.finfo(log_p.dtype).min)
     after = tails[..., 1:]  # log q_j
     diagonal = (0.5 * (log_p[..., :-1] + after - tails[..., :-1])).exp()
-    # p_i / q_j of i > j; above the diagonal it may be infinite and is put to zero.
-    root = (log_p.unsqueeze(-1) - after.unsqueeze(-2)).exp_().tril_(-1).mul_(-diagonal.unsqueeze(-2))
+    # p_i / q_j of i > j; above the diagonal, where it may be infinite, there are zeros.
+    root = (log_p.unsqueeze(-1) - after.unsqueeze(-2)).exp_().mul_(-diagonal.unsqueeze(-2)).tril_(-1)
     root.diagonal(dim1=-2, dim2=-1).copy_(diagonal)
     return root
