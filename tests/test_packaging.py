@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "moments": {"functional"},
     "subset": {"functional", "curvature"},
     "priors": {"scales"},
-    "likelihoods": {"scales"},
+    "likelihoods": {"scales", "moments"},
     "models": CORE - {"models", "curvature", "moments"},
     "guides": CORE | {"arviz"},
     "mcmc": {"functional", "tempering"},

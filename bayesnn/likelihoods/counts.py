@@ -1,25 +1,30 @@
 """Likelihoods of counts, y [batch, out], with a log link."""
 
-import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from bayesnn.likelihoods.expectations import variances
+from bayesnn.likelihoods.scores import IndependentOutputs, negative_binomial_log_mean
 from bayesnn.scales import Scale, check, describe, resolve
 
 
-class Poisson(nn.Module):
+class Poisson(IndependentOutputs):
     """y ~ Poisson(exp(f))."""
 
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
         """p(y | outputs)."""
         return dist.Poisson(outputs.exp()).to_event(1)
 
-    def fisher(self, outputs: Tensor) -> Tensor:
-        """diag(exp(f))."""
-        return torch.diag_embed(outputs.exp())
+    def score_deviation(self, outputs: Tensor) -> Tensor:
+        """exp(f / 2)."""
+        return (0.5 * outputs).exp()
+
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
+        """sum_k y_k mean_k - exp(mean_k + V_kk / 2) - log y_k!: exact."""
+        return (y * mean - (mean + variances(mean, variance) / 2).exp() - (y + 1).lgamma()).sum(-1)
 
 
-class NegativeBinomial(nn.Module):
+class NegativeBinomial(IndependentOutputs):
     """y ~ NegativeBinomial with mean m = exp(f) and variance m + m^2 / concentration."""
 
     def __init__(self, concentration: Scale) -> None:
@@ -32,10 +37,10 @@ class NegativeBinomial(nn.Module):
         concentration = resolve("y_concentration", self.concentration, outputs, 1).expand_as(outputs)
         return dist.GammaPoisson(concentration, concentration / outputs.exp()).to_event(1)
 
-    def fisher(self, outputs: Tensor) -> Tensor:
-        """diag(m r / (m + r)) with r the concentration."""
-        mean, r = outputs.exp(), resolve("y_concentration", self.concentration, outputs, 1)
-        return torch.diag_embed(mean * r / (mean + r))
+    def score_deviation(self, outputs: Tensor) -> Tensor:
+        """sqrt(m r / (m + r)) with r the concentration."""
+        r = resolve("y_concentration", self.concentration, outputs, 1)
+        return negative_binomial_log_mean(outputs.exp(), r)
 
     def extra_repr(self) -> str:
         """The concentration."""
@@ -51,6 +56,7 @@ def negative_binomial(concentration: Scale = 1.0) -> NegativeBinomial:
     Args:
         concentration: fixed, learned or latent (site "y_concentration"), as the scale of `normal`. Large: Poisson.
 
+    >>> import torch
     >>> negative_binomial(2.0)(torch.zeros(1, 1)).variance
     tensor([[1.5000]])
     """

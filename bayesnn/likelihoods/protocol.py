@@ -1,9 +1,12 @@
-"""What a likelihood is."""
+"""What a likelihood is, and what it may be able to do."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+
+from bayesnn.scales import Scale
 
 
 class Likelihood(Protocol):
@@ -14,11 +17,11 @@ class Likelihood(Protocol):
     included.
 
     A likelihood may be an `nn.Module` with learned parameters and may sample Pyro sites of its own (a latent noise
-    scale). It must pickle: a function at module level or a class, no lambda. Where it has a method
+    scale). It must pickle: a function at module level or a class, no lambda.
 
-        fisher(outputs [batch, out]) -> [batch, out, out]
-
-    the Fisher information of y in the outputs, E[d log p/df d log p/df^T], Laplace and `largest_variance` work with it.
+    A class may say more by methods, and what asks for one names it where it is missing: `fisher` (`HasFisher`) for
+    curvature, `expected_log_prob` (`HasExpectation`) for ELBOs without draws, `probit_predictive`, `bridge_predictive`
+    and `normal_predictive` for predictions without draws. For Laplace approximations `fisher` alone is enough.
 
     >>> from pyro import distributions as dist
     >>> def exponential(outputs: Tensor) -> TorchDistribution:
@@ -27,4 +30,96 @@ class Likelihood(Protocol):
 
     def __call__(self, outputs: Tensor) -> TorchDistribution:
         """p(y | outputs)."""
+        ...
+
+
+@runtime_checkable
+class HasFisher(Protocol):
+    """The Fisher information of y in the outputs: Laplace and `largest_variance` work with it."""
+
+    def fisher(self, outputs: Tensor) -> Tensor:
+        """E[d log p/df d log p/df^T], [batch, out, out] of the flattened outputs, in nats."""
+        ...
+
+
+@runtime_checkable
+class HasFisherRoot(Protocol):
+    """A root of the Fisher information in closed form; without it one is found by a pivoted factorisation."""
+
+    def fisher_root(self, outputs: Tensor) -> Tensor:
+        """R with R R^T = fisher(outputs), [batch, out, column]: with as few columns as its rank has."""
+        ...
+
+
+@runtime_checkable
+class HasExpectation(Protocol):
+    """The expected log likelihood of normal outputs without draws."""
+
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
+        """E[log p(y | f)], f ~ N(mean, V), [batch], in nats.
+
+        Args: mean [batch, out]; variance, V, [batch, out] of independent outputs or [batch, out, out]; y.
+        """
+        ...
+
+
+@runtime_checkable
+class HasLabelExpectation(Protocol):
+    """The expected log likelihood of labels, for which there are several rules and no closed form."""
+
+    def expected_log_prob_by(
+        self, rule: Callable[[Tensor, Tensor, Tensor], Tensor], mean: Tensor, variance: Tensor, y: Tensor
+    ) -> Tensor:
+        """E[log p(y | f)], [batch], by a rule (mean, variance, labels) -> E[log softmax(z)_y], z ~ N(mean, V)."""
+        ...
+
+
+@runtime_checkable
+class HasProbitPredictive(Protocol):
+    """What `predict.probit` asks for."""
+
+    def probit_predictive(self, mean: Tensor, variance: Tensor) -> TorchDistribution:
+        """p(y), [batch], for outputs N(mean, diag V), both [batch, out]: outputs over sqrt(1 + pi/8 V)."""
+        ...
+
+
+@runtime_checkable
+class HasBridgePredictive(Protocol):
+    """What `predict.bridge` asks for."""
+
+    def bridge_predictive(self, mean: Tensor, covariance: Tensor, *, normalised: bool) -> TorchDistribution:
+        """p(y), [batch], for outputs N(mean [batch, class], covariance [batch, class, class]): the Laplace bridge."""
+        ...
+
+
+@runtime_checkable
+class HasNormalPredictive(Protocol):
+    """What `predict.gaussian` asks for."""
+
+    def normal_predictive(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean [batch, target] and variance of y for outputs N(mean, V), V [batch, out] or [batch, out, out].
+
+        The variance is [batch, target], or a covariance where V is one.
+        """
+        ...
+
+
+@runtime_checkable
+class HasNormalNoise(Protocol):
+    """y ~ N(f, scale^2): what a last layer has an exact posterior with."""
+
+    @property
+    def noise(self) -> Scale:
+        """The scale as it was given: a number, learned or latent."""
+        ...
+
+    def noise_scale(self, outputs: Tensor) -> Tensor:
+        """The scale's present value, in units of y; it broadcasts to outputs [*draw, batch, out].
+
+        Raises ValueError where it is latent.
+        """
+        ...
+
+    def with_noise(self, noise: Scale) -> Likelihood:
+        """The same likelihood with another scale."""
         ...

@@ -1,15 +1,11 @@
 """Closed-form predictives of y from a normal distribution over the network's outputs: no draws, no noise of draws."""
 
-import math
-
 import torch
 from pyro import distributions as dist
 from torch import Tensor
 from torch import distributions as torch_dist
 
-from bayesnn.likelihoods import Likelihood
-from bayesnn.likelihoods.classes import Bernoulli, Categorical
-from bayesnn.likelihoods.real import HeteroscedasticNormal, Normal
+from bayesnn.likelihoods import HasBridgePredictive, HasNormalPredictive, HasProbitPredictive, Likelihood
 from bayesnn.predict.distribution import PredictiveDistribution
 
 
@@ -22,7 +18,7 @@ def probit(likelihood: Likelihood, outputs: torch_dist.Distribution) -> Predicti
     V = 0 gives the network's own probabilities.
 
     Args:
-        likelihood: `likelihoods.categorical` or `likelihoods.bernoulli`.
+        likelihood: `likelihoods.categorical`, `likelihoods.bernoulli`, or any with a method `probit_predictive`.
         outputs: [batch] x [class], as a guide's `output_distribution(x)` returns: `MultivariateNormal`, or
             `Normal(...).to_event(1)` where only the variances are known.
 
@@ -42,9 +38,10 @@ def probit(likelihood: Likelihood, outputs: torch_dist.Distribution) -> Predicti
     >>> probit(likelihoods.bernoulli, outputs).probs            # the integral is 0.7513, without V it is 0.8176
     tensor([[[0.2455, 0.7545]]])
     """
-    mean, variance = _moments("probit", likelihood, outputs, (Categorical, Bernoulli))
-    shrunk = mean / (1 + math.pi / 8 * variance).sqrt()
-    return PredictiveDistribution(likelihood(shrunk.unsqueeze(0)))
+    if not isinstance(likelihood, HasProbitPredictive):
+        raise _unable("probit", likelihood, "probit_predictive", "likelihoods.categorical and likelihoods.bernoulli")
+    mean, variance = _moments("probit", outputs)
+    return PredictiveDistribution(likelihood.probit_predictive(mean.unsqueeze(0), variance.unsqueeze(0)))
 
 
 @torch.no_grad()
@@ -59,7 +56,7 @@ def bridge(
     and for two classes of equal variance they never leave them.
 
     Args:
-        likelihood: `likelihoods.categorical`.
+        likelihood: `likelihoods.categorical`, or any with a method `bridge_predictive`.
         outputs: [batch] x [class], as in `probit`.
         normalised: first divide f by sqrt(c) and V by c, with c = mean_k V_kk / sqrt(K/2). It makes large variances
             matter for the probabilities; small ones (c < 1) sharpen them, without limit as V shrinks.
@@ -79,12 +76,14 @@ def bridge(
     >>> bridge(likelihoods.categorical, outputs).probs
     tensor([[0.6876, 0.2095, 0.1029]])
     """
-    mean, variance = _moments("bridge", likelihood, outputs, (Categorical,))
+    if not isinstance(likelihood, HasBridgePredictive):
+        raise _unable("bridge", likelihood, "bridge_predictive", "likelihoods.categorical")
+    mean, variance = _moments("bridge", outputs)
     covariance = torch.diag_embed(variance)
     if isinstance(outputs, torch_dist.MultivariateNormal):
         covariance = outputs.covariance_matrix
-    logits = _log_concentration(mean.double(), covariance.double(), torch.finfo(mean.dtype).eps, normalised=normalised)
-    return PredictiveDistribution(likelihood(logits.to(mean.dtype).unsqueeze(0)))
+    y = likelihood.bridge_predictive(mean.unsqueeze(0), covariance.unsqueeze(0), normalised=normalised)
+    return PredictiveDistribution(y)
 
 
 @torch.no_grad()
@@ -95,7 +94,8 @@ def gaussian(likelihood: Likelihood, outputs: torch_dist.Distribution) -> Predic
     N(m, V + exp(2 s + 2 v)): mean and covariance of y are exact, but y itself has longer tails than a normal.
 
     Args:
-        likelihood: `likelihoods.normal` with a fixed or learned scale, or `likelihoods.heteroscedastic`.
+        likelihood: `likelihoods.normal` with a fixed or learned scale, `likelihoods.heteroscedastic`, or any with a
+            method `normal_predictive`.
         outputs: [batch] x [out], as in `probit`.
 
     Returns:
@@ -114,55 +114,32 @@ def gaussian(likelihood: Likelihood, outputs: torch_dist.Distribution) -> Predic
     >>> gaussian(likelihoods.normal(4.0), outputs).variance     # 3^2 + 4^2
     tensor([[25.]])
     """
-    mean, variance = _moments("gaussian", likelihood, outputs, (Normal, HeteroscedasticNormal))
-    if isinstance(likelihood, Normal) and isinstance(likelihood.scale, torch_dist.Distribution):
-        raise ValueError(
-            "gaussian: the scale of the noise is latent, so that y is a mixture of normals; use "
-            "predictive(model, guide, x, linearised=True)"
-        )
-    noise = likelihood(mean).variance
-    targets = noise.shape[-1]
-    if isinstance(likelihood, HeteroscedasticNormal):
-        noise = noise * (2 * variance[..., targets:]).exp()
-        mean, variance = mean[..., :targets], variance[..., :targets]
-    if noise.shape != mean.shape:
-        raise ValueError(f"gaussian: the likelihood has {targets} scales, but the network {mean.shape[-1]} outputs")
-    if not bool(noise.isfinite().all()):
+    if not isinstance(likelihood, HasNormalPredictive):
+        raise _unable("gaussian", likelihood, "normal_predictive", "likelihoods.normal and likelihoods.heteroscedastic")
+    mean, variance = _moments("gaussian", outputs)
+    covariance = outputs.covariance_matrix.double() if isinstance(outputs, torch_dist.MultivariateNormal) else None
+    loc, spread = likelihood.normal_predictive(mean, variance if covariance is None else covariance)
+    if not bool(spread.isfinite().all()):
         raise ValueError("gaussian: the variance of y is not finite; is that of the log scale in the hundreds?")
-    loc = mean.unsqueeze(0)
-    if targets == 1 or not isinstance(outputs, torch_dist.MultivariateNormal):
-        return PredictiveDistribution(dist.Normal(loc, (variance + noise).sqrt()).to_event(1))
-    covariance = outputs.covariance_matrix[..., :targets, :targets].double() + torch.diag_embed(noise.double())
-    root = torch.linalg.cholesky(covariance).to(mean.dtype)
-    return PredictiveDistribution(dist.MultivariateNormal(loc, scale_tril=root.unsqueeze(0)))
+    if covariance is None:
+        return PredictiveDistribution(dist.Normal(loc.unsqueeze(0), spread.sqrt().unsqueeze(0)).to_event(1))
+    root = torch.linalg.cholesky(spread).to(loc.dtype).unsqueeze(0)
+    if loc.shape[-1] == 1:
+        return PredictiveDistribution(dist.Normal(loc.unsqueeze(0), root.squeeze(-1)).to_event(1))
+    return PredictiveDistribution(dist.MultivariateNormal(loc.unsqueeze(0), scale_tril=root))
 
 
-def _log_concentration(mean: Tensor, covariance: Tensor, precision: float, *, normalised: bool) -> Tensor:
-    """log alpha, [batch, class]; `precision` is what the covariance was computed to, relative to its size."""
-    classes = mean.shape[-1]
-    variance, row = covariance.diagonal(dim1=-2, dim2=-1), covariance.sum(-1)
-    size, total = classes * variance.amax(-1, keepdim=True), row.sum(-1, keepdim=True)
-    # Where the sum of the logits is certain, V1 = 0 up to rounding; the direction is the limit of V + small I.
-    direction = torch.where(total > classes * precision * size, row / total, 1 / classes)
-    mean = mean - direction * mean.sum(-1, keepdim=True)
-    variance = (variance - direction * row).clamp(min=precision * size + 1e-30)
-    if normalised:
-        c = variance.mean(-1, keepdim=True) / math.sqrt(classes / 2)
-        mean, variance = mean / c.sqrt(), variance / c
-    ratio = mean + (-mean).logsumexp(-1, keepdim=True) - 2 * math.log(classes)
-    return torch.logaddexp(ratio, ratio.new_tensor(1 - 2 / classes).log()) - variance.log()
+def _unable(where: str, likelihood: object, method: str, able: str) -> ValueError:
+    """What to say of a likelihood that has no closed form here."""
+    kind = getattr(likelihood, "__name__", type(likelihood).__name__)
+    return ValueError(
+        f"{where}: the likelihood {kind} has no method {method}, which {able} have; for any likelihood there is "
+        "predictive(model, guide, x, linearised=True)"
+    )
 
 
-def _moments(
-    where: str, likelihood: Likelihood, outputs: torch_dist.Distribution, fitting: tuple[type, ...]
-) -> tuple[Tensor, Tensor]:
+def _moments(where: str, outputs: torch_dist.Distribution) -> tuple[Tensor, Tensor]:
     """Means and variances [batch, class] of outputs that this link can take."""
-    if not isinstance(likelihood, fitting):
-        names = " or ".join(one.__name__ for one in fitting)
-        raise ValueError(
-            f"{where}: the likelihood must be {names}, not {getattr(likelihood, '__name__', type(likelihood).__name__)}"
-            "; for any likelihood there is predictive(model, guide, x, linearised=True)"
-        )
     base = outputs.base_dist if isinstance(outputs, torch_dist.Independent) else outputs
     if not isinstance(base, (torch_dist.MultivariateNormal, torch_dist.Normal)):
         raise TypeError(
@@ -175,8 +152,6 @@ def _moments(
             f"event shape {tuple(outputs.event_shape)}; of variances alone, give Normal(mean, scale).to_event(1)"
         )
     mean, variance = outputs.mean, outputs.variance
-    if isinstance(likelihood, Categorical) and mean.shape[-1] < 2:
-        raise ValueError(f"{where}: one output is one class; for a binary target use likelihoods.bernoulli")
     wrong = ~(mean.isfinite() & variance.isfinite())
     if bool(wrong.any()):
         example, output = wrong.nonzero()[0].tolist()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 
 from bayesnn import BNN, likelihoods, priors, subset
-from bayesnn.guides import laplace
+from bayesnn.guides import fisher, laplace
 from bayesnn.subset import Subset
 
 from examples.benchmarks.nets import lenet, mlp
@@ -96,8 +96,8 @@ class Bench:
         """Not yet fitted."""
         net, chosen = self.nets[case.net], self.subsets[case.net, case.subset]
         model = BNN(net, chosen, priors.normal(1.0), likelihoods.categorical, size=case.examples)
-        fisher = laplace.MonteCarlo() if case.stochastic else laplace.exact
-        return laplace.Laplace(model, structure=STRUCTURES[case.structure], fisher=fisher)
+        way = fisher.MonteCarloFisher() if case.stochastic else fisher.ExactFisher()
+        return laplace.Laplace(model, structure=STRUCTURES[case.structure], fisher=way)
 
     def epoch(self, case: Case, size: int = BATCH, examples: int | None = None) -> Clock:
         """One epoch of Adam over the case's data."""

@@ -23,8 +23,8 @@ from bayesnn.guides import (
     SharedVariance,
     VariationalLaplaceELBO,
 )
+from bayesnn.guides.fisher import MonteCarloFisher
 from bayesnn.guides.multiplicative_noise import PerWeight
-from bayesnn.guides.variational_laplace import SampledLabels
 
 from examples.benchmarks.core import NETS, CrossEntropy, Row, autonormal, stepper
 from examples.benchmarks.timing import interleaved, markdown, options, row, write
@@ -36,7 +36,7 @@ LOSSES: dict[str, tuple[Any, Any]] = {
     "MeanField, LocalReparameterisationELBO": (LocalReparameterisationELBO(), MeanField),
     "MeanField, FlipoutELBO": (FlipoutELBO(), MeanField),
     "MeanField, VariationalLaplaceELBO": (VariationalLaplaceELBO(), MeanField),
-    "MeanField, sampled labels": (VariationalLaplaceELBO(SampledLabels()), MeanField),
+    "MeanField, sampled labels": (VariationalLaplaceELBO(MonteCarloFisher()), MeanField),
     "MeanField, curvature_grad=False": (VariationalLaplaceELBO(curvature_grad=False), MeanField),
     "SharedVariance, VariationalLaplaceELBO": (VariationalLaplaceELBO(), SharedVariance),
     "MultiplicativeNoise, MomentPropagationELBO": (MomentPropagationELBO(), MultiplicativeNoise),

@@ -1,26 +1,18 @@
-"""E[log p(y | f)] for normal outputs f, likelihood by likelihood."""
+"""E[log p(y | f)] for normal outputs f: by the likelihood's own formula, or by draws of f."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from pyro import distributions as dist
 from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.nn import functional as F
 
 from bayesnn.functional import alone
 from bayesnn.guides.expectations.logit_draws import LogitDraws
-from bayesnn.guides.expectations.normal_and_bounds import normal_expectation
-from bayesnn.guides.expectations.output_covariance import covariance_root, variances
-from bayesnn.likelihoods import Likelihood
-from bayesnn.likelihoods.classes import Bernoulli, Categorical
-from bayesnn.likelihoods.counts import Poisson
-from bayesnn.likelihoods.real import HeteroscedasticNormal, Normal
-from bayesnn.moments import Moments, elementwise_moments
+from bayesnn.guides.expectations.output_covariance import covariance_root
+from bayesnn.likelihoods import HasExpectation, HasLabelExpectation, Likelihood
 
-_log_sigmoid = elementwise_moments(F.logsigmoid)
 _DRAWS = LogitDraws()
 
 
@@ -35,8 +27,8 @@ def expected_log_likelihood(
 ) -> Tensor:
     """E[log p(y | f)], f ~ N(mean, V), [batch], in nats.
 
-    Exact for normal, heteroscedastic normal and Poisson; one-dimensional quadrature for Bernoulli; `categorical` for
-    labels; for other likelihoods the mean over draws of f.
+    Where the likelihood has an `expected_log_prob`: exact for normal, heteroscedastic normal and Poisson, by
+    one-dimensional quadrature for Bernoulli. `categorical` for labels; for other likelihoods the mean over draws of f.
 
     Args:
         likelihood: outputs -> distribution of y.
@@ -53,44 +45,11 @@ def expected_log_likelihood(
     >>> expected_log_likelihood(likelihoods.bernoulli, torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1))
     tensor([-0.8061])
     """
-    if isinstance(likelihood, HeteroscedasticNormal):
-        return heteroscedastic_expectation(mean, variance, y)
-    if isinstance(likelihood, Categorical):
-        return categorical(mean, variance, y)
-    covariance, variance = variance, variances(mean, variance)
-    if isinstance(likelihood, Normal) and not isinstance(likelihood.scale, torch.distributions.Distribution):
-        return normal_expectation(mean, variance, y, _base(likelihood(mean)).scale)
-    if isinstance(likelihood, Bernoulli):
-        return _log_sigmoid(Moments((2 * y - 1) * mean, variance)).loc.sum(-1)
-    if isinstance(likelihood, Poisson):
-        return (y * mean - (mean + variance / 2).exp() - (y + 1).lgamma()).sum(-1)
-    return _drawn(likelihood, mean, covariance, y, draws)
-
-
-def heteroscedastic_expectation(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
-    """sum_k -1/2 [ log(2 pi) + 2 m_s + exp(2 v_s - 2 m_s) ((y - m_f + 2 c)^2 + v_f) ], [batch]: exact.
-
-    For y ~ N(f, exp(s)^2) with f ~ N(m_f, v_f) and s ~ N(m_s, v_s), the log of a standard deviation, of covariance c.
-
-    Args:
-        mean: of (f, s), [batch, 2 * out].
-        variance: of (f, s), [batch, 2 * out], where c is 0; or their covariances [batch, 2 * out, 2 * out].
-        y: [batch, out].
-
-    References: Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019), Deterministic variational inference for
-    robust Bayesian neural networks; Schmitt, Roth (2021), in the log of a variance.
-
-    >>> heteroscedastic_expectation(torch.tensor([[0.7, -0.25]]), torch.tensor([[0.3, 0.05]]), torch.tensor([[1.1]]))
-    tensor([-1.0880])
-    """
-    (m_f, m_s), (v_f, v_s) = mean.chunk(2, -1), variances(mean, variance).chunk(2, -1)
-    if variance.dim() > mean.dim():
-        targets = m_f.shape[-1]
-        m_f = m_f - 2 * variance[..., :targets, targets:].diagonal(dim1=-2, dim2=-1)
-    squares = (y - m_f).square() + v_f
-    # The Gaussian log density at scale exp(m_s), whose squares have another expectation.
-    each = dist.Normal(0.0, m_s.exp(), validate_args=False).log_prob(torch.zeros_like(m_s))
-    return (each - 0.5 * (2 * v_s - 2 * m_s).exp() * squares).sum(-1)
+    if isinstance(likelihood, HasExpectation):
+        return likelihood.expected_log_prob(mean, variance, y)
+    if isinstance(likelihood, HasLabelExpectation):
+        return likelihood.expected_log_prob_by(categorical, mean, variance, y)
+    return _drawn(likelihood, mean, variance, y, draws)
 
 
 def _drawn(likelihood: Likelihood, mean: Tensor, variance: Tensor, y: Tensor, draws: int) -> Tensor:
@@ -108,9 +67,3 @@ def _drawn(likelihood: Likelihood, mean: Tensor, variance: Tensor, y: Tensor, dr
             f"MomentPropagationELBO: the likelihood's {latent[0]!r} is latent; use learned(...), or MeanField"
         )
     return distribution.log_prob(y).mean(0)
-
-
-def _base(distribution: Any) -> Any:
-    while isinstance(distribution, dist.Independent):
-        distribution = distribution.base_dist
-    return distribution

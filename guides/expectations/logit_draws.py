@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bayesnn.guides.expectations.output_covariance import covariance_root, variances
+from bayesnn.guides.expectations.output_covariance import covariance_root
+from bayesnn.likelihoods.expectations import variances
 
 
 class LogitDraws:

@@ -13,15 +13,6 @@ def spread_of(outputs: Moments) -> Tensor:
     return outputs.covariance if isinstance(outputs, JointMoments) else outputs.variance
 
 
-def variances(mean: Tensor, spread: Tensor) -> Tensor:
-    """The variances [batch, out] of outputs whose variances or covariances are given.
-
-    >>> variances(torch.zeros(1, 2), torch.eye(2).unsqueeze(0))
-    tensor([[1., 1.]])
-    """
-    return spread.diagonal(dim1=-2, dim2=-1).clamp(min=0) if spread.dim() > mean.dim() else spread
-
-
 def covariance_root(covariance: Tensor) -> Tensor:
     """The lower triangular L with L L^T = covariance, [batch, out, out].
 

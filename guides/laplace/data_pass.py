@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bayesnn.functional import Inputs, alone, batch_size, to_device
-from bayesnn.guides.laplace.fisher import Fisher, exact, exact_fisher
+from bayesnn.guides.fisher.exact import ExactFisher
+from bayesnn.guides.fisher.protocol import OutputFisher
 from bayesnn.handlers import prefixed
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
@@ -44,7 +45,7 @@ class DataPass:
 
     model: BNN
     loader: Iterable[tuple[Inputs, Tensor]]
-    fisher: Fisher
+    fisher: OutputFisher
     device: torch.device
     progress: bool
     before: int = 0  # examples of earlier fits
@@ -113,15 +114,15 @@ class FisherRoots:
     def __call__(self, outputs: Tensor, examples: slice) -> Tensor:
         """R_i, [batch, out, column]."""
         target = self._target(outputs, examples)
-        return self.sweep.fisher(self.sweep.model.likelihood, outputs, target)
+        return self.sweep.fisher.roots(self.sweep.model.likelihood, outputs, target)
 
     def fisher(self, outputs: Tensor, examples: slice) -> Tensor:
         """R_i R_i^T, [batch, out, out]: where it is the likelihood's own, no root of it is taken."""
-        if self.sweep.fisher is not exact:
+        if not isinstance(self.sweep.fisher, ExactFisher):
             R = self(outputs, examples)
             return R @ R.mT
         self._target(outputs, examples)
-        return exact_fisher(self.sweep.model.likelihood, outputs)
+        return self.sweep.fisher.information(self.sweep.model.likelihood, outputs)
 
     def _target(self, outputs: Tensor, examples: slice) -> Tensor:
         # All targets at once where there is one chunk: a `y` of the wrong length is then told by its own shape.

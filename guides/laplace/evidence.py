@@ -8,9 +8,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from bayesnn import likelihoods
 from bayesnn.guides.laplace.structure import Structure
-from bayesnn.likelihoods.real import Normal
+from bayesnn.likelihoods import HasNormalNoise, Likelihood, learned
 from bayesnn.models import BNN
 from bayesnn.priors import rescaled
 from bayesnn.scales import Learned
@@ -189,23 +188,20 @@ def _climb(evidence: Evidence, groups: Tensor, squares: Tensor, *, noise: bool) 
 def _squares(evidence: Evidence, model: BNN) -> Tensor:
     """sum (y - f)^2 / s^2, from log p(y | w*)."""
     likelihood = model.likelihood
-    if not isinstance(likelihood, Normal) or not isinstance(likelihood.scale, (int, float, Tensor, Learned)):
+    if not isinstance(likelihood, HasNormalNoise) or isinstance(likelihood.noise, torch.distributions.Distribution):
         raise ValueError("Laplace: noise=True fits the scale of likelihoods.normal; this likelihood has none to fit")
-    scale = likelihood.scale
-    value = torch.as_tensor(scale().detach() if isinstance(scale, Learned) else scale, dtype=torch.double)
-    constant = evidence.observations * (
-        math.log(2 * math.pi) + 2 * value.log().mean().to(evidence.log_likelihood.device)
-    )
+    scale = likelihood.noise_scale(evidence.log_likelihood).detach()
+    constant = evidence.observations * (math.log(2 * math.pi) + 2 * scale.log().mean())
     return -2 * evidence.log_likelihood - constant
 
 
-def _noisier(likelihood: object, factor: float) -> Normal:
-    """The same normal likelihood with its scale multiplied."""
-    assert isinstance(likelihood, Normal)
-    scale = likelihood.scale
-    if isinstance(scale, Learned):
-        return likelihoods.normal(likelihoods.learned(scale().detach() * factor))
-    return likelihoods.normal(scale * factor)
+def _noisier(likelihood: Likelihood, factor: float) -> Likelihood:
+    """The same likelihood with its noise multiplied."""
+    assert isinstance(likelihood, HasNormalNoise)
+    noise = likelihood.noise
+    if isinstance(noise, Learned):
+        return likelihood.with_noise(learned(noise().detach() * factor))
+    return likelihood.with_noise(noise * factor)
 
 
 def _by_block(model: BNN, factors: Tensor, per: Per) -> dict[str, Tensor]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs, check_evaluation_mode, parameters
 from bayesnn.functional.roots import semidefinite_root, triangular
+from bayesnn.guides.fisher.exact import EXACT, ExactFisher, check_fisher
+from bayesnn.guides.fisher.protocol import OutputFisher, check_way
 from bayesnn.guides.laplace import evidence
 from bayesnn.guides.laplace.data_pass import DataPass
-from bayesnn.guides.laplace.fisher import Fisher, check_fisher, exact
 from bayesnn.guides.laplace.full import Full, FullPosterior
 from bayesnn.guides.laplace.hessian import Hessian
 from bayesnn.guides.laplace.prior import check_same_prior, normal_prior
@@ -43,7 +44,8 @@ class Laplace(nn.Module):
             are the trained network's. `AutoDelta(model).median()` gives one.
         structure: in which form H is kept: `Full`, `Kronecker`, `Diagonal`, `functools.partial(LowRank, rank=50)`, or
             `Hessian` in the place of the Gauss-Newton matrix.
-        fisher: how L_i is had: `exact`, `MonteCarlo(draws=1)`, `empirical`.
+        fisher: how L_i is had: `ExactFisher()`, `MonteCarloFisher()`, `FisherProbes()`, `EmpiricalFisher()` of
+            `bayesnn.guides.fisher`, or an object of your own with a method `roots`.
 
     Raises:
         ValueError: a prior that is not normal or has latent scales; a likelihood without a `fisher`; an empty loader;
@@ -77,10 +79,11 @@ class Laplace(nn.Module):
         mode: Mapping[str, Tensor] | None = None,
         *,
         structure: Callable[[BNN, JacobianRows], Structure] = Full,
-        fisher: Fisher = exact,
+        fisher: OutputFisher = EXACT,
     ) -> None:
         super().__init__()
-        if fisher is exact and structure is not Hessian:
+        check_way("Laplace", "fisher", fisher, OutputFisher)
+        if isinstance(fisher, ExactFisher) and structure is not Hessian:
             check_fisher(model.likelihood)
         normal_prior(model)  # raises for priors that are not normal
         self._model = (model,)

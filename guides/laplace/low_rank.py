@@ -25,8 +25,8 @@ class LowRank(Structure):
 
     Any subset, every layer that autograd knows. H is never formed: Lanczos's method takes 2 to 5 times as many products
     as there are pairs, eight of them in one pass over the training data. The loader has to give the same examples each
-    time (torch's random numbers are repeated: shuffling and `MonteCarlo` targets are then the same too). Memory grows
-    with rank times weights. A whole batch passes the network at once, with its graph, as in training.
+    time (torch's random numbers are repeated: shuffling and the targets of `MonteCarloFisher` are then the same too).
+    Memory grows with rank times weights. A whole batch passes the network at once, with its graph, as in training.
 
     Args:
         model: what is random.

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from bayesnn.functional import Inputs, call
 from bayesnn.functional.transforms import transformable
+from bayesnn.guides.fisher.exact import EXACT
 from bayesnn.guides.laplace.data_pass import DataPass
-from bayesnn.guides.laplace.fisher import exact
 from bayesnn.guides.laplace.guide import Laplace
 from bayesnn.guides.laplace.hessian import chosen_leaves
 from bayesnn.guides.laplace.prior import normal_prior
@@ -68,7 +68,7 @@ def _gradient(guide: Laplace, loader: Iterable[tuple[Inputs, Tensor]], *, progre
     """Of the log joint density, [param]."""
     assert guide.structure is not None
     rows = guide.structure.rows
-    sweep = DataPass(guide.model, loader, exact, guide.loc.device, progress)
+    sweep = DataPass(guide.model, loader, EXACT, guide.loc.device, progress)
     total = torch.zeros(rows.count, dtype=torch.double, device=guide.loc.device)
 
     def visit(x: Inputs, y: Tensor) -> None:

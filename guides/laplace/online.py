@@ -10,9 +10,10 @@ from tqdm.auto import tqdm
 
 from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs, batch_size, check_evaluation_mode, to_device
+from bayesnn.guides.fisher.exact import EXACT
+from bayesnn.guides.fisher.protocol import OutputFisher
 from bayesnn.guides.laplace.data_pass import DataPass, check_repeatable
 from bayesnn.guides.laplace.evidence import Per
-from bayesnn.guides.laplace.fisher import Fisher, exact
 from bayesnn.guides.laplace.guide import Laplace
 from bayesnn.guides.laplace.kronecker import Kronecker
 from bayesnn.guides.laplace.prior import normal_prior
@@ -34,7 +35,7 @@ def train_online(
     per: Per = "block",
     noise: bool = False,
     structure: Callable[[BNN, JacobianRows], Structure] = Kronecker,
-    fisher: Fisher = exact,
+    fisher: OutputFisher = EXACT,
     start: Mapping[str, Tensor] | None = None,
     optimizer: Optimizer = torch.optim.Adam,
     schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
@@ -132,7 +133,7 @@ def _epoch(
 ) -> float:
     """Train for one epoch; returns the mean loss, -(log p(y, w)) / N up to the prior's constant."""
     loc, precision = normal_prior(model)
-    data = DataPass(model, loader, exact, loc.device, progress=False)
+    data = DataPass(model, loader, EXACT, loc.device, progress=False)
     total, batches = 0.0, 0
     for x, y in loader:
         check_inputs(x)
@@ -158,7 +159,7 @@ def _round(
     weights: dict[str, nn.Parameter],
     loader: Loader,
     structure: Callable[[BNN, JacobianRows], Structure],
-    fisher: Fisher,
+    fisher: OutputFisher,
     *,
     per: Per,
     noise: bool,

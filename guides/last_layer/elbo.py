@@ -11,11 +11,10 @@ from torch import Tensor
 
 from bayesnn.functional import Inputs
 from bayesnn.guides.common.closed_form_elbo import ClosedFormELBO
-from bayesnn.guides.expectations.normal_and_bounds import generative_bound, jensen_bound, normal_expectation
+from bayesnn.guides.expectations.label_bounds import generative_bound, jensen_bound
 from bayesnn.guides.last_layer.moments import Rows, output_moments, row_kl, rows_of
-from bayesnn.handlers import prefix_of
-from bayesnn.likelihoods.classes import Categorical
-from bayesnn.likelihoods.real import Normal
+from bayesnn.handlers import prefix_of, prefixed
+from bayesnn.likelihoods import HasExpectation, HasLabelExpectation
 from bayesnn.models import GenerativeClassifier
 from bayesnn.models.last_layer.model import LastLayerModel
 
@@ -23,8 +22,9 @@ from bayesnn.models.last_layer.model import LastLayerModel
 class LastLayerELBO(ClosedFormELBO):
     """-ELBO = KL(q(W) || p(W)) - sum_i E_q[log p(y_i | W phi(x_i))] in nats, in closed form: the loss of VBLL.
 
-    Exact for a normal likelihood: with `LastLayer` at the exact posterior it is the negative log evidence. For labels
-    the expectation is bounded below by Jensen's inequality. It is a function of the parameters alone, without noise
+    Exact for a normal likelihood: with `LastLayer` at the exact posterior it is the negative log evidence. The
+    expectation is that of the likelihood (`expected_log_prob`: normal, heteroscedastic, Poisson, Bernoulli); for labels
+    it is bounded below by Jensen's inequality. It is a function of the parameters alone, without noise
     from draws, and works in batches: each sum is scaled by size / batch, the KL and the noise prior count once.
 
     `LastLayerELBO()(model, guide)` is a loss module whose parameters are the guide's, the body's and the learned
@@ -87,26 +87,24 @@ class LastLayerELBO(ClosedFormELBO):
                 assert isinstance(prior, dist.Normal)
                 total = total + _scaled(row_kl(rows, prior), node)
             elif name == prefix_of(model.name) + "y":
-                total = total - _scaled(self._expectation(model, rows, phi, node["fn"], y), node)
+                total = total - _scaled(self._expectation(model, rows, phi, y), node)
             elif node["is_observed"]:  # the density of a point estimate
                 total = total - _scaled(node["fn"].log_prob(node["value"]), node)
             else:
                 raise ValueError(f"LastLayerELBO: the site {name!r} is latent; use learned(...), or MeanFieldELBO")
         return total
 
-    def _expectation(
-        self, model: LastLayerModel, rows: Rows, phi: Tensor, fn: dist.TorchDistribution, y: Tensor
-    ) -> Tensor:
-        """E_q[log p(y | W)] or its stand-in, [batch]; `fn` is p(y | E_q W)."""
+    def _expectation(self, model: LastLayerModel, rows: Rows, phi: Tensor, y: Tensor) -> Tensor:
+        """E_q[log p(y | W)] or its stand-in, [batch]."""
         if isinstance(model, GenerativeClassifier):
             return generative_bound(model, rows, phi, y)
         mean, variance = output_moments(rows, phi)
-        if isinstance(model.likelihood, Normal):
-            while isinstance(fn, dist.Independent):
-                fn = fn.base_dist
-            return normal_expectation(mean, variance, y, fn.scale)
-        if isinstance(model.likelihood, Categorical):
-            return self.categorical(mean, variance, y)
+        likelihood = model.likelihood
+        if isinstance(likelihood, HasExpectation):
+            with prefixed(model.name):
+                return likelihood.expected_log_prob(mean, variance, y)
+        if isinstance(likelihood, HasLabelExpectation):
+            return likelihood.expected_log_prob_by(self.categorical, mean, variance, y)
         kind = getattr(model.likelihood, "__name__", type(model.likelihood).__name__)
         raise ValueError(
             f"LastLayerELBO: the likelihood {kind} has no closed form here; use MeanFieldELBO, which draws"

@@ -5,7 +5,7 @@ from pyro import distributions as dist
 
 from bayesnn.functional import Inputs, check_evaluation_mode
 from bayesnn.guides.last_layer.moments import class_log_densities, output_moments, rows_of
-from bayesnn.likelihoods.real import Normal
+from bayesnn.likelihoods import HasNormalNoise
 from bayesnn.models import GenerativeClassifier, NeuralLinear
 from bayesnn.models.last_layer.model import LastLayerModel
 
@@ -38,7 +38,8 @@ def target_distribution(
     if isinstance(model, GenerativeClassifier):
         return dist.Categorical(logits=class_log_densities(model, rows, model.phi(x)))
     assert isinstance(model, NeuralLinear)
-    if not isinstance(model.likelihood, Normal) or isinstance(model.likelihood.scale, dist.Distribution):
+    likelihood = model.likelihood
+    if not isinstance(likelihood, HasNormalNoise) or isinstance(likelihood.noise, dist.Distribution):
         raise TypeError(
             f"{owner}.target_distribution: it is closed for likelihoods.normal without a latent scale; use "
             "predict.predictive(model, guide, x)"

@@ -1,9 +1,5 @@
 """Variational Laplace: an ELBO expanded around the mean, without draws."""
 
 from bayesnn.guides.variational_laplace.elbo import VariationalLaplaceELBO as VariationalLaplaceELBO
-from bayesnn.guides.variational_laplace.fisher import EmpiricalFisher as EmpiricalFisher
-from bayesnn.guides.variational_laplace.fisher import ExactFisher as ExactFisher
-from bayesnn.guides.variational_laplace.fisher import FisherProbes as FisherProbes
-from bayesnn.guides.variational_laplace.fisher import SampledLabels as SampledLabels
 from bayesnn.guides.variational_laplace.profiled import ProfiledVariances as ProfiledVariances
 from bayesnn.guides.variational_laplace.variances import fit_variances as fit_variances

@@ -1,14 +1,13 @@
 """What of a model depends on the weights: conditional distributions, and derivatives of their parameters."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from bayesnn.guides.variational_laplace.distributions import unwrapped
+from bayesnn.guides.fisher.rules import Root, Rule, rule_of, unwrapped
 from bayesnn.guides.variational_laplace.means import Block, depends_on
-from bayesnn.guides.variational_laplace.roots import Root, Rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class ConditionalSite:
     def roots(self, rules: Mapping[type, Rule]) -> Iterator[tuple[Tensor, Root]]:
         """(parameter, root) of the parameters that depend on the means; the roots have the weight."""
         fn = unwrapped(self.fn)
-        rule = next((rules[kind] for kind in type(fn).__mro__ if kind in rules), None)
+        rule = rule_of(fn, rules)
         for parameter, root in [] if rule is None else rule(fn):
             if not depends_on([parameter], self.blocks):
                 continue
@@ -48,23 +47,10 @@ class ConditionalSite:
         if rule is None:
             raise ValueError(
                 f"VariationalLaplaceELBO: the Fisher information of {type(fn).__name__} (site {self.name!r}) in all "
-                "parameters that depend on the weights is not known; use curvature=SampledLabels(), or "
+                "parameters that depend on the weights is not known; use curvature=MonteCarloFisher(), or "
                 "FisherProbes(rules={" + type(fn).__name__ + ": ...})"
             )
 
 
 def _weighted(root: Root, weight: Tensor) -> Root:
     return lambda xi: root(xi) * weight
-
-
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """One backward pass: g = sum over outputs of J^T cotangent; if `batched`, one g for each row of the cotangents."""
-
-    outputs: list[Tensor]
-    cotangents: list[Tensor]
-    batched: bool = False
-
-
-Curvature = Callable[[Sequence[ConditionalSite]], Iterator[Pass]]
-"""Conditionals -> backward passes with E[sum over passes of g g^T] = F, the Fisher information of all of them."""

@@ -9,7 +9,8 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
-from bayesnn.guides.variational_laplace.distributions import steps, unconstrained, unwrapped
+from bayesnn.guides.fisher.rules import unwrapped
+from bayesnn.guides.variational_laplace.distributions import steps, unconstrained
 from bayesnn.guides.variational_laplace.means import Block
 
 

@@ -8,11 +8,11 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from bayesnn.functional import Inputs
+from bayesnn.guides.fisher.exact import EXACT
+from bayesnn.guides.fisher.protocol import Curvature
+from bayesnn.guides.fisher.rules import unwrapped
 from bayesnn.guides.laplace import Diagonal, Laplace
-from bayesnn.guides.variational_laplace.conditional import Curvature
 from bayesnn.guides.variational_laplace.constrained import in_unconstrained_space
-from bayesnn.guides.variational_laplace.distributions import unwrapped
-from bayesnn.guides.variational_laplace.fisher import ExactFisher
 from bayesnn.guides.variational_laplace.means import at_means
 from bayesnn.guides.variational_laplace.model import at_values, conditionals
 from bayesnn.models import BNN
@@ -37,7 +37,7 @@ def of_model(model: Any, guide: Any, loader: Iterable[Any], curvature: Curvature
     for batch in loader:
         args = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
         with torch.enable_grad():
-            squares, precision = _of_batch(model, guide, args, curvature or ExactFisher())
+            squares, precision = _of_batch(model, guide, args, curvature or EXACT)
         total = total + squares
         batches += 1
     if not batches:
@@ -49,7 +49,7 @@ def _of_batch(model: Any, guide: Any, args: tuple[Any, ...], curvature: Curvatur
     guided, blocks = at_means(guide, args, {})
     sites = at_values(model, guided, blocks, args, {})
     squares = [torch.zeros_like(block.mean, dtype=torch.double) for block in blocks]
-    for one in curvature(conditionals(sites, blocks)):
+    for one in curvature.passes(conditionals(sites, blocks)):
         if not one.outputs:
             continue
         found = torch.autograd.grad(

@@ -9,12 +9,7 @@ from torch import Tensor
 from torch.distributions import Transform
 from torch.distributions.transforms import AffineTransform, ComposeTransform
 
-
-def unwrapped(fn: Any) -> Any:
-    """A distribution without its independent axes."""
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
-    return fn
+from bayesnn.guides.fisher.rules import unwrapped
 
 
 def unconstrained(fn: Any) -> tuple[Any, Transform | None]:

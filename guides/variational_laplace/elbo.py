@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from bayesnn.guides.common.closed_form_elbo import ClosedFormELBO
-from bayesnn.guides.variational_laplace.conditional import Curvature, Pass
-from bayesnn.guides.variational_laplace.fisher import FisherProbes
+from bayesnn.guides.fisher.probes import FisherProbes
+from bayesnn.guides.fisher.protocol import Curvature, Pass, check_way
 from bayesnn.guides.variational_laplace.kl import block_kl
 from bayesnn.guides.variational_laplace.means import Block, at_means
 from bayesnn.guides.variational_laplace.model import (
@@ -37,8 +37,10 @@ class VariationalLaplaceELBO(ClosedFormELBO):
     at one draw. `VariationalLaplaceELBO()(model, guide)` is a loss module; it works with `SVI` too.
 
     Args:
-        curvature: how F is had: `FisherProbes` (unbiased in value and gradient, one backward pass), `SampledLabels`,
-            `EmpiricalFisher`, `ExactFisher`, or a function of your own.
+        curvature: how F is had: `FisherProbes()` (unbiased in value and gradient, one backward
+            pass), `MonteCarloFisher()`, `EmpiricalFisher()`, `ExactFisher()` of
+            `bayesnn.guides.fisher`, or an object of your own with a method `passes`. None:
+            `FisherProbes()`.
         kl_weight: lambda; below 1 a tempered posterior. It multiplies the weight that a model states
             (`LatentHead`); the product is in the loss module's `metadata` and its repr, and
             `to_arviz` keeps it.
@@ -73,6 +75,7 @@ class VariationalLaplaceELBO(ClosedFormELBO):
                 f"VariationalLaplaceELBO: the weight of the KL must be positive and finite, not {kl_weight}"
             )
         self.curvature: Curvature = FisherProbes() if curvature is None else curvature
+        check_way("VariationalLaplaceELBO", "curvature", self.curvature, Curvature)
         self.kl_weight = float(kl_weight)
         self.curvature_grad = curvature_grad
 
@@ -91,7 +94,7 @@ class VariationalLaplaceELBO(ClosedFormELBO):
         sites = at_values(model, guided, blocks, args, kwargs)
         total = sum((block_kl(block, sites) for block in blocks), blocks[0].mean.new_zeros(()))
         total = self.kl_weight * total - log_likelihood(sites)
-        for one in self.curvature(conditionals(sites, blocks)):
+        for one in self.curvature.passes(conditionals(sites, blocks)):
             if one.outputs:
                 total = total + 0.5 * self._penalty(one, blocks)
         return total

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from bayesnn.guides.common.normal_kl import normal_kl
+from bayesnn.guides.fisher.rules import unwrapped
 from bayesnn.guides.variational_laplace.constrained import in_unconstrained_space, places
-from bayesnn.guides.variational_laplace.distributions import tensors_of, unwrapped
+from bayesnn.guides.variational_laplace.distributions import tensors_of
 from bayesnn.guides.variational_laplace.means import Block, depends_on
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.distributions import Transform
 
-from bayesnn.guides.variational_laplace.distributions import tensors_of, unconstrained, unwrapped
+from bayesnn.guides.fisher.rules import unwrapped
+from bayesnn.guides.variational_laplace.distributions import tensors_of, unconstrained
 
 NORMAL = (dist.Normal, dist.MultivariateNormal, dist.LowRankMultivariateNormal)
 

@@ -9,8 +9,9 @@ from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from bayesnn.guides.fisher.rules import unwrapped
 from bayesnn.guides.variational_laplace.conditional import ConditionalSite
-from bayesnn.guides.variational_laplace.distributions import tensors_of, unwrapped
+from bayesnn.guides.variational_laplace.distributions import tensors_of
 from bayesnn.guides.variational_laplace.means import Block, depends_on
 
 NOT_TWICE = ("NotImplemented", "DelayedError", "::Error")

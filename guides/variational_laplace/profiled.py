@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesnn.guides.common.closed_form_elbo import ClosedFormLoss
-from bayesnn.guides.variational_laplace.conditional import Curvature
+from bayesnn.guides.fisher.protocol import Curvature
 from bayesnn.guides.variational_laplace.variances import check_guide, fit_variances
 
 

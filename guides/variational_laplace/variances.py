@@ -7,9 +7,9 @@ import torch
 from torch import Size
 
 from bayesnn import tempering
+from bayesnn.guides.fisher.protocol import Curvature, check_way
 from bayesnn.guides.mean_field.guide import MeanField
 from bayesnn.guides.mean_field.shared_variance import SharedVariance
-from bayesnn.guides.variational_laplace.conditional import Curvature
 from bayesnn.guides.variational_laplace.diagonal import of_model, of_network
 from bayesnn.models import BNN
 
@@ -34,7 +34,7 @@ def fit_variances(
             its calls, in batches of one size.
         kl_weight: lambda, that of the ELBO.
         curvature: as in `VariationalLaplaceELBO`, `FisherProbes(10)` for one. None: exact; of a `BNN` layer by layer,
-            as `Laplace` does, of other models by `ExactFisher`.
+            as `Laplace` does, of other models by `ExactFisher()`.
 
     Returns:
         the guide.
@@ -54,6 +54,8 @@ def fit_variances(
     check_guide(guide)
     if not kl_weight > 0:
         raise ValueError(f"fit_variances: the weight of the KL must be positive, not {kl_weight}")
+    if curvature is not None:
+        check_way("fit_variances", "curvature", curvature, Curvature)
     model, shapes = guide.model, _shapes(guide)
     if isinstance(model, BNN) and curvature is None:
         parts = guide.loc.split([shape.numel() for shape in shapes.values()])

@@ -9,8 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from bayesnn.handlers import prefix_of, prefixed
-from bayesnn.likelihoods import Likelihood
-from bayesnn.likelihoods.real import Normal
+from bayesnn.likelihoods import HasNormalNoise, Likelihood
 from bayesnn.models.last_layer.model import LastLayerModel
 from bayesnn.scales import Learned, Scale, check, moved, resolve
 
@@ -77,7 +76,7 @@ class NeuralLinear(LastLayerModel):
         shape = (out_features, in_features)
         super().__init__(features, shape, likelihood, bias=bias, size=size, name=name)
         check("NeuralLinear", scale=scale)
-        noise = likelihood.scale if isinstance(likelihood, Normal) else None
+        noise = likelihood.noise if isinstance(likelihood, HasNormalNoise) else None
         if relative and (noise is None or isinstance(noise, dist.Distribution)):
             raise ValueError("NeuralLinear: a relative scale needs the noise of likelihoods.normal, fixed or learned")
         if noise_prior is not None and not isinstance(noise, Learned):
@@ -100,12 +99,13 @@ class NeuralLinear(LastLayerModel):
         Raises:
             ValueError: the likelihood is not `normal`, or its scale is latent.
         """
-        if not isinstance(self.likelihood, Normal) or isinstance(self.likelihood.scale, dist.Distribution):
+        likelihood = self.likelihood
+        if not isinstance(likelihood, HasNormalNoise) or isinstance(likelihood.noise, dist.Distribution):
             raise ValueError(
                 "NeuralLinear: the noise has to be that of likelihoods.normal(...), with a fixed or learned scale"
             )
         with prefixed(self.name):
-            return resolve("y_scale", self.likelihood.scale, self._zero, 1).expand(self._zero.shape[:1])
+            return likelihood.noise_scale(self._zero).expand(self._zero.shape[:1])
 
     def outputs_of_features(self, matrix: Tensor, phi: Tensor) -> Tensor:
         """phi W^T, [*lead, batch, out]."""

@@ -20,7 +20,7 @@ from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.curvature import JacobianRows
 from bayesnn.curvature.ggn_products import GGNProducts
 from bayesnn.guides import Full, Laplace, LowRank
-from bayesnn.guides.laplace import MonteCarlo
+from bayesnn.guides.fisher import MonteCarloFisher
 from bayesnn.guides.laplace.lanczos import top_eigenpairs
 
 PRIORS = {
@@ -229,9 +229,9 @@ def test_drawn_targets_are_the_same_in_every_pass(shuffle: bool) -> None:
     model, x, y = problem()
     loader = DataLoader(TensorDataset(x, y), batch_size=2, shuffle=shuffle)
     torch.manual_seed(3)
-    guide = fitted(model, loader, rank=31, fisher=MonteCarlo(2))
+    guide = fitted(model, loader, rank=31, fisher=MonteCarloFisher(2))
     torch.manual_seed(3)
-    full = Laplace(model, fisher=MonteCarlo(2)).fit(loader)
+    full = Laplace(model, fisher=MonteCarloFisher(2)).fit(loader)
     torch.testing.assert_close(guide.covariance, full.covariance)
 
 

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.functional import memory
 from bayesnn.guides import Diagonal, Full, Kronecker, Laplace
-from bayesnn.guides.laplace import MonteCarlo, empirical
+from bayesnn.guides.fisher import EmpiricalFisher, MonteCarloFisher
 
 STRUCTURES = {"full": Full, "kronecker": Kronecker, "diagonal": Diagonal}
 every_structure = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
@@ -249,13 +249,13 @@ def test_a_state_of_a_network_that_was_trained_on_is_refused() -> None:
 def test_monte_carlo_fisher_is_unbiased() -> None:
     model, y = classification()
     exact = Laplace(model, structure=Diagonal).fit([(X, y)]).structure
-    draws = [Laplace(model, structure=Diagonal, fisher=MonteCarlo(5)).fit([(X, y)]).structure for _ in range(300)]
+    draws = [Laplace(model, structure=Diagonal, fisher=MonteCarloFisher(5)).fit([(X, y)]).structure for _ in range(300)]
     assert_mean(torch.stack([one.diagonal for one in draws]), exact.diagonal)
 
 
 def test_the_empirical_fisher_is_the_sum_of_squared_gradients() -> None:
     model, y = classification()
-    found = Laplace(model, fisher=empirical).fit([(X, y)]).structure.matrix
+    found = Laplace(model, fisher=EmpiricalFisher()).fit([(X, y)]).structure.matrix
     expected = torch.zeros_like(found)
     for i in range(len(X)):
         values = {site: value.requires_grad_() for site, value in model.values().items()}
@@ -301,7 +301,7 @@ def test_maps_of_pixels() -> None:
     H = torch.einsum("nchwp,nhwcd,ndhwq->pq", J, L, J)
     torch.testing.assert_close(guide.covariance, torch.linalg.inv(H + torch.eye(len(H)) / 0.49))
     for structure in (Kronecker, Diagonal):
-        drawn = Laplace(model, structure=structure, fisher=MonteCarlo(3)).fit([(x, y)])
+        drawn = Laplace(model, structure=structure, fisher=MonteCarloFisher(3)).fit([(x, y)])
         assert drawn.output_distribution(x).event_shape == (12,)
 
 
@@ -337,6 +337,6 @@ def test_what_does_not_fit_is_refused_with_its_size(monkeypatch: pytest.MonkeyPa
         Laplace(model, structure=Kronecker).fit([(X, y)])
     with pytest.raises(MemoryError, match="the covariance of 31 weights as one matrix needs"):
         _ = guide.covariance
-    with pytest.raises(MemoryError, match=r"the Fisher information of 7 examples in 3 outputs needs.*MonteCarlo"):
+    with pytest.raises(MemoryError, match=r"the Fisher information of 7 examples in 3 outputs needs.*MonteCarloFisher"):
         Laplace(model, structure=Diagonal).fit([(X, y)])
-    Laplace(model, structure=Diagonal, fisher=MonteCarlo()).fit([(X, y)])
+    Laplace(model, structure=Diagonal, fisher=MonteCarloFisher()).fit([(X, y)])

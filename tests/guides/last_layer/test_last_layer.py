@@ -33,8 +33,8 @@ from bayesnn import learned, likelihoods
 from bayesnn.guides import LastLayer, LastLayerELBO, LastLayerMeanField, MeanField, MeanFieldELBO
 from bayesnn.guides.expectations import jensen_bound as bound
 from bayesnn.guides.expectations import second_order
-from bayesnn.guides.expectations.normal_and_bounds import normal_expectation
 from bayesnn.guides.last_layer.moments import row_kl
+from bayesnn.likelihoods.expectations import normal_expectation
 from bayesnn.models import NeuralLinear
 
 LABEL = torch.tensor([0])
@@ -160,6 +160,23 @@ def test_it_is_the_mean_of_pyros_elbo(kind: Any, noise_prior: Any) -> None:
     assert_mean(drawn, LastLayerELBO().loss(model, guide, x, y))
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "outputs", "target"),
+    [
+        (likelihoods.heteroscedastic, 4, torch.randn),
+        (likelihoods.poisson, 2, lambda *shape: torch.randint(0, 4, shape)),
+        (likelihoods.bernoulli, 2, lambda *shape: torch.randint(0, 2, shape)),
+    ],
+)
+def test_every_expected_log_prob_of_a_likelihood_serves(likelihood: Any, outputs: int, target: Any) -> None:
+    model = NeuralLinear(body(), 4, outputs, likelihood, size=24)
+    x, y = torch.randn(12, 3, dtype=torch.double), target(12, 2).double()
+    guide = LastLayer(model, scale=0.2)
+    pyro.set_rng_seed(0)
+    drawn = torch.tensor([Trace_ELBO().loss(model, guide, x, y) for _ in range(200)])
+    assert_mean(drawn, LastLayerELBO().loss(model, guide, x, y))
+
+
 def test_the_noise_prior_counts_once_for_all_data() -> None:
     (model, x, y), prior = regression(size=24), dist.InverseGamma(2.0, 0.1)
     other, *_ = regression(size=24, noise_prior=prior)
@@ -257,10 +274,9 @@ def test_what_is_refused() -> None:
         classifier().target_distribution(POINT)
     for likelihood, match in (
         (likelihoods.student_t(4.0), "the likelihood StudentT has no closed form"),
-        (likelihoods.heteroscedastic, "the likelihood HeteroscedasticNormal has no closed form"),
         (likelihoods.normal(dist.HalfCauchy(1.0)), "the site 'y_scale' is latent"),
     ):
-        other = NeuralLinear(body(), 4, 4 if likelihood is likelihoods.heteroscedastic else 2, likelihood)
+        other = NeuralLinear(body(), 4, 2, likelihood)
         with pytest.raises(ValueError, match=f"LastLayerELBO: {match}"):
             LastLayerELBO().loss(other, LastLayer(other), x, y)
     hierarchical = NeuralLinear(body(), 4, 2, likelihoods.normal(1.0), scale=dist.HalfCauchy(1.0))

@@ -168,7 +168,7 @@ def test_bad_input() -> None:
         loss()(x, torch.tensor([0, 2, 1, 0]))
     with pytest.raises(ValueError, match="size = 3 examples of training data were announced, but one batch has 4"):
         loss(size=3)(x, labels)
-    with pytest.raises(ValueError, match=r"the likelihood's 'y_scale' is latent"):
+    with pytest.raises(ValueError, match=r"the scale of the noise is latent .site 'y_scale'."):
         loss(likelihoods.normal(pyro.distributions.HalfCauchy(1.0)))(x, torch.zeros(4, 2))
     with pytest.raises(ValueError, match=r"kl_weight is a number from 0"):
         MomentPropagationELBO(kl_weight=-1.0)

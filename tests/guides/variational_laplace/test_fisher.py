@@ -11,11 +11,11 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.func import functional_call
-from variational_laplace_problems import Handwritten, classifier, linear, real
+from variational_laplace_problems import Handwritten, NoCurvature, classifier, linear, real
 
 from bayesnn.guides import MeanField, VariationalLaplaceELBO
-from bayesnn.guides.variational_laplace import EmpiricalFisher, ExactFisher, FisherProbes, SampledLabels, fisher
-from bayesnn.guides.variational_laplace.roots import RULES
+from bayesnn.guides.fisher import EmpiricalFisher, ExactFisher, FisherProbes, MonteCarloFisher, signs
+from bayesnn.guides.fisher.rules import RULES
 
 LOGISTIC_X = torch.tensor([[1, 0.2], [1, -0.7], [1, 1.5]], dtype=torch.double)
 W, S2 = real(0.4, -0.8), real(0.3, 0.3)
@@ -38,7 +38,7 @@ class Enumerated:
 
 def penalty(curvature: Any, model: Any, guide: Any, *args: Tensor) -> Tensor:
     """The squared-gradient term alone: what `curvature` adds to a loss without one."""
-    none = VariationalLaplaceELBO(lambda sites: iter(()))
+    none = VariationalLaplaceELBO(NoCurvature())
     return VariationalLaplaceELBO(curvature)(model, guide)(*args) - none(model, guide)(*args)
 
 
@@ -63,9 +63,9 @@ def test_probes_have_the_exact_value_and_gradient(monkeypatch: pytest.MonkeyPatc
     guide = MeanField(model, scale=0.5)
     exact = oracle(model, guide, x)
     expected = torch.autograd.grad(exact, [guide.loc, guide.log_scale])
-    signs = Enumerated()
-    monkeypatch.setattr(fisher, "signs", signs)
-    values = [penalty(FisherProbes(), model, guide, x, y) for _ in signs.all(6)]
+    enumerated = Enumerated()
+    monkeypatch.setattr(signs, "random_signs", enumerated)
+    values = [penalty(FisherProbes(), model, guide, x, y) for _ in enumerated.all(6)]
     mean = torch.stack(values).mean()
     torch.testing.assert_close(mean, exact, rtol=0, atol=1e-14)
     for found, wanted in zip(torch.autograd.grad(mean, [guide.loc, guide.log_scale]), expected, strict=True):
@@ -83,7 +83,7 @@ def test_sampled_labels_have_the_exact_value_and_another_gradient(monkeypatch: p
     mean = torch.zeros((), dtype=torch.double)
     for labels in product(range(3), repeat=2):
         monkeypatch.setattr(dist.Categorical, "sample", lambda self, labels=labels: torch.tensor(labels))
-        mean = mean + p[range(2), list(labels)].prod() * penalty(SampledLabels(), model, guide, x, y)
+        mean = mean + p[range(2), list(labels)].prod() * penalty(MonteCarloFisher(), model, guide, x, y)
     torch.testing.assert_close(mean, exact, rtol=0, atol=1e-12)
     found, expected = (torch.autograd.grad(value, guide.loc)[0] for value in (mean, exact))
     assert (found - expected).norm() > 0.1 * expected.norm()
@@ -112,7 +112,7 @@ def test_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     for labels in product([0.0, 1.0], repeat=3):
         y = real(*labels)
         monkeypatch.setattr(dist.Bernoulli, "sample", lambda self, y=y: y)
-        mean = mean + (p**y * (1 - p) ** (1 - y)).prod() * penalty(SampledLabels(), logistic, guide)
+        mean = mean + (p**y * (1 - p) ** (1 - y)).prod() * penalty(MonteCarloFisher(), logistic, guide)
     torch.testing.assert_close(mean, expected, rtol=0, atol=1e-9)
     torch.testing.assert_close(torch.autograd.grad(mean, guide.loc)[0], torch.zeros(2).double(), rtol=0, atol=1e-15)
     exact = penalty(ExactFisher(), logistic, guide)
@@ -125,9 +125,9 @@ def test_the_empirical_fisher_is_the_sum_of_squares(monkeypatch: pytest.MonkeyPa
     expected = 0.5 * (real(1.193, 1.335) * S2).sum()  # the square of the sum: 0.166, 2.654
     every = penalty(EmpiricalFisher(each=True), logistic, guide)
     torch.testing.assert_close(every, expected, rtol=0, atol=3e-4)
-    signs = Enumerated()
-    monkeypatch.setattr(fisher, "signs", signs)
-    mean = torch.stack([penalty(EmpiricalFisher(), logistic, guide) for _ in signs.all(3)]).mean()
+    enumerated = Enumerated()
+    monkeypatch.setattr(signs, "random_signs", enumerated)
+    mean = torch.stack([penalty(EmpiricalFisher(), logistic, guide) for _ in enumerated.all(3)]).mean()
     torch.testing.assert_close(mean, every, rtol=0, atol=1e-12)
     for found, wanted in zip(*(torch.autograd.grad(v, guide.loc) for v in (mean, every)), strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
@@ -135,7 +135,7 @@ def test_the_empirical_fisher_is_the_sum_of_squares(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     "curvature",
-    [FisherProbes(2), SampledLabels(2), ExactFisher(), EmpiricalFisher(), EmpiricalFisher(each=True)],
+    [FisherProbes(2), MonteCarloFisher(2), ExactFisher(), EmpiricalFisher(), EmpiricalFisher(each=True)],
     ids=str,
 )
 def test_gradients_by_finite_differences(curvature: Any) -> None:
@@ -159,7 +159,7 @@ def test_detached_curvature_moves_the_variances_alone() -> None:
     torch.testing.assert_close(losses[0], losses[1])
     (loc, scale), (detached, same) = (torch.autograd.grad(one, [guide.loc, guide.log_scale]) for one in losses)
     torch.testing.assert_close(scale, same)
-    none = VariationalLaplaceELBO(lambda sites: iter(()))(model, guide)(x, y)
+    none = VariationalLaplaceELBO(NoCurvature())(model, guide)(x, y)
     torch.testing.assert_close(detached, torch.autograd.grad(none, guide.loc)[0])
     assert (loc - detached).norm() > 1e-3
 
@@ -167,7 +167,7 @@ def test_detached_curvature_moves_the_variances_alone() -> None:
 def test_draws_average() -> None:
     model, x, y = classifier()
     guide = MeanField(model, scale=0.5)
-    for curvature in (FisherProbes, SampledLabels, EmpiricalFisher):
+    for curvature in (FisherProbes, MonteCarloFisher, EmpiricalFisher):
         one, many = (
             torch.stack([penalty(curvature(draws), model, guide, x, y) for _ in range(60)]).var() for draws in (1, 9)
         )

@@ -11,11 +11,11 @@ from pyro import distributions as dist
 from pyro import poutine
 from pyro.infer.autoguide import AutoDelta
 from torch import Tensor, nn
-from variational_laplace_problems import Handwritten, classifier, linear
+from variational_laplace_problems import Handwritten, NoCurvature, classifier, linear
 
 from bayesnn import BNN, learned, likelihoods, priors, subset
 from bayesnn.guides import MeanField, VariationalLaplaceELBO
-from bayesnn.guides.variational_laplace import EmpiricalFisher, ExactFisher, FisherProbes, SampledLabels
+from bayesnn.guides.fisher import EmpiricalFisher, ExactFisher, FisherProbes, MonteCarloFisher
 
 ZERO = torch.zeros(2)
 
@@ -128,12 +128,12 @@ def gamma(curvature: Any) -> Tensor:
 
 
 def test_families_without_a_known_fisher_information() -> None:
-    with pytest.raises(ValueError, match=r"Gamma .site 'y'.* not known; use curvature=SampledLabels"):
+    with pytest.raises(ValueError, match=r"Gamma .site 'y'.* not known; use curvature=MonteCarloFisher"):
         gamma(FisherProbes())
-    assert gamma(SampledLabels()).isfinite()
+    assert gamma(MonteCarloFisher()).isfinite()
     assert gamma(EmpiricalFisher()).isfinite()
     rule = {dist.Gamma: lambda fn: [(fn.concentration, lambda xi: xi * torch.polygamma(1, fn.concentration).sqrt())]}
-    found = gamma(ExactFisher(rule)) - gamma(lambda sites: iter(()))
+    found = gamma(ExactFisher(rule)) - gamma(NoCurvature())
     assert found.item() == pytest.approx(0.5 * 2 * 0.01 * torch.pi**2 / 6, rel=1e-5)
 
     def model() -> None:
@@ -192,7 +192,7 @@ def test_a_kl_weight_that_is_none(weight: float) -> None:
         VariationalLaplaceELBO(kl_weight=weight)
 
 
-@pytest.mark.parametrize("curvature", [FisherProbes, SampledLabels, EmpiricalFisher])
+@pytest.mark.parametrize("curvature", [FisherProbes, MonteCarloFisher, EmpiricalFisher])
 def test_no_draws(curvature: Any) -> None:
     with pytest.raises(ValueError, match=f"{curvature.__name__}: at least one draw is needed, not 0"):
         curvature(0)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
-from variational_laplace_problems import Handwritten, real
+from variational_laplace_problems import Handwritten, NoCurvature, real
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import MeanField, VariationalLaplaceELBO
-from bayesnn.guides.variational_laplace import EmpiricalFisher, ExactFisher, FisherProbes, SampledLabels, fisher
+from bayesnn.guides.fisher import EmpiricalFisher, ExactFisher, FisherProbes, MonteCarloFisher, signs
 
 SIZES = (1, 2, 3)
 
@@ -54,8 +54,8 @@ def test_all_batches_and_all_signs_are_the_whole(curvature: Any, size: int, monk
 
     def losses() -> Iterator[tuple[float, Tensor]]:
         for chosen in map(list, batches):
-            for signs in product([-1.0, 1.0], repeat=count):
-                monkeypatch.setattr(fisher, "signs", lambda like, signs=signs: real(*signs).reshape(like.shape))
+            for vector in product([-1.0, 1.0], repeat=count):
+                monkeypatch.setattr(signs, "random_signs", lambda like, v=vector: real(*v).reshape(like.shape))
                 yield 1 / len(batches) / 2**count, loss(x[chosen], y[chosen])
 
     parameters = [guide.loc, guide.log_scale]
@@ -84,8 +84,8 @@ def guided() -> Handwritten:
 def test_sampled_labels_have_a_value_without_the_batch_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All batches and all their labels: the F of all data, 0.6605606367 and 0.5892603518, at every size."""
     guide = guided()
-    none = VariationalLaplaceELBO(lambda sites: iter(()))(logistic, guide)
-    loss = VariationalLaplaceELBO(SampledLabels())(logistic, guide)
+    none = VariationalLaplaceELBO(NoCurvature())(logistic, guide)
+    loss = VariationalLaplaceELBO(MonteCarloFisher())(logistic, guide)
     penalties = []
     batches = list(combinations(range(3), size))
     for chosen in map(torch.tensor, batches):
@@ -109,8 +109,8 @@ def test_a_plates_own_subsamples(size: int, monkeypatch: pytest.MonkeyPatch) -> 
 
     def losses() -> Iterator[tuple[float, Tensor]]:
         for chosen in map(torch.tensor, batches):
-            for signs in product([-1.0, 1.0], repeat=size):
-                monkeypatch.setattr(fisher, "signs", lambda like, signs=signs: real(*signs).reshape(like.shape))
+            for vector in product([-1.0, 1.0], repeat=size):
+                monkeypatch.setattr(signs, "random_signs", lambda like, v=vector: real(*v).reshape(like.shape))
                 yield 1 / len(batches) / 2**size, loss(chosen)
 
     parameters: list[Tensor] = [guide.loc, guide.scale_tril]

@@ -15,8 +15,9 @@ from variational_laplace_problems import BEST, INIT, NOISE, UNIFORM, X, Y, class
 from bayesnn import BNN, learned, likelihoods, priors, subset
 from bayesnn.fit import fit
 from bayesnn.guides import Diagonal, Laplace, MeanField, SharedVariance, VariationalLaplaceELBO, faster_variances
+from bayesnn.guides.fisher import ExactFisher, FisherProbes
 from bayesnn.guides.mean_field import per_layer, per_network, per_tensor
-from bayesnn.guides.variational_laplace import ExactFisher, FisherProbes, ProfiledVariances, fit_variances
+from bayesnn.guides.variational_laplace import ProfiledVariances, fit_variances
 
 EXACT = ExactFisher()
 

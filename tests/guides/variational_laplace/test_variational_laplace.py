@@ -46,7 +46,7 @@ from bayesnn.guides import (
     VariationalLaplaceELBO,
     faster_variances,
 )
-from bayesnn.guides.variational_laplace import EmpiricalFisher, ExactFisher, FisherProbes, SampledLabels
+from bayesnn.guides.fisher import EmpiricalFisher, ExactFisher, FisherProbes, MonteCarloFisher
 from bayesnn.guides.variational_laplace.means import at_means
 from bayesnn.models import NeuralLinear
 
@@ -91,7 +91,7 @@ def test_the_mean_over_all_minibatches_is_the_whole(curvature: Any, covariance: 
         torch.testing.assert_close(parts.mean(), whole, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("curvature", [FisherProbes(), SampledLabels(3), EmpiricalFisher()], ids=str)
+@pytest.mark.parametrize("curvature", [FisherProbes(), MonteCarloFisher(3), EmpiricalFisher()], ids=str)
 def test_noisy_curvatures_have_the_exact_mean_at_every_batch_size(curvature: Any) -> None:
     exact = EmpiricalFisher(each=True) if isinstance(curvature, EmpiricalFisher) else ExactFisher()
     for chosen in ([1], [0, 2], [0, 1, 2]):
@@ -312,8 +312,8 @@ def test_a_last_layer_with_normal_noise_has_its_exact_elbo(kind: Any) -> None:
 
 def test_options_are_kept_in_the_loss() -> None:
     model, _, _ = linear_bnn()
-    loss = VariationalLaplaceELBO(SampledLabels(2), kl_weight=0.1, curvature_grad=False)(model, MeanField(model))
-    assert "kl_weight=0.1, curvature=SampledLabels(draws=2), curvature_grad=False" in repr(loss)
+    loss = VariationalLaplaceELBO(MonteCarloFisher(2), kl_weight=0.1, curvature_grad=False)(model, MeanField(model))
+    assert "kl_weight=0.1, curvature=MonteCarloFisher(draws=2), curvature_grad=False" in repr(loss)
     assert loss.metadata["objective"] == "VariationalLaplaceELBO"
     assert loss.metadata["kl_weight"] == 0.1
 

@@ -7,13 +7,26 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from torch import Tensor
-from torch.nn import functional as F
+
+from bayesnn.likelihoods.scores import bernoulli_logit, negative_binomial_log_mean, student_t_location
 
 Root = Callable[[Tensor], Tensor]
 """xi [..., *parameter] -> A xi, with A A^T the Fisher information in nats; linear in xi, differentiable in A."""
 
 Rule = Callable[[Any], list[tuple[Tensor, Root | None]]]
 """A distribution -> its parameters, each with its root (None: unknown). Between parameters the information is zero."""
+
+
+def unwrapped(fn: Any) -> Any:
+    """A distribution without its independent axes."""
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    return fn
+
+
+def rule_of(fn: Any, rules: Mapping[type, Rule]) -> Rule | None:
+    """The rule of a distribution's class, or of the nearest above it."""
+    return next((rules[kind] for kind in type(fn).__mro__ if kind in rules), None)
 
 
 def _times(factor: Tensor) -> Root:
@@ -31,8 +44,7 @@ def _logits(fn: Any, count: float = 1.0) -> list[tuple[Tensor, Root | None]]:
 
 
 def _binary(fn: Any, count: Tensor | float = 1.0) -> list[tuple[Tensor, Root | None]]:
-    root = (0.5 * (F.logsigmoid(fn.logits) + F.logsigmoid(-fn.logits))).exp()
-    return [(fn.logits, _times(root * torch.as_tensor(count).sqrt().to(root)))]
+    return [(fn.logits, _times(bernoulli_logit(fn.logits) * torch.as_tensor(count).sqrt().to(fn.logits)))]
 
 
 def _located(fn: Any) -> list[tuple[Tensor, Root | None]]:
@@ -50,7 +62,7 @@ def _cauchy(fn: Any) -> list[tuple[Tensor, Root | None]]:
 
 def _student(fn: Any) -> list[tuple[Tensor, Root | None]]:
     df = fn.df
-    loc, scale = ((df + 1) / (df + 3)).sqrt() / fn.scale, (2 * df / (df + 3)).sqrt() / fn.scale
+    loc, scale = student_t_location(df, fn.scale), (2 * df / (df + 3)).sqrt() / fn.scale
     return [(fn.loc, _times(loc)), (fn.scale, _times(scale)), (df, None)]
 
 
@@ -65,7 +77,11 @@ def _multivariate(fn: Any) -> list[tuple[Tensor, Root | None]]:
 
 def _negative_binomial(fn: Any) -> list[tuple[Tensor, Root | None]]:
     rate, concentration = fn.rate, fn.concentration
-    return [(fn.rate, _times((concentration / (1 + rate)).sqrt() / rate)), (concentration, None)]
+    # The mean is concentration / rate, so that d log mean = -d rate / rate.
+    return [
+        (rate, _times(negative_binomial_log_mean(concentration / rate, concentration) / rate)),
+        (concentration, None),
+    ]
 
 
 RULES: Mapping[type, Rule] = {

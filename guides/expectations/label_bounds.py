@@ -1,30 +1,11 @@
-"""E_q[log p(y | W)] of a normal last layer, example by example: exact for normal y, bounded or expanded for labels."""
+"""E_q[log p(y | f)] of labels and normal outputs, example by example: bounded or expanded."""
 
 import torch
-from pyro import distributions as dist
 from torch import Tensor
 
-from bayesnn.guides.expectations.output_covariance import variances
 from bayesnn.guides.last_layer.moments import Rows, class_log_densities
+from bayesnn.likelihoods.expectations import variances
 from bayesnn.models import GenerativeClassifier
-
-
-def normal_expectation(mean: Tensor, variance: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-    """sum_k [ log N(y_k; mean_k, noise_k^2) - variance_k / (2 noise_k^2) ], [batch], in nats: exact.
-
-    Args:
-        mean: of the outputs, [batch, out].
-        variance: of the outputs, [batch, out].
-        y: [batch, out].
-        noise: standard deviation of y given its output, broadcasts to y.
-
-    >>> import torch
-    >>> one = torch.ones(1, 1)
-    >>> normal_expectation(one, 0.5 * one, one, one)            # -0.5 log(2 pi) - 0.25
-    tensor([-1.1689])
-    """
-    each = dist.Normal(mean, noise, validate_args=False).log_prob(y)
-    return (each - 0.5 * variance / noise**2).sum(-1)
 
 
 def jensen_bound(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
