@@ -86,7 +86,11 @@ def test_an_indefinite_hessian_is_refused_with_its_smallest_eigenvalue() -> None
     smallest = torch.linalg.eigvalsh(hessian(model, model.values(), x, y))[0].item()
     assert smallest < 0
     said = rf"smallest eigenvalue is {smallest:.3g}, so the weights are not at a maximum .* or use structure=Full"
-    for ask in (lambda: guide.covariance, guide.log_evidence, lambda: guide.fitted.curvature.log_ratio(guide.fitted.prior_precision)):
+    for ask in (
+        lambda: guide.covariance,
+        guide.log_evidence,
+        lambda: guide.fitted.curvature.log_ratio(guide.fitted.prior_precision),
+    ):
         with pytest.raises(ValueError, match=said):
             ask()
     assert torch.isfinite(Laplace(model).fit([(x, y)]).covariance).all()

@@ -249,7 +249,9 @@ def test_a_state_of_a_network_that_was_trained_on_is_refused() -> None:
 def test_monte_carlo_fisher_is_unbiased() -> None:
     model, y = classification()
     exact = Laplace(model, structure=Diagonal).fit([(X, y)]).fitted.curvature
-    draws = [Laplace(model, structure=Diagonal, fisher=MonteCarlo(5)).fit([(X, y)]).fitted.curvature for _ in range(300)]
+    draws = [
+        Laplace(model, structure=Diagonal, fisher=MonteCarlo(5)).fit([(X, y)]).fitted.curvature for _ in range(300)
+    ]
     assert_mean(torch.stack([one.diagonal for one in draws]), exact.diagonal)
 
 
