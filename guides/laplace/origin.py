@@ -30,7 +30,7 @@ def fixed_digests(model: BNN) -> dict[str, str]:
         if chosen is not None:
             value = value.flatten().index_fill(0, chosen.to(value.device), 0.0)
         numbers = value.to("cpu", torch.float).contiguous().reshape(-1).numpy()
-        digests[name] = hashlib.blake2b(numbers, digest_size=16).hexdigest()
+        digests[name] = hashlib.blake2b(numbers.tobytes(), digest_size=16).hexdigest()
     return digests
 
 
