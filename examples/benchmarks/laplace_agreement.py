@@ -79,12 +79,12 @@ def _compare(bench: Small, case: Case, theirs: dict[str, Any] | None) -> list[Ro
         _row(f"{label}: log evidence, nats", guide.log_evidence(), theirs, "evidence"),
         _row(f"{label}: probit probabilities", found, theirs, "probabilities"),
     ]
-    structure = guide.structure
+    structure = guide.fitted.curvature
     if isinstance(structure, laplace.Full):
         return [_row(f"{label}: H", structure.matrix, theirs, "H"), *rows]
     assert isinstance(structure, laplace.Kronecker)
     ours = torch.stack([basis.values.sum() for basis in structure.bases().values()])
-    full = bench.guide(Case(case.net, "", "all", "full")).structure
+    full = bench.guide(Case(case.net, "", "all", "full")).fitted.curvature
     assert isinstance(full, laplace.Full)
     sizes = [basis.values.numel() for basis in structure.bases().values()]
     exact = torch.stack([part.sum() for part in full.matrix.diagonal().split(sizes)])

@@ -7,8 +7,8 @@ from torch import Size, Tensor
 
 from bayesnn.curvature import JacobianRows
 from bayesnn.curvature.diagonal import ggn_diagonal
-from bayesnn.curvature.jacobian_rows import Roots
 from bayesnn.functional import Inputs
+from bayesnn.guides.laplace.data_pass import BatchTargets
 from bayesnn.guides.laplace.rotated import Basis
 from bayesnn.guides.laplace.separable import Separable
 from bayesnn.models import BNN
@@ -30,17 +30,17 @@ class Diagonal(Separable):
         like = next(iter(rows.values.values()))
         self.register_buffer("diagonal", torch.zeros(rows.count, dtype=torch.double, device=like.device))
 
-    def add(self, x: Inputs, roots: Roots) -> None:
+    def add(self, x: Inputs, targets: BatchTargets) -> None:
         """Add one batch."""
-        self.diagonal += ggn_diagonal(self.rows, x, roots)
+        self.diagonal += ggn_diagonal(self.rows, x, targets.roots)
 
     def bases(self) -> Mapping[str, Basis]:
         """Every weight is its own."""
-        found, start = {}, 0
+        bases, start = {}, 0
         for name, chosen in self.rows.index.items():
             shape = self.rows.values[name].shape if chosen is None else Size([len(chosen)])
             values = self.diagonal[start : start + shape.numel()]
             out = shape[0] if len(shape) > 1 else 1
-            found[name] = Basis(shape, values.reshape(1, out, -1))
+            bases[name] = Basis(shape, values.reshape(1, out, -1))
             start += shape.numel()
-        return found
+        return bases

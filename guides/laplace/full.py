@@ -10,16 +10,16 @@ from torch import Tensor
 
 from bayesnn.curvature.jacobian_rows import EXAMPLES, MEMORY, JacobianRows, identity
 from bayesnn.functional import Inputs, chunks, memory
-from bayesnn.guides.laplace.data_pass import DataPass, FisherRoots
+from bayesnn.guides.laplace.data_pass import BatchTargets, DataPass
 from bayesnn.guides.laplace.last_layer import LastLayerCurvature, add_last_layer, last_layer_inputs
-from bayesnn.guides.laplace.structure import Posterior, Structure
+from bayesnn.guides.laplace.structure import OnePass, Posterior
 from bayesnn.models import BNN
 
 DOUBLE = 4096
 """Up to so many weights all sums are in double precision: batches are many, and small eigenvalues matter."""
 
 
-class Full(Structure):
+class Full(OnePass):
     """H as one matrix, [param, param]: exact.
 
     The time of a fit grows with the square of the number of random weights, that of the first prediction with its cube.
@@ -50,21 +50,21 @@ class Full(Structure):
         self._last: LastLayerCurvature | None = None
         self._general = False  # whether a batch has shown that there is no linear last layer
 
-    def collect(self, sweep: DataPass) -> None:
+    def collect(self, data: DataPass) -> None:
         """Sum over the training data, in one pass."""
-        super().collect(sweep)
+        super().collect(data)
         if self._last is not None:
             self._last.flush()
 
-    def add(self, x: Inputs, roots: FisherRoots) -> None:
+    def add(self, x: Inputs, targets: BatchTargets) -> None:
         """Add one batch: from the inputs of a linear last layer, otherwise by rows of the Jacobian."""
         if not self._general:
-            last = add_last_layer(self._last, self.rows, x, roots, self.dtype)
+            last = add_last_layer(self._last, self.rows, x, targets, self.dtype)
             if last is not None:
                 self._last = last
                 return
             self._general = True
-        for _, _, part in self.rows.chunks(x, roots):
+        for _, _, part in self.rows.chunks(x, targets.roots):
             flat = part.flatten(0, 1)
             if flat.dtype == self.dtype:
                 self.H.addmm_(flat.mT, flat)  # in place: H may be most of the memory
@@ -150,9 +150,10 @@ class FullPosterior(Posterior):
     def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Of a linear last layer phi^T Sigma_cd phi for each pair of classes; otherwise from J L."""
         for part in chunks(x, EXAMPLES):
-            found = None if self._general else last_layer_inputs(rows, part)
-            if found is not None:
-                yield found[0], self._last_layer(*found, bias=len(rows.index) == 2, diagonal=diagonal)
+            layer = None if self._general else last_layer_inputs(rows, part)
+            if layer is not None:
+                variances = self._last_layer(*layer, bias=len(rows.index) == 2, diagonal=diagonal)
+                yield layer[0], variances
                 continue
             self._general = True
             for _, outputs, jac in rows.chunks(part, identity):
@@ -181,17 +182,17 @@ class FullPosterior(Posterior):
         pairs = self._own if diagonal else self._pairs
         assert pairs is not None
         step = max(1, MEMORY // (4 * pairs[0].numel() * pairs.element_size()))
-        found = torch.cat(
+        by_pair = torch.cat(
             [
                 torch.einsum("bpg,bg->bp", (phi @ pairs.flatten(1)).unflatten(1, (-1, width)), phi)
                 for phi in features.split(step)
             ]
         )
         if diagonal:
-            return found
-        variances = found.new_empty(len(found), classes, classes)
-        variances[:, first, second] = found
-        variances[:, second, first] = found
+            return by_pair
+        variances = by_pair.new_empty(len(by_pair), classes, classes)
+        variances[:, first, second] = by_pair
+        variances[:, second, first] = by_pair
         return variances
 
 

@@ -1,7 +1,7 @@
 """The Laplace approximation as a Pyro guide."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyro
@@ -14,18 +14,17 @@ from bayesnn.functional import Inputs, check_evaluation_mode, parameters
 from bayesnn.functional.roots import semidefinite_root, triangular
 from bayesnn.guides.fisher.exact import EXACT, ExactFisher, check_fisher
 from bayesnn.guides.fisher.protocol import OutputFisher, check_way
-from bayesnn.guides.laplace import evidence
+from bayesnn.guides.laplace import evidence, state
 from bayesnn.guides.laplace.data_pass import DataPass
+from bayesnn.guides.laplace.fitted import Fitted, collected
+from bayesnn.guides.laplace.flat import by_site, flat_mode
 from bayesnn.guides.laplace.full import Full, FullPosterior
-from bayesnn.guides.laplace.hessian import Hessian
-from bayesnn.guides.laplace.prior import check_same_prior, normal_prior
-from bayesnn.guides.laplace.structure import Posterior, Structure
+from bayesnn.guides.laplace.prior import normal_prior
+from bayesnn.guides.laplace.structure import MakeStructure, Posterior, Structure, uses_fisher
 from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 from bayesnn.priors import Prior
-
-FITTED = ("prior_loc", "prior_precision", "log_likelihood", "examples", "observations", "factor", "fixed")
 
 
 class Laplace(nn.Module):
@@ -36,7 +35,8 @@ class Laplace(nn.Module):
     a model that is linear in its random weights with a normal likelihood, and w* its mode, it is the exact posterior.
 
     The guide is a plain Pyro guide. Its `model` is the model under the prior that the posterior has: after
-    `maximise_evidence` use that one.
+    `maximise_evidence` use that one. So it is after loading: `guide.load_state_dict(torch.load(path))` brings the
+    fitted prior's scales and the noise of `likelihoods.normal` along, and `guide.model` has them.
 
     Args:
         model: a `BNN` with a normal prior of fixed scales, and a likelihood without latent sites.
@@ -50,7 +50,9 @@ class Laplace(nn.Module):
     Raises:
         ValueError: a prior that is not normal or has latent scales; a likelihood without a `fisher`; an empty loader;
             data that are not finite or do not fit; a precision that is not positive definite; use before `fit`; a state
-            of another network, subset or prior; a layer or subset that the structure does not know.
+            of another network, subset, structure or likelihood, or of a prior with other means; a layer or subset that
+            the structure does not know.
+        TypeError: a structure of one's own that leaves examples out.
         MemoryError: the covariance needs more memory than there is (its size is given, and what to do instead).
 
     References: MacKay (1992), A practical Bayesian framework for backpropagation networks; Ritter, Botev, Barber
@@ -65,35 +67,26 @@ class Laplace(nn.Module):
     """
 
     loc: Tensor
-    prior_loc: Tensor
-    prior_precision: Tensor
-    log_likelihood: Tensor
-    examples: Tensor
-    observations: Tensor
-    factor: Tensor
-    fixed: Tensor
 
     def __init__(
         self,
         model: BNN,
         mode: Mapping[str, Tensor] | None = None,
         *,
-        structure: Callable[[BNN, JacobianRows], Structure] = Full,
+        structure: MakeStructure = Full,
         fisher: OutputFisher = EXACT,
     ) -> None:
         super().__init__()
         check_way("Laplace", "fisher", fisher, OutputFisher)
-        if isinstance(fisher, ExactFisher) and structure is not Hessian:
+        if isinstance(fisher, ExactFisher) and uses_fisher(structure):
             check_fisher(model.likelihood)
         normal_prior(model)  # raises for priors that are not normal
         self._model = (model,)
         self._make, self._fisher = structure, fisher
-        self.register_buffer("loc", _flat(model, model.values() if mode is None else mode))
-        for name in FITTED:
-            self.register_buffer(name, None)
-        self.structure: Structure | None = None
+        self.register_buffer("loc", flat_mode(model, model.values() if mode is None else mode))
+        self._fitted: Fitted | None = None
         self._posterior: Posterior | None = None
-        self._held: evidence.Evidence | None = None
+        self._evidence: evidence.Evidence | None = None
         self._rows = self._derivatives()
 
     @property
@@ -102,10 +95,18 @@ class Laplace(nn.Module):
         return self._model[0]
 
     @property
+    def fitted(self) -> Fitted:
+        """What the fit found: the summed `curvature`, the prior's precisions, the log likelihood."""
+        if self._fitted is None:
+            raise ValueError("Laplace: call fit(loader) first")
+        return self._fitted
+
+    @property
     def posterior(self) -> Posterior:
-        """N(w*, (H + P)^-1) in the structure's form; found when it is first asked for."""
+        """N(w*, (H + P)^-1) in the structure's form, made when it is first asked for."""
         if self._posterior is None:
-            self._posterior = self._fitted().posterior(self.prior_precision.double(), self._scale())
+            fitted = self.fitted
+            self._posterior = fitted.curvature.posterior(fitted.prior_precision.double(), fitted.scale(self.model))
         return self._posterior
 
     @property
@@ -118,12 +119,12 @@ class Laplace(nn.Module):
         """The lower triangular root of the covariance, [param, param]; full structure only."""
         posterior = self.posterior
         if not isinstance(posterior, FullPosterior):
-            raise TypeError(f"Laplace: {type(self.structure).__name__} has no scale_tril; use covariance")
+            raise TypeError(f"Laplace: {type(self.fitted.curvature).__name__} has no scale_tril; use covariance")
         return posterior.scale_tril
 
     def mode(self) -> dict[str, Tensor]:
         """w*, {site: value}."""
-        return self._values(self.loc)
+        return by_site(self.model, self.loc)
 
     def fit(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = False) -> "Laplace":
         """Sum the curvature over the training data and return this guide.
@@ -131,7 +132,10 @@ class Laplace(nn.Module):
         Batches (x, y) of the training data, each example once. Where the model's `size` says that there are more, H is
         scaled by size / examples seen. One pass (`LowRank`: several).
         """
-        return self._collect(self._make(self.model, self._rows), loader, progress=progress)
+        structure = self._make(self.model, self._rows)
+        if isinstance(self._fisher, ExactFisher) and structure.uses_fisher:
+            check_fisher(self.model.likelihood)
+        return self._collect(structure, loader, progress=progress)
 
     def update(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = False) -> "Laplace":
         """Add further data to those of the fit, at the same mode, and return this guide.
@@ -139,12 +143,12 @@ class Laplace(nn.Module):
         Raises:
             ValueError: the observation noise was fitted since: the sums belong to the noise before.
         """
-        structure = self._fitted()
-        if self.factor != 1:
+        fitted = self.fitted
+        if fitted.factor != 1:
             raise ValueError("Laplace.update: the noise was fitted after the curvature was summed; fit again instead")
         # A copy, which is dropped where the data turn out to be bad; the network is not copied with it.
-        kept = {id(held): held for held in (self.model, structure.rows)}
-        return self._collect(copy.deepcopy(structure, kept), loader, progress=progress, more=True)
+        kept = {id(held): held for held in (self.model, fitted.curvature.rows)}
+        return self._collect(copy.deepcopy(fitted.curvature, kept), loader, progress=progress, before=fitted)
 
     def log_evidence(self, factor: float | Tensor = 1.0) -> Tensor:
         """log p(y) ~ log p(y | w*) + log p(w*) + k/2 log 2 pi - 1/2 log |H + P|, in nats.
@@ -154,7 +158,7 @@ class Laplace(nn.Module):
         factor = torch.as_tensor(factor, dtype=torch.double, device=self.loc.device)
         if not bool((factor > 0).all()):
             raise ValueError(f"Laplace: a prior precision is positive, and so are its factors, not {factor.tolist()}")
-        return self._evidence().of_factor(factor)
+        return self._held_evidence().of_factor(factor)
 
     def maximise_evidence(self, *, per: evidence.Per = "network", noise: bool = False) -> "Laplace":
         """The guide under the prior, and noise, that maximise `log_evidence` at the present mode and curvature.
@@ -172,19 +176,16 @@ class Laplace(nn.Module):
         References: MacKay (1992); Immer, Bauer, Fortuin, Rätsch, Khan (2021), Scalable marginal likelihood estimation
         for model selection in deep learning.
         """
-        best = evidence.maximum(self._evidence(), self.model, per=per, noise=noise)
-        other = self._under(best.model)
-        if noise:
-            other.log_likelihood = best.log_likelihood / self._share()
-            other.factor = self.factor / best.noise_variance
-        return other
+        best = evidence.maximum(self._held_evidence(), self.model, per=per, noise=noise)
+        return self._under(best.model, self.fitted.under_maximum(best, self.model, noise=noise))
 
     def with_prior(self, prior: Prior) -> "Laplace":
         """The guide under another normal prior, at the same mode and with the same curvature: nothing is summed again.
 
         The returned guide's `model` has the prior. With `priors.rescaled` it scans prior scales for cross-validation.
         """
-        return self._under(self.model.with_prior(prior))
+        model = self.model.with_prior(prior)
+        return self._under(model, self.fitted.under_prior(model))
 
     @torch.no_grad()
     def output_distribution(self, x: Inputs, *, diagonal: bool = False) -> dist.TorchDistribution:
@@ -196,9 +197,9 @@ class Laplace(nn.Module):
         """
         check_evaluation_mode(self.model.net, "Laplace.output_distribution")
         check_inputs(x)
-        found = list(self.posterior.output_variances(self._rows, x, diagonal=diagonal))
-        loc = torch.cat([outputs.flatten(1) for outputs, _ in found])
-        variances = torch.cat([variance for _, variance in found])
+        parts = list(self.posterior.output_variances(self._rows, x, diagonal=diagonal))
+        loc = torch.cat([outputs.flatten(1) for outputs, _ in parts])
+        variances = torch.cat([variance for _, variance in parts])
         if diagonal:
             return dist.Normal(loc, variances.sqrt(), validate_args=False).to_event(1)
         return dist.MultivariateNormal(loc, scale_tril=triangular(semidefinite_root(variances)), validate_args=False)
@@ -211,51 +212,29 @@ class Laplace(nn.Module):
         """
         posterior = self.posterior
         if (joint := posterior.joint(self.loc)) is None:
-            loc = dict(zip(self.model.subset.names, self.mode().values(), strict=True))
-            found = posterior.distributions(loc)
-            return {site: pyro.sample(site, found[block]) for site, block in self._blocks()}
+            blocks = dict(zip(self.model.sites, self.model.subset.names, strict=True))
+            loc = {blocks[site]: value for site, value in self.mode().items()}
+            each = posterior.distributions(loc)
+            return {site: pyro.sample(site, each[block]) for site, block in blocks.items()}
         flat = pyro.sample(prefix_of(self.model.name) + "_laplace", joint, infer={"is_auxiliary": True})
         return {
             site: pyro.sample(site, dist.Delta(value, event_dim=len(self.model.sites[site])))
-            for site, value in self._values(flat).items()
+            for site, value in by_site(self.model, flat).items()
         }
 
-    def get_extra_state(self) -> dict[str, str]:
-        """What a state dict says of the model it belongs to."""
-        return {"fingerprint": self.model.subset.fingerprint(), "structure": type(self.structure).__name__}
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a state dict says of the model and the fit it belongs to."""
+        return state.facts(self.model, self._fitted)
 
-    def set_extra_state(self, state: dict[str, str]) -> None:
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Checked before anything is loaded: see `_load_from_state_dict`."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-        fitted = state.get("prior_precision") is not None
-        structure = self._make(self.model, self._rows) if fitted else None
-        self._check_state(state, structure)
-        self.structure = structure  # its own sums are loaded after this
-        for name in FITTED:
-            held = state.get(name)
-            setattr(self, name, None if held is None else torch.empty_like(held, device=self.loc.device))
+        held = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        model, fitted = state.restored(held, "_fitted.", self.model, self._rows, self._make)
+        self._model, self._fitted = (model,), fitted  # the structure's own sums are loaded after this
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._moved()
-
-    def _check_state(self, state: Mapping[str, Any], structure: Structure | None) -> None:
-        extra = state.get("_extra_state", {})
-        if extra.get("fingerprint") != self.model.subset.fingerprint():
-            raise ValueError(
-                "Laplace: this state belongs to another network or subset (names, shapes or indices differ)"
-            )
-        if structure is None:
-            return
-        if (held := extra.get("structure")) != type(structure).__name__:
-            raise ValueError(f"Laplace: this state has the structure {held}; use Laplace(model, structure={held})")
-        check_same_prior(normal_prior(self.model), (state["prior_loc"], state["prior_precision"]))
-        ours = fixed_weights(self.model)
-        if not torch.allclose(ours, state["fixed"].to(ours), rtol=1e-4):
-            raise ValueError(
-                "Laplace: this state was fitted around other fixed weights: the network was trained further, or is "
-                "another of the same shape; load the network's own state first, or fit again"
-            )
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._apply(*args, **kwargs)
@@ -263,11 +242,11 @@ class Laplace(nn.Module):
         return result
 
     def _moved(self) -> None:
-        """The mode has other values, or is elsewhere: forget what was found at it."""
-        self._posterior = self._held = None
+        """The mode has other values, or is elsewhere: forget what was derived from it."""
+        self._posterior = self._evidence = None
         self._rows = self._derivatives()
-        if self.structure is not None:
-            self.structure.at(self._rows)
+        if self._fitted is not None:
+            self._fitted.curvature.at(self._rows)
 
     def _derivatives(self) -> JacobianRows:
         net = self.model.net
@@ -275,90 +254,27 @@ class Laplace(nn.Module):
         return JacobianRows(net, self.model.subset.put(parameters(net), values), self.model.subset.index)
 
     def _collect(
-        self, structure: Structure, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool, more: bool = False
+        self,
+        structure: Structure,
+        loader: Iterable[tuple[Inputs, Tensor]],
+        *,
+        progress: bool,
+        before: Fitted | None = None,
     ) -> "Laplace":
         check_evaluation_mode(self.model.net, "Laplace")
-        before = int(self.examples) if more else 0
-        sweep = DataPass(self.model, loader, self._fisher, self.loc.device, progress, before=before)
-        prior = normal_prior(self.model)
-        structure.collect(sweep)
-        found = {"log_likelihood": sweep.log_likelihood, "examples": sweep.seen, "observations": sweep.observations}
-        for name, value in found.items():
-            value = torch.as_tensor(value, dtype=torch.double, device=self.loc.device)
-            setattr(self, name, value + getattr(self, name) if more else value)
-        self.prior_loc, self.prior_precision = prior
-        self.factor = torch.ones((), dtype=torch.double, device=self.loc.device)
-        self.fixed = fixed_weights(self.model)
-        self.structure, self._posterior, self._held = structure, None, None
+        seen = 0 if before is None else int(before.examples)
+        data = DataPass(self.model, loader, self._fisher, self.loc.device, progress, before=seen)
+        self._fitted = collected(structure, data, before)
+        self._posterior = self._evidence = None
         return self
 
-    def _under(self, model: BNN) -> "Laplace":
+    def _under(self, model: BNN, fitted: Fitted) -> "Laplace":
         """The guide of a model with another prior or noise, which shares the curvature."""
-        structure = self._fitted()
         other = Laplace(model, self.mode(), structure=self._make, fisher=self._fisher)
-        other.prior_loc, other.prior_precision = normal_prior(model)
-        for name in ("log_likelihood", "examples", "observations", "factor", "fixed"):
-            setattr(other, name, getattr(self, name))
-        other.structure = structure
+        other._fitted = fitted
         return other
 
-    def _evidence(self) -> evidence.Evidence:
-        if self._held is None:
-            self._held = self._new_evidence()
-        return self._held
-
-    def _new_evidence(self) -> evidence.Evidence:
-        return evidence.Evidence(
-            structure=self._fitted(),
-            scale=self._scale(),
-            log_likelihood=self.log_likelihood * self._share(),
-            observations=float(self.observations) * self._share(),
-            precision=self.prior_precision.double(),
-            difference=(self.loc - self.prior_loc).double(),
-        )
-
-    def _share(self) -> float:
-        """All training examples over those seen."""
-        return 1.0 if self.model.size is None else self.model.size / float(self.examples)
-
-    def _scale(self) -> float:
-        """What the summed curvature is multiplied with."""
-        return self._share() * float(self.factor)
-
-    def _fitted(self) -> Structure:
-        if self.structure is None:
-            raise ValueError("Laplace: call fit(loader) first")
-        return self.structure
-
-    def _blocks(self) -> Iterable[tuple[str, str]]:
-        return zip(self.model.sites, self.model.subset.names, strict=True)
-
-    def _values(self, flat: Tensor) -> dict[str, Tensor]:
-        """The blocks of a joint value [*lead, param]."""
-        sites = self.model.sites
-        parts = flat.split([shape.numel() for shape in sites.values()], dim=-1)
-        return {
-            site: part.reshape(part.shape[:-1] + shape)
-            for (site, shape), part in zip(sites.items(), parts, strict=True)
-        }
-
-
-def _flat(model: BNN, mode: Mapping[str, Tensor]) -> Tensor:
-    """The mode in one vector, in the order of the blocks."""
-    for site, shape in model.sites.items():
-        if site not in mode:
-            raise ValueError(f"Laplace: the mode has no value for {site!r}")
-        if mode[site].shape != shape:
-            raise ValueError(
-                f"Laplace: the mode of {site!r} has shape {tuple(mode[site].shape)}, the block has {tuple(shape)}"
-            )
-    return torch.cat([mode[site].detach().reshape(-1) for site in model.sites])
-
-
-def fixed_weights(model: BNN) -> Tensor:
-    """The sum and the sum of squares of all weights and buffers that are not random: what states know a network by."""
-    held = parameters(model.net)
-    nothing = {name: torch.zeros(model.subset.event_shape(name)).to(held[name]) for name in model.subset.names}
-    held.update(model.subset.put(held, nothing))
-    tensors = [tensor.detach().double() for tensor in (*held.values(), *model.net.buffers())]
-    return torch.stack([torch.stack([tensor.sum(), tensor.square().sum()]) for tensor in tensors]).sum(0)
+    def _held_evidence(self) -> evidence.Evidence:
+        if self._evidence is None:
+            self._evidence = self.fitted.evidence(self.model, self.loc)
+        return self._evidence

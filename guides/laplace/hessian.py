@@ -1,16 +1,18 @@
 """The exact Hessian of the negative log likelihood, for small subsets."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs, call
 from bayesnn.functional.transforms import transformable
-from bayesnn.guides.laplace.data_pass import DataPass
+from bayesnn.guides.laplace.data_pass import BatchTargets, DataPass
 from bayesnn.guides.laplace.full import Full, FullPosterior
 
 VECTORS = 16
-"""JacobianRows of the Hessian in one backward pass."""
+"""Rows of the Hessian in one backward pass."""
 
 
 class Hessian(Full):
@@ -40,13 +42,11 @@ class Hessian(Full):
     tensor([[0.2500]])
     """
 
-    def collect(self, sweep: DataPass) -> None:
+    uses_fisher: ClassVar[bool] = False
+
+    def collect(self, data: DataPass) -> None:
         """Sum over the training data, in one pass."""
-
-        def visit(x: Inputs, y: Tensor) -> None:
-            self.H += hessian(self.rows, x, y, sweep).to(self.dtype)
-
-        sweep.visit(visit, "Hessian")
+        super().collect(data)
         matrix = self.H
         if not bool(torch.isfinite(matrix).all()):
             raise ValueError("Hessian: the second derivatives of the log likelihood are not finite")
@@ -57,6 +57,10 @@ class Hessian(Full):
             )
         matrix += matrix.mT.clone()
         matrix /= 2
+
+    def add(self, x: Inputs, targets: BatchTargets) -> None:
+        """Add one batch."""
+        self.H += hessian(self.rows, x, targets).to(self.dtype)
 
     @torch.no_grad()
     def spectrum(self, precision: Tensor) -> Tensor:
@@ -90,17 +94,17 @@ class Hessian(Full):
         )
 
 
-def hessian(rows: JacobianRows, x: Inputs, y: Tensor, sweep: DataPass) -> Tensor:
-    """Of the negative log likelihood of one batch, [param, param], which `sweep` adds up on the way."""
+def hessian(rows: JacobianRows, x: Inputs, targets: BatchTargets) -> Tensor:
+    """Of the negative log likelihood of one batch, [param, param]."""
     leaves, values = chosen_leaves(rows)
-    with torch.enable_grad(), transformable(y.device):
-        loss = -sweep.log_prob(call(rows.net, values, x), y)
+    with torch.enable_grad(), transformable(leaves[0].device):
+        loss = -targets.log_prob(call(rows.net, values, x))
         gradients = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
         gradient = torch.cat(gradients)
     if not gradient.requires_grad:
         return gradient.new_zeros(rows.count, rows.count)
-    found = [_rows(gradient, leaves, part) for part in torch.arange(rows.count, device=y.device).split(VECTORS)]
-    return torch.cat(found)
+    numbers = torch.arange(rows.count, device=gradient.device).split(VECTORS)
+    return torch.cat([_rows(gradient, leaves, part) for part in numbers])
 
 
 def chosen_leaves(rows: JacobianRows) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -121,12 +125,12 @@ def _rows(gradient: Tensor, leaves: list[Tensor], numbers: Tensor) -> Tensor:
     seeds = torch.zeros(len(numbers), len(gradient), dtype=gradient.dtype, device=gradient.device)
     seeds.scatter_(1, numbers.unsqueeze(1), 1)
     try:
-        found = torch.autograd.grad(
+        parts = torch.autograd.grad(
             gradient, leaves, seeds, retain_graph=True, is_grads_batched=True, materialize_grads=True
         )
-        return torch.cat(found, 1)
+        return torch.cat(parts, 1)
     except (RuntimeError, NotImplementedError):  # a layer without a batching rule
-        pairs = [
+        rows = [
             torch.autograd.grad(gradient, leaves, seed, retain_graph=True, materialize_grads=True) for seed in seeds
         ]
-        return torch.stack([torch.cat(found) for found in pairs])
+        return torch.stack([torch.cat(row) for row in rows])

@@ -7,10 +7,11 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-from bayesnn.curvature.jacobian_rows import JacobianRows, Roots, one_position
+from bayesnn.curvature.jacobian_rows import JacobianRows, one_position
 from bayesnn.curvature.layer_rules import Lookup, Matrix, Use
 from bayesnn.curvature.layers import Pass, forward_pass
 from bayesnn.functional import Inputs, memory
+from bayesnn.guides.laplace.data_pass import BatchTargets
 from bayesnn.guides.laplace.rotated import Basis
 from bayesnn.guides.laplace.separable import Separable
 from bayesnn.models import BNN
@@ -47,7 +48,7 @@ class Kronecker(Separable):
             )
         self._bases: dict[str, Basis] | None = None
 
-    def add(self, x: Inputs, roots: Roots) -> None:
+    def add(self, x: Inputs, targets: BatchTargets) -> None:
         """Add one batch."""
         self._bases = None
         done = forward_pass(self.rows.net, self.rows.values, x)
@@ -60,7 +61,7 @@ class Kronecker(Separable):
         if not self._buffers:
             _require_memory(done)
         outputs = done.outputs.detach()
-        R = roots(outputs, slice(0, len(outputs))).reshape(*outputs.shape, -1)
+        R = targets.roots(outputs).reshape(*outputs.shape, -1)
         for name, uses in done.uses.items():
             for use in uses:
                 if _is_weight(use, name):
@@ -68,22 +69,22 @@ class Kronecker(Separable):
                     self._add(name, "inputs", inputs)
                     self._add(name, "count", count)
         for column in range(R.shape[-1]):
-            found = done.back(R[..., column], last=column == R.shape[-1] - 1)
+            gradients = done.back(R[..., column], last=column == R.shape[-1] - 1)
             for name, uses in done.uses.items():
                 weights = [use for use in uses if _is_weight(use, name)]
                 if len(weights) == len(uses):
                     for use in weights:
-                        self._add(name, "outputs", _outputs(use, found[id(use)]))
+                        self._add(name, "outputs", _outputs(use, gradients[id(use)]))
                 elif (weight := _twin(name, done)) is None:
-                    self._add_block(name, uses, found)
+                    self._add_block(name, uses, gradients)
                 else:  # its block is the weight's factor: one tensor for both, which has one decomposition
                     self._buffers[_key(name, "block")] = self._buffers[_key(weight, "outputs")]
 
     def bases(self) -> Mapping[str, Basis]:
         """The factors' eigenvectors."""
         if self._bases is None:
-            found: dict[int, tuple[Tensor, Tensor]] = {}
-            self._bases = {name: self._basis(name, value, found) for name, value in self.rows.values.items()}
+            known: dict[int, tuple[Tensor, Tensor]] = {}
+            self._bases = {name: self._basis(name, value, known) for name, value in self.rows.values.items()}
         return self._bases
 
     def _add(self, name: str, what: str, value: Tensor) -> None:
@@ -98,21 +99,21 @@ class Kronecker(Separable):
     def _sum(self, name: str, what: str) -> Tensor | None:
         return self._buffers.get(_key(name, what))
 
-    def _add_block(self, name: str, uses: list[Use], found: dict[int, Tensor]) -> None:
+    def _add_block(self, name: str, uses: list[Use], gradients: dict[int, Tensor]) -> None:
         """The exact block of a bias or of a normalisation's scale."""
-        g = sum((use.gradients(use.roles[name], found[id(use)]).flatten(1) for use in uses), torch.zeros(()))
+        g = sum((use.gradients(use.roles[name], gradients[id(use)]).flatten(1) for use in uses), torch.zeros(()))
         if g.shape[1] > DENSE:
             self._add(name, "diagonal", g.square().sum(0))
         else:
             self._add(name, "block", g.mT @ g)
 
-    def _basis(self, name: str, value: Tensor, found: dict[int, tuple[Tensor, Tensor]]) -> Basis:
+    def _basis(self, name: str, value: Tensor, known: dict[int, tuple[Tensor, Tensor]]) -> Basis:
         def eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
             """Once for each matrix: a bias may share that of its weight."""
-            if id(matrix) not in found:
+            if id(matrix) not in known:
                 values, vectors = torch.linalg.eigh(matrix.to(value.dtype))
-                found[id(matrix)] = values.clamp(min=0).double(), vectors
-            return found[id(matrix)]
+                known[id(matrix)] = values.clamp(min=0).double(), vectors
+            return known[id(matrix)]
 
         inputs, outputs, block = (self._sum(name, what) for what in ("inputs", "outputs", "block"))
         if inputs is not None and outputs is not None:

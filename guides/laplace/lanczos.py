@@ -59,10 +59,12 @@ def top_eigenpairs(
         values, vectors = values[:count], vectors[:, :count]
         new, room = lengths > zero, len(basis) - end
         if not bool(new.any()):  # an invariant space: is there another with eigenvalues as large?
-            found = values[values > zero]
-            if not room or (known is not None and len(known) == len(found) and bool((found <= known * 1.001).all())):
+            positive = values[values > zero]
+            if not room or (
+                known is not None and len(known) == len(positive) and bool((positive <= known * 1.001).all())
+            ):
                 break
-            known, block = found, _fresh(basis[:end], generator)[:room]
+            known, block = positive, _fresh(basis[:end], generator)[:room]
         elif (end >= count and bool((rest <= tolerance * values).all())) or not room:
             break
         else:

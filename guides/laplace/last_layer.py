@@ -10,7 +10,7 @@ from bayesnn.curvature import JacobianRows
 from bayesnn.curvature.layer_rules import Lookup, Matrix
 from bayesnn.curvature.layers import forward_pass
 from bayesnn.functional import Inputs, batch_size
-from bayesnn.guides.laplace.data_pass import FisherRoots
+from bayesnn.guides.laplace.data_pass import BatchTargets
 
 ROWS = 512
 """Examples that are gathered before they are multiplied: a wide layer's sums cost more to add to than to make."""
@@ -117,14 +117,14 @@ def last_layer_inputs(rows: JacobianRows, x: Inputs) -> tuple[Tensor, Tensor] | 
 
 
 def add_last_layer(
-    sums: LastLayerCurvature | None, rows: JacobianRows, x: Inputs, roots: FisherRoots, dtype: torch.dtype
+    sums: LastLayerCurvature | None, rows: JacobianRows, x: Inputs, targets: BatchTargets, dtype: torch.dtype
 ) -> LastLayerCurvature | None:
-    """The sums with a batch added; None where there is no such layer, and nothing was asked of `roots`."""
-    found = last_layer_inputs(rows, x)
-    if found is None:
+    """The sums with a batch added; None where there is no such layer, and nothing was handed to `targets`."""
+    layer = last_layer_inputs(rows, x)
+    if layer is None:
         return None
-    outputs, features = found
+    outputs, features = layer
     if sums is None:
         sums = LastLayerCurvature(outputs.shape[1], features.shape[1], features.to(dtype))
-    sums.add(features, roots.fisher(outputs, slice(0, len(outputs))))
+    sums.add(features, targets.fisher(outputs))
     return sums

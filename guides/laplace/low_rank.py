@@ -5,9 +5,8 @@ from torch import Tensor
 
 from bayesnn.curvature import JacobianRows
 from bayesnn.curvature.ggn_products import GGNProducts
-from bayesnn.curvature.jacobian_rows import Roots
 from bayesnn.functional import Inputs, memory
-from bayesnn.guides.laplace.data_pass import DataPass, check_repeatable
+from bayesnn.guides.laplace.data_pass import BatchTargets, DataPass, check_repeatable
 from bayesnn.guides.laplace.lanczos import longest, top_eigenpairs
 from bayesnn.guides.laplace.low_rank_posterior import LowRankPosterior
 from bayesnn.guides.laplace.prior import normal_prior
@@ -48,7 +47,7 @@ class LowRank(Structure):
     >>> net = torch.nn.Linear(3, 1, bias=False)
     >>> model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0))
     >>> guide = Laplace(model, structure=partial(LowRank, rank=1)).fit([(torch.eye(3) * 3, torch.zeros(3, 1))])
-    >>> [round(value, 6) for value in guide.structure.eigenvalues.tolist()]
+    >>> [round(value, 6) for value in guide.fitted.curvature.eigenvalues.tolist()]
     [9.0]
     """
 
@@ -61,14 +60,14 @@ class LowRank(Structure):
             raise ValueError(f"LowRank: the rank is how many eigenpairs are kept, at least 1, not {rank}")
         self.rank, self.tolerance = rank, tolerance
 
-    def collect(self, sweep: DataPass) -> None:
+    def collect(self, data: DataPass) -> None:
         """Find the eigenpairs, in several passes."""
         if "eigenvalues" in self._buffers:
             raise ValueError(
                 "LowRank: further data cannot be added to the eigenpairs of those before; fit all data again, or use "
                 "Kronecker, Diagonal or Full"
             )
-        check_repeatable(sweep.loader, "LowRank")
+        check_repeatable(data.loader, "LowRank")
         like, count = next(iter(self.rows.values.values())), self.rows.count
         held = longest(count, self.rank) + self.rank
         memory.require(
@@ -79,7 +78,7 @@ class LowRank(Structure):
         )
         states = _random_states(like.device)
         root = normal_prior(self._model[0])[1].sqrt().to(like)
-        product = _Scaled(self.rows, sweep, root, states)
+        product = _Scaled(self.rows, data, root, states)
         values, vectors = top_eigenpairs(product, like, count, self.rank, tolerance=self.tolerance)
         self.register_buffer("eigenvalues", values)
         self.register_buffer("eigenvectors", vectors * root)
@@ -114,8 +113,8 @@ class LowRank(Structure):
 class _Scaled:
     """P^-1/2 H P^-1/2 v for some vectors v: one pass over the training data a call."""
 
-    def __init__(self, rows: JacobianRows, sweep: DataPass, root: Tensor, states: list[Tensor]) -> None:
-        self.products, self.sweep, self.root = GGNProducts(rows), sweep, root
+    def __init__(self, rows: JacobianRows, data: DataPass, root: Tensor, states: list[Tensor]) -> None:
+        self.products, self.data, self.root = GGNProducts(rows), data, root
         self.passes, self.states = 0, states
 
     def __call__(self, vectors: Tensor) -> Tensor:
@@ -124,10 +123,10 @@ class _Scaled:
         vectors = vectors / self.root
         total = torch.zeros_like(vectors)
 
-        def add(x: Inputs, roots: Roots) -> None:
-            total.add_(self.products(x, roots, vectors))
+        def add(x: Inputs, targets: BatchTargets) -> None:
+            total.add_(self.products(x, targets.roots, vectors))
 
-        self.sweep(add, f"LowRank, pass {self.passes}")
+        self.data(add, f"LowRank, pass {self.passes}")
         return total / self.root
 
 

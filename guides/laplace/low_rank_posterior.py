@@ -135,11 +135,11 @@ class LowRankPosterior(Posterior):
         prior, products = RotatedPosterior(bases, scales), GGNProducts(rows)
         taken = self.directions * (self.gains / (1 + self.gains)).sqrt().unsqueeze(-1) * self.scale
         for part in chunks(x, EXAMPLES):
-            found = list(prior.output_variances(rows, part, diagonal=diagonal))
+            parts = list(prior.output_variances(rows, part, diagonal=diagonal))
             inside = products.tangents(part, taken).movedim(0, 2)
             less = inside.square().sum(-1) if diagonal else inside @ inside.mT
-            variance = torch.cat([one for _, one in found]) - less
-            yield torch.cat([outputs for outputs, _ in found]), variance.clamp(min=0) if diagonal else variance
+            variance = torch.cat([one for _, one in parts]) - less
+            yield torch.cat([outputs for outputs, _ in parts]), variance.clamp(min=0) if diagonal else variance
 
     def quadratic(self, vector: Tensor) -> Tensor:
         """v^T Sigma v."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from bayesnn.functional import Inputs, call
 from bayesnn.functional.transforms import transformable
 from bayesnn.guides.fisher.exact import EXACT
-from bayesnn.guides.laplace.data_pass import DataPass
+from bayesnn.guides.laplace.data_pass import BatchTargets, DataPass
 from bayesnn.guides.laplace.guide import Laplace
 from bayesnn.guides.laplace.hessian import chosen_leaves
 from bayesnn.guides.laplace.prior import normal_prior
@@ -66,19 +66,19 @@ def distance_to_mode(
 
 def _gradient(guide: Laplace, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool) -> Tensor:
     """Of the log joint density, [param]."""
-    assert guide.structure is not None
-    rows = guide.structure.rows
-    sweep = DataPass(guide.model, loader, EXACT, guide.loc.device, progress)
+    rows = guide.fitted.curvature.rows
+    data = DataPass(guide.model, loader, EXACT, guide.loc.device, progress)
     total = torch.zeros(rows.count, dtype=torch.double, device=guide.loc.device)
 
-    def visit(x: Inputs, y: Tensor) -> None:
+    def add(x: Inputs, targets: BatchTargets) -> None:
         leaves, values = chosen_leaves(rows)
         with torch.enable_grad(), transformable(guide.loc.device):
-            found = torch.autograd.grad(sweep.log_prob(call(rows.net, values, x), y), leaves, materialize_grads=True)
-        total.add_(torch.cat(found))
+            log_prob = targets.log_prob(call(rows.net, values, x))
+            gradients = torch.autograd.grad(log_prob, leaves, materialize_grads=True)
+        total.add_(torch.cat(gradients))
 
-    sweep.visit(visit, "distance to the mode")
+    data(add, "distance to the mode")
     size = guide.model.size
     loc, precision = normal_prior(guide.model)
-    share = 1.0 if size is None else size / sweep.seen
+    share = 1.0 if size is None else size / data.seen
     return share * total - (precision * (guide.loc - loc)).double()

@@ -8,16 +8,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
-from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs, batch_size, check_evaluation_mode, to_device
 from bayesnn.guides.fisher.exact import EXACT
 from bayesnn.guides.fisher.protocol import OutputFisher
-from bayesnn.guides.laplace.data_pass import DataPass, check_repeatable
+from bayesnn.guides.laplace.data_pass import check_repeatable, log_likelihoods
 from bayesnn.guides.laplace.evidence import Per
 from bayesnn.guides.laplace.guide import Laplace
 from bayesnn.guides.laplace.kronecker import Kronecker
 from bayesnn.guides.laplace.prior import normal_prior
-from bayesnn.guides.laplace.structure import Structure
+from bayesnn.guides.laplace.structure import MakeStructure
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 
@@ -34,7 +33,7 @@ def train_online(
     burn_in: int = 0,
     per: Per = "block",
     noise: bool = False,
-    structure: Callable[[BNN, JacobianRows], Structure] = Kronecker,
+    structure: MakeStructure = Kronecker,
     fisher: OutputFisher = EXACT,
     start: Mapping[str, Tensor] | None = None,
     optimizer: Optimizer = torch.optim.Adam,
@@ -84,7 +83,7 @@ def train_online(
     >>> model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0))
     >>> data = [(torch.ones(4, 1), torch.full((4, 1), 3.0))]
     >>> guide = train_online(model, data, epochs=200, optimizer=partial(torch.optim.SGD, lr=0.5), progress=False)
-    >>> round(1 / guide.prior_precision.item(), 2)                  # 3^2 - 1/4, the prior variance of largest evidence
+    >>> round(1 / guide.fitted.prior_precision.item(), 2)           # 3^2 - 1/4, the prior variance of largest evidence
     8.75
     """
     _check(model, loader, epochs=epochs, every=every, burn_in=burn_in)
@@ -133,14 +132,13 @@ def _epoch(
 ) -> float:
     """Train for one epoch; returns the mean loss, -(log p(y, w)) / N up to the prior's constant."""
     loc, precision = normal_prior(model)
-    data = DataPass(model, loader, EXACT, loc.device, progress=False)
     total, batches = 0.0, 0
     for x, y in loader:
         check_inputs(x)
         outputs = model.outputs(weights, to_device(x, loc.device))
         if not bool(outputs.sum().isfinite()):
             raise FloatingPointError("train_online: the network's outputs are not finite; lower the learning rate")
-        mean = data.log_prob(outputs, y.to(loc.device)) / len(outputs)
+        mean = log_likelihoods(model, outputs, y.to(loc.device)).sum() / len(outputs)
         flat = torch.cat([weight.flatten() for weight in weights.values()])
         loss = 0.5 * (precision * (flat - loc) ** 2).sum() / size - mean
         # Of the weights alone: a learned scale of the likelihood belongs to the model.
@@ -158,7 +156,7 @@ def _round(
     model: BNN,
     weights: dict[str, nn.Parameter],
     loader: Loader,
-    structure: Callable[[BNN, JacobianRows], Structure],
+    structure: MakeStructure,
     fisher: OutputFisher,
     *,
     per: Per,

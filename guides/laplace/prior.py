@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bayesnn.functional import alone
 from bayesnn.models import BNN
+from bayesnn.priors import Prior, rescaled
 
 
 @torch.no_grad()
@@ -38,13 +39,35 @@ def normal_prior(model: BNN) -> tuple[Tensor, Tensor]:
     return torch.cat(locs), torch.cat(precisions)
 
 
-def check_same_prior(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:
-    """Refuse a fitted state under another prior: the covariance that it holds would not be that of this model."""
-    (loc, precision), (other_loc, other) = ours, (part.to(ours[0]) for part in theirs)
-    if torch.allclose(loc, other_loc) and torch.allclose(precision, other, rtol=1e-4):
-        return
-    remedy = "make the guide from the model that has it"
-    ratio = (other / precision).double().mean().item()
-    if torch.allclose(loc, other_loc) and torch.allclose(precision * ratio, other, rtol=1e-4):
-        remedy = f"use Laplace(model.with_prior(priors.rescaled(model.prior, {ratio**-0.5:.9g})))"
-    raise ValueError(f"Laplace: this state was fitted under another prior; {remedy}")
+def restored_prior(model: BNN, loc: Tensor, precision: Tensor) -> Prior:
+    """The model's prior, rescaled where a state was fitted under other precisions, such as those of the evidence.
+
+    Args:
+        model: whose prior it is.
+        loc: means of the state's prior, [param].
+        precision: its precisions, [param].
+
+    Raises:
+        ValueError: the prior that the state was fitted under has other means.
+    """
+    own_loc, own = normal_prior(model)
+    loc, ratio = loc.to(own_loc), (own.double() / precision.to(own.device).double()).sqrt()
+    if not torch.allclose(own_loc, loc):
+        raise ValueError(
+            "Laplace: this state was fitted under a prior with other means; make the guide from the model that has it"
+        )
+    if bool(((ratio - 1).abs() < 1e-6).all()):
+        return model.prior
+    names = model.subset.names
+    parts = dict(zip(names, ratio.split([model.subset.count(name) for name in names]), strict=True))
+    if _is_constant(ratio):
+        return rescaled(model.prior, float(ratio.mean()))
+    each = {
+        name: float(part.mean()) if _is_constant(part) else part.reshape(model.subset.event_shape(name))
+        for name, part in parts.items()
+    }
+    return rescaled(model.prior, each)
+
+
+def _is_constant(values: Tensor) -> bool:
+    return bool(values.max() <= values.min() * (1 + 1e-6))

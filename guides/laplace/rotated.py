@@ -152,14 +152,14 @@ class RotatedPosterior(Posterior):
     def _of_layers(self, done: Pass, rows: JacobianRows, *, diagonal: bool) -> Tensor:
         seeds = identity(done.outputs.detach())
         count = seeds.shape[-1]
-        found = [done.back(seeds[..., c].reshape(done.outputs.shape), last=c == count - 1) for c in range(count)]
+        derivatives = [done.back(seeds[..., c].reshape(done.outputs.shape), last=c == count - 1) for c in range(count)]
         blocks = [
-            self._of_block(name, rows, done, found, diagonal=diagonal) for name in self.bases if name in done.uses
+            self._of_block(name, rows, done, derivatives, diagonal=diagonal) for name in self.bases if name in done.uses
         ]
         return sum(blocks, seeds.new_zeros(len(seeds), *(count,) * (1 if diagonal else 2)))
 
     def _of_block(
-        self, name: str, rows: JacobianRows, done: Pass, found: list[dict[int, Tensor]], *, diagonal: bool
+        self, name: str, rows: JacobianRows, done: Pass, derivatives: list[dict[int, Tensor]], *, diagonal: bool
     ) -> Tensor:
         basis, scale = self.bases[name], self.scales[name]
         uses = done.uses[name]
@@ -169,18 +169,18 @@ class RotatedPosterior(Posterior):
             a = use.rows[:, 0, 0]
             a = a if basis.right is None else a @ basis.right[0]
             deviation = (a**2 @ (scale[0] ** 2).mT).sqrt()  # of each z, seen through the input, [batch, out]
-            g = torch.stack([use.cotangent(g[id(use)])[:, 0, 0] for g in found], 1)  # [batch, class, out]
+            g = torch.stack([use.cotangent(g[id(use)])[:, 0, 0] for g in derivatives], 1)  # [batch, class, out]
             g = g if basis.left is None else g @ basis.left[0]
             return _product(g * deviation.unsqueeze(1), diagonal=diagonal)
         nothing = scale.new_zeros(())
         if (chosen := rows.index[name]) is not None:
             takers = [(use, entries(use, use.roles[name], chosen)) for use in uses]
-            jac = torch.stack([sum((take(g[id(use)]) for use, take in takers), nothing) for g in found], 1)
+            jac = torch.stack([sum((take(g[id(use)]) for use, take in takers), nothing) for g in derivatives], 1)
             return _product((basis.turn(jac) * scale).flatten(2), diagonal=diagonal)
         parts = []
-        numbers = basis.values.numel() * len(found)
+        numbers = basis.values.numel() * len(derivatives)
         for part in slices(len(done.outputs), max(1, MEMORY // (numbers * scale.element_size()))):
-            gradients = [[use.gradients(use.roles[name], g[id(use)], part) for use in uses] for g in found]
+            gradients = [[use.gradients(use.roles[name], g[id(use)], part) for use in uses] for g in derivatives]
             jac = torch.stack([sum(one, nothing) for one in gradients], 1)
             parts.append(_product((basis.turn(jac) * scale).flatten(2), diagonal=diagonal))
         return torch.cat(parts)

@@ -1,20 +1,21 @@
 """Curvatures that treat blocks, or single weights, as independent: each has an eigenbasis of its own."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from bayesnn.guides.laplace.rotated import Basis, RotatedPosterior
-from bayesnn.guides.laplace.structure import Structure
+from bayesnn.guides.laplace.structure import OnePass
 
 
-class Separable(Structure):
+class Separable(OnePass):
     """H with independent blocks, known by their eigenbases. One decomposition serves every prior precision."""
 
+    @abstractmethod
     def bases(self) -> Mapping[str, Basis]:
         """{block: its eigenbasis}."""
-        raise NotImplementedError
 
     def spectrum(self, precision: Tensor) -> Tensor:
         """The eigenvalues of P^-1/2 H P^-1/2."""
@@ -33,17 +34,17 @@ class Separable(Structure):
     def _pairs(self, precision: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """{block: (eigenvalues, prior precisions that broadcast to them)}, in double precision."""
         bases = self.bases()
-        found = {}
+        pairs = {}
         parts = precision.split([basis.values.numel() for basis in bases.values()])
         for (name, basis), part in zip(bases.items(), parts, strict=True):
             values = basis.values.double()
             if basis.left is None and basis.right is None:
-                found[name] = (values, part.reshape(values.shape))
+                pairs[name] = (values, part.reshape(values.shape))
             elif bool(part.detach().max() > part.detach().min() * (1 + 1e-5)):
                 raise ValueError(
                     f"{type(self).__name__}: the prior of {name!r} has several precisions, but its eigenbasis is that "
                     "of the curvature alone; give a block one prior scale, or use Diagonal or Full"
                 )
             else:
-                found[name] = (values, part.mean())
-        return found
+                pairs[name] = (values, part.mean())
+        return pairs

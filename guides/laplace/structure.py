@@ -1,7 +1,9 @@
 """What a structure of the curvature offers to the Laplace guide."""
 
-from collections.abc import Iterator
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from pyro import distributions as dist
@@ -9,11 +11,11 @@ from torch import Tensor, nn
 
 from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs
-from bayesnn.guides.laplace.data_pass import DataPass, FisherRoots
+from bayesnn.guides.laplace.data_pass import BatchTargets, DataPass
 from bayesnn.models import BNN
 
 
-class Structure(nn.Module):
+class Structure(nn.Module, ABC):
     """H = sum_i J_i^T L_i J_i over the training data, in some form, and what follows from it.
 
     Buffers hold the sums, so that a state dict has them and more data can be added. Weights are flat, in the order of
@@ -22,7 +24,12 @@ class Structure(nn.Module):
     Args:
         model: what is random.
         rows: derivatives of the network at the mode.
+
+    Attributes:
+        uses_fisher: whether it needs the Fisher information of y in the outputs, L_i.
     """
+
+    uses_fisher: ClassVar[bool] = True
 
     def __init__(self, model: BNN, rows: JacobianRows) -> None:
         super().__init__()
@@ -38,25 +45,21 @@ class Structure(nn.Module):
         """Take the derivatives from elsewhere: the mode was moved to another device."""
         self._rows = (rows,)
 
-    def collect(self, sweep: DataPass) -> None:
-        """Sum over the training data, in one pass or several."""
-        sweep(self.add)
+    @abstractmethod
+    def collect(self, data: DataPass) -> None:
+        """Sum over the training data: call `data(add)` once or several times. See `data_pass.Add`."""
 
-    def add(self, x: Inputs, roots: FisherRoots) -> None:
-        """Add one batch to the sums."""
-        raise NotImplementedError
-
+    @abstractmethod
     def spectrum(self, precision: Tensor) -> Tensor:
         """The eigenvalues of P^-1/2 H P^-1/2, those that are not zero at least, in double precision."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_ratio(self, precision: Tensor) -> Tensor:
         """log |H + P| - log |P|, differentiable in the precision."""
-        raise NotImplementedError
 
+    @abstractmethod
     def posterior(self, precision: Tensor, scale: float) -> "Posterior":
         """N(w*, (scale H + P)^-1)."""
-        raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Sums that came up during a fit come up here too."""
@@ -68,7 +71,34 @@ class Structure(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class Posterior:
+class OnePass(Structure):
+    """A structure whose sums need each batch once, so that more data can be added later."""
+
+    def collect(self, data: DataPass) -> None:
+        """Sum over the training data, in one pass."""
+        data(self.add, type(self).__name__)
+
+    @abstractmethod
+    def add(self, x: Inputs, targets: BatchTargets) -> None:
+        """Add one batch to the sums.
+
+        The outputs of every example go to `targets.roots`, `targets.fisher` or `targets.log_prob`, once or several
+        times: the log likelihood counts every example once.
+        """
+
+
+MakeStructure: TypeAlias = Callable[[BNN, JacobianRows], Structure]
+"""(model, rows): a class of structures, or `functools.partial` of one with its options."""
+
+
+def uses_fisher(make: MakeStructure) -> bool | None:
+    """Whether the structures that are made need a Fisher information; None where a function does not tell."""
+    while isinstance(make, partial):
+        make = make.func
+    return getattr(make, "uses_fisher", None)
+
+
+class Posterior(ABC):
     """N(w*, Sigma) in some form."""
 
     def joint(self, loc: Tensor) -> dist.TorchDistribution | None:
@@ -79,21 +109,21 @@ class Posterior:
         """{block: its distribution}, for posteriors whose blocks are independent."""
         raise NotImplementedError
 
+    @abstractmethod
     def conditional(self, block: str, loc: Tensor, entries: slice) -> dist.TorchDistribution:
         """Of one block, with all other weights at the mode: of the block's shape, or flat, [entry].
 
         `loc` is the block's mode, `entries` its place among all weights.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def covariance(self) -> Tensor:
         """Sigma, [param, param]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def quadratic(self, vector: Tensor) -> Tensor:
         """v^T Sigma v of a vector [param]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """(outputs [batch, out], J Sigma J^T [batch, out, out] or its diagonal [batch, out]) in chunks of examples."""
-        raise NotImplementedError

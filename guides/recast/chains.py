@@ -7,6 +7,7 @@ from pyro.infer.mcmc.util import select_samples
 from torch import Tensor
 
 from bayesnn.guides.recast.guide import Density
+from bayesnn.models.recast import with_source
 
 
 class RECaSTChains(MCMC):
@@ -22,7 +23,7 @@ class RECaSTChains(MCMC):
         super().run(*args, **kwargs)
         numbers = super().get_samples()
         density = self.density
-        drawn = density.model.with_source(numbers, density.f, density.y)
+        drawn = with_source(density.model, numbers, density.f, density.y)
         self._index = {site: value for site, value in drawn.items() if site not in numbers}
 
     def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from bayesnn.functional import Inputs
 from bayesnn.guides.common.checked_state import CheckedState
 from bayesnn.handlers import prefix_of
-from bayesnn.models.recast import PRIORS, RECaST
+from bayesnn.models.recast import PRIORS, RECaST, source_weights, with_source
 
 TAIL = 3.0
 """Degrees of freedom of the proposals: their tails are heavier than the posterior's."""
@@ -149,8 +149,8 @@ class RECaSTGuide(CheckedState):
                 stacklevel=2,
             )
         return CorrectedDraws(
-            self.model.with_source(
-                in_numbers(self.model, drawn.values[chosen]), density.f, density.y, generator=generator
+            with_source(
+                self.model, in_numbers(self.model, drawn.values[chosen]), density.f, density.y, generator=generator
             ),
             khat,
             float(1 / weights.square().sum()),
@@ -233,7 +233,7 @@ class Density:
         if model.source_count == 1:
             return self.f.new_ones(1)
         parts = u.split(max(1, 500 // model.source_count))
-        each = [model.source_weights(in_numbers(model, part), self.f, self.y) for part in parts]
+        each = [source_weights(model, in_numbers(model, part), self.f, self.y) for part in parts]
         return torch.cat(each).mean(0)
 
 

@@ -23,9 +23,9 @@ def of_network(
 ) -> tuple[Tensor, Tensor]:
     """(F, P), [param] each in the order of the blocks, layer by layer: what a diagonal Laplace approximation sums."""
     laplace = Laplace(model, means, structure=Diagonal).fit(loader)
-    assert isinstance(laplace.structure, Diagonal)
-    share = 1.0 if model.size is None else model.size / float(laplace.examples)
-    return laplace.structure.diagonal * share, laplace.prior_precision.double()
+    fitted = laplace.fitted
+    assert isinstance(fitted.curvature, Diagonal)
+    return fitted.curvature.diagonal * fitted.share(model), fitted.prior_precision.double()
 
 
 def of_model(model: Any, guide: Any, loader: Iterable[Any], curvature: Curvature | None) -> tuple[Tensor, Tensor]:

@@ -10,3 +10,5 @@ from bayesnn.models.recast.make import continuous as continuous
 from bayesnn.models.recast.model import PRIORS as PRIORS
 from bayesnn.models.recast.model import RECaST as RECaST
 from bayesnn.models.recast.source_draws import SourceDraws as SourceDraws
+from bayesnn.models.recast.source_posterior import source_weights as source_weights
+from bayesnn.models.recast.source_posterior import with_source as with_source

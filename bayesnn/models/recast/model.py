@@ -17,6 +17,7 @@ from bayesnn.models.recast.effects import Effect
 from bayesnn.models.recast.responses import Response
 from bayesnn.models.recast.source import Source, check_source, checked
 from bayesnn.models.recast.source_draws import SourceDraws
+from bayesnn.models.recast.source_posterior import log_likelihoods_of_sources
 from bayesnn.scales import moved
 
 PRIORS: Mapping[str, dist.TorchDistribution] = {
@@ -182,39 +183,7 @@ class RECaST(nn.Module):
         """
         prefix = prefix_of(self.name)
         prior = sum(moved(p, f).log_prob(values[prefix + number]) for number, p in self.priors.items())
-        return prior + self._log_likelihoods(values, f, y).logsumexp(-1) - math.log(self.source_count)
-
-    def source_weights(self, values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
-        """p(source = s | y, values), [*draw, S]: what the target's data say of the draws of an uncertain source.
-
-        Arguments as of `log_joint`. With w their mean over draws of the numbers, 1 / sum_s w_s^2 is the effective
-        number of the source's draws.
-        """
-        return self._log_likelihoods(values, f, y).softmax(-1)
-
-    def with_source(
-        self, values: Mapping[str, Tensor], f: Tensor, y: Tensor, *, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        """Draws of the numbers, each with an exact draw of the uncertain source's index; the numbers alone otherwise.
-
-        Arguments as of `log_joint`; values are [draw].
-        """
-        if self.source_count == 1:
-            return dict(values)
-        step = max(1, 500 // self.source_count)
-        parts = zip(*(values[site].split(step) for site in self.number_sites), strict=True)
-        named = (dict(zip(self.number_sites, part, strict=True)) for part in parts)
-        with torch.no_grad():
-            weights = torch.cat([self.source_weights(part, f, y) for part in named])
-        index = torch.multinomial(weights, 1, generator=generator).squeeze(-1)
-        return {**values, prefix_of(self.name) + "source": index}
-
-    def _log_likelihoods(self, values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
-        """sum_i log p(y_i | f_s, values) for every draw of the source, [*draw, S]."""
-        each = {site: values[site].unsqueeze(-1) for site in self.number_sites}
-        if self.source_count > 1:
-            each[prefix_of(self.name) + "source"] = torch.arange(self.source_count, device=f.device)
-        return self.likelihood(self.outputs_at(each, f)).log_prob(y.to(f)).sum(-1)
+        return prior + log_likelihoods_of_sources(self, values, f, y).logsumexp(-1) - math.log(self.source_count)
 
     def _sample(self, f: Tensor) -> Tensor:
         prefix, values = prefix_of(self.name), {}

@@ -19,7 +19,7 @@ class SourceDraws:
     The target's data then weigh the draws, p(s | y, numbers) proportional to prod_i p(y_i | f_s(x_i), numbers): the
     model sums over s exactly, and its posterior has a draw of s, site "source", beside every draw of the numbers. This
     is importance sampling from the source's posterior. Where the target's data say much of the source, few draws bear
-    all weight, whatever their number: see `RECaST.source_weights` and `CorrectedDraws.effective_sources`.
+    all weight, whatever their number: see `recast.source_weights` and `CorrectedDraws.effective_sources`.
 
     Not in the RECaST paper, whose source is one fixed function: our extension.
 

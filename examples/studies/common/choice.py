@@ -65,7 +65,7 @@ def _under_every_scale(model: BNN, train: TensorDataset, x: Tensor) -> Iterator[
     With H = Q diag(l) Q^T the covariance (H + 1/s^2)^-1 is Q diag(1 / (l + 1/s^2)) Q^T: one decomposition and one
     Jacobian do for all scales. The same random numbers do too, which makes the curve smooth.
     """
-    values, full = model.values(), Laplace(model).fit(batches(train)).structure
+    values, full = model.values(), Laplace(model).fit(batches(train)).fitted.curvature
     assert isinstance(full, Full)
     eigenvalues, eigenvectors = torch.linalg.eigh(full.matrix.double())
     parts = [jacobian(model.outputs, values, part) for part in x.split(25)]

@@ -132,7 +132,7 @@ def one_seed(options: Options) -> dict[str, Row]:
         found[name] = scoring.predict_everywhere(partial(probabilities, guide), sets, name)
         best = guide.maximise_evidence()
         found[f"{name}, by evidence"] = scoring.predict_everywhere(partial(probabilities, best), sets, name)
-        scales[name] = {"scale": scale, "scale_evidence": float(best.prior_precision[0]) ** -0.5}
+        scales[name] = {"scale": scale, "scale_evidence": float(best.fitted.prior_precision[0]) ** -0.5}
     rows = scoring.as_numbers(scoring.score(found, sets))
     measured = costs(options, net, sets)
     return {name: {**row, **scales.get(name, {}), **measured.get(name, {})} for name, row in rows.items()}

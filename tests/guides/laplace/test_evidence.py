@@ -63,7 +63,7 @@ def test_the_maximum_is_one(prior: str) -> None:
     assert at >= grid.max().item()
     assert grid.max().item() > at - 1e-2
     again = best.maximise_evidence()
-    torch.testing.assert_close(again.prior_precision, best.prior_precision, rtol=1e-9, atol=0)
+    torch.testing.assert_close(again.fitted.prior_precision, best.fitted.prior_precision, rtol=1e-9, atol=0)
     assert guide.log_evidence().item() == before  # the guide itself stays
 
 
@@ -124,11 +124,11 @@ def test_precisions_of_blocks_and_weights(per: evidence.Per, structure: type) ->
     torch.testing.assert_close(anew.log_evidence(), best.log_evidence())
     torch.testing.assert_close(anew.covariance, best.covariance)
     assert best.log_evidence() > guide.maximise_evidence().log_evidence()
-    logs = best.prior_precision.log()
+    logs = best.fitted.prior_precision.log()
     inside = (logs > evidence.BOUNDS[0] + 0.1) & (logs < evidence.BOUNDS[1] - 0.1)
     assert inside.any()
-    held = best._evidence()
-    factors = torch.ones_like(best.prior_precision).double().requires_grad_()
+    held = best._held_evidence()
+    factors = torch.ones_like(best.fitted.prior_precision).double().requires_grad_()
     one = torch.ones((), dtype=torch.double)
     (gradient,) = torch.autograd.grad(held.of_factors(factors, one, one), factors)
     starts = gradient if per == "weight" else torch.stack([g.sum() for g in gradient.split([12, 4, 12, 3])])
@@ -153,7 +153,7 @@ def test_the_noise(per: evidence.Per, likelihood: Any) -> None:
     scale = best.model.likelihood.scale
     held = scale() if callable(scale) else scale
     found = (
-        torch.tensor([float(best.prior_precision[0]), torch.as_tensor(held).item()], dtype=torch.double)
+        torch.tensor([float(best.fitted.prior_precision[0]), torch.as_tensor(held).item()], dtype=torch.double)
         .log()
         .requires_grad_()
     )
@@ -203,5 +203,5 @@ def test_precisions_that_diverge_stop_at_a_bound_and_say_so(caplog: pytest.LogCa
     model = BNN(net, subset.last_layer(net), priors.around(net, 0.5), likelihoods.categorical)
     guide = Laplace(model).fit([(torch.randn(7, 3), TARGETS["categorical"]())])
     best = guide.maximise_evidence(per="block")
-    assert best.prior_precision.log().max() <= evidence.BOUNDS[1] + 1e-3
+    assert best.fitted.prior_precision.log().max() <= evidence.BOUNDS[1] + 1e-3
     assert "2 of 2 prior precisions ran to a bound" in caplog.text

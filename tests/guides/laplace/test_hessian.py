@@ -35,14 +35,14 @@ def test_equals_the_dense_oracle(kind: str, some: bool, untouched: Untouched) ->
     y = torch.tensor([0, 1, 1])
     with untouched(net):
         guide = Laplace(model, structure=Hessian).fit([(x, y)])
-    assert isinstance(guide.structure, Hessian)
+    assert isinstance(guide.fitted.curvature, Hessian)
 
     def log_likelihood(outputs: Tensor) -> Tensor:
         return likelihoods.categorical(outputs).log_prob(y).sum()
 
     with transformable(torch.device("cpu")):  # attention
         H = oracle.hessian(model.outputs, model.values(), x, log_likelihood)
-    torch.testing.assert_close(guide.structure.H, H)
+    torch.testing.assert_close(guide.fitted.curvature.H, H)
     torch.testing.assert_close(guide.covariance, torch.linalg.inv(H + 100 * torch.eye(len(H)).double()))
 
 
@@ -55,7 +55,7 @@ def test_batches_size_and_evidence() -> None:
     joint = log_joint(model, model.values(), torch.cat([x, x]), torch.cat([y, y]))
     expected = joint + 0.5 * len(H) * torch.log(torch.tensor(2 * torch.pi).double()) - 0.5 * H.logdet()
     torch.testing.assert_close(guide.log_evidence(), expected)
-    structure, precision = guide.structure, guide.prior_precision
+    structure, precision = guide.fitted.curvature, guide.fitted.prior_precision
     assert structure is not None
     torch.testing.assert_close(structure.log_ratio(precision), structure.spectrum(precision).log1p().sum())
     updated = Laplace(model, structure=Hessian).fit([(x, y)]).update([(x, y)])
@@ -86,7 +86,11 @@ def test_an_indefinite_hessian_is_refused_with_its_smallest_eigenvalue() -> None
     smallest = torch.linalg.eigvalsh(hessian(model, model.values(), x, y))[0].item()
     assert smallest < 0
     said = rf"smallest eigenvalue is {smallest:.3g}, so the weights are not at a maximum .* or use structure=Full"
-    for ask in (lambda: guide.covariance, guide.log_evidence, lambda: guide.structure.log_ratio(guide.prior_precision)):
+    for ask in (
+        lambda: guide.covariance,
+        guide.log_evidence,
+        lambda: guide.fitted.curvature.log_ratio(guide.fitted.prior_precision),
+    ):
         with pytest.raises(ValueError, match=said):
             ask()
     assert torch.isfinite(Laplace(model).fit([(x, y)]).covariance).all()
@@ -158,7 +162,7 @@ def test_under_the_fitted_prior_and_noise() -> None:
     model, x, y = golden()
     off = {"weight": torch.tensor([[0.9, 0.4]]).double()}
     best = Laplace(model, off).fit([(x, y)]).maximise_evidence(noise=True)
-    assert best.factor != 1
+    assert best.fitted.factor != 1
     g = torch.autograd.functional.jacobian(lambda w: log_joint(best.model, {"weight": w}, x, y), off["weight"])
     found = distance_to_mode(best, [(x, y)])
     assert found.gradient == pytest.approx(g.norm().item())
@@ -174,7 +178,7 @@ def test_before_a_fit_there_is_no_distance() -> None:
 def test_a_size_beyond_the_examples_makes_an_indefinite_precision_an_error_not_a_nan() -> None:
     """H + P is positive definite as summed, and 5 H + P is not."""
     model, x, y = classification(0.3)
-    H = Laplace(model, structure=Hessian).fit([(x, y)]).structure.H
+    H = Laplace(model, structure=Hessian).fit([(x, y)]).fitted.curvature.H
     smallest = torch.linalg.eigvalsh(H)[0]
     assert smallest < 0
     wider = BNN(model.net, model.subset, priors.normal(float((-2 / smallest) ** 0.5) / 2), model.likelihood, size=7)

@@ -34,7 +34,7 @@ def test_mackays_fixed_point_is_stationary() -> None:
     guide = Laplace(model, mode(model, x, y)).fit([(x, y)])
     assert (2 - d * guide.covariance.trace()) / guide.loc.square().sum() == pytest.approx(d, rel=1e-8)
     best = guide.maximise_evidence()
-    assert best.prior_precision.tolist() == pytest.approx([d, d], rel=1e-8)
+    assert best.fitted.prior_precision.tolist() == pytest.approx([d, d], rel=1e-8)
     assert best.log_evidence() == pytest.approx(guide.log_evidence().item(), rel=1e-12)
 
 
@@ -43,7 +43,7 @@ def test_mode_and_evidence_in_turns_find_the_fixed_point() -> None:
     for _ in range(60):
         model = Laplace(model, mode(model, x, y, steps=2)).fit([(x, y)]).maximise_evidence().model
     guide = Laplace(model, mode(model, x, y)).fit([(x, y)])
-    assert guide.prior_precision[0].item() == pytest.approx(2.0188583155, rel=1e-8)
+    assert guide.fitted.prior_precision[0].item() == pytest.approx(2.0188583155, rel=1e-8)
 
 
 @pytest.mark.parametrize("bias", [True, False])

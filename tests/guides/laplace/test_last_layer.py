@@ -83,13 +83,13 @@ def test_any_use_of_the_layer_gives_the_dense_answer(how: str, blocks: str) -> N
     values = moved(model)
     guide = Laplace(model, values).fit([(X[:4], LABELS[:4]), (X[4:], LABELS[4:])])
     H = oracle.ggn(model.outputs, values, X, likelihoods.categorical.fisher)
-    assert isinstance(guide.structure, Full)
-    torch.testing.assert_close(guide.structure.matrix, H)
+    assert isinstance(guide.fitted.curvature, Full)
+    torch.testing.assert_close(guide.fitted.curvature.matrix, H)
     J = oracle.jacobian(model.outputs, values, X)
     found = guide.output_distribution(X)
     torch.testing.assert_close(found.covariance_matrix, J @ torch.linalg.inv(H + torch.eye(len(H))) @ J.mT)
     log_prob = likelihoods.categorical(model.outputs(values, X)).log_prob(LABELS).sum()
-    torch.testing.assert_close(guide.log_likelihood, log_prob)
+    torch.testing.assert_close(guide.fitted.log_likelihood, log_prob)
 
 
 @pytest.mark.parametrize("blocks", ["last", "last.weight"])
@@ -114,12 +114,12 @@ def test_wide_layers_and_many_batches(width: int, family: str, monkeypatch: pyte
     y = LABELS if family == "softmax" else F.one_hot(LABELS, 3).double()
     guide = Laplace(model).fit([(X[i : i + 2], y[i : i + 2]) for i in range(0, 7, 2)])
     expected = oracle.ggn(model.outputs, model.values(), X, FAMILIES[family].fisher)
-    assert isinstance(guide.structure, Full)
-    torch.testing.assert_close(guide.structure.matrix, expected)
+    assert isinstance(guide.fitted.curvature, Full)
+    torch.testing.assert_close(guide.fitted.curvature.matrix, expected)
 
 
 def test_fishers_with_and_without_a_null_direction_may_follow_one_another() -> None:
-    sums = last_layer.LastLayer(3, 4, X.new_zeros(()))
+    sums = last_layer.LastLayerCurvature(3, 4, X.new_zeros(()))
     total = torch.zeros(12, 12, dtype=torch.double)
     for family in ("softmax", "not softmax", "softmax"):
         features, outputs = torch.randn(600, 4, dtype=torch.double), torch.randn(600, 3, dtype=torch.double)
@@ -136,8 +136,8 @@ def test_a_few_entries_of_a_large_layer_take_little() -> None:
     x, y = torch.randn(5, 400), torch.arange(5)
     guide = Laplace(model).fit([(x, y)])
     expected = oracle.ggn(model.outputs, model.values(), x, likelihoods.categorical.fisher)
-    assert isinstance(guide.structure, Full)
-    torch.testing.assert_close(guide.structure.matrix.float(), expected, rtol=1e-4, atol=1e-8)
+    assert isinstance(guide.fitted.curvature, Full)
+    torch.testing.assert_close(guide.fitted.curvature.matrix.float(), expected, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("blocks", ["2", "0"], ids=["last", "first"])

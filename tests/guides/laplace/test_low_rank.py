@@ -53,7 +53,7 @@ def test_products_equal_the_dense_oracle(kind: str, some: bool, untouched: Untou
     H = oracle.ggn(model.outputs, model.values(), x, likelihoods.categorical.fisher)
     vectors = torch.randn(3, len(H), dtype=torch.double)
     with untouched(net):
-        structure = fitted(model, [(x, torch.tensor([0, 1, 1]))]).structure
+        structure = fitted(model, [(x, torch.tensor([0, 1, 1]))]).fitted.curvature
         assert isinstance(structure, LowRank)
         found = GGNProducts(structure.rows)(x, lambda o, _: torch.linalg.cholesky(lifted(o)), vectors)
     H_lifted = oracle.ggn(model.outputs, model.values(), x, lifted)
@@ -123,7 +123,7 @@ def test_equals_full_where_the_rank_suffices(prior: str) -> None:
     model, x, y = problem(prior=prior)
     full = Laplace(model).fit([(x, y)])
     guide = fitted(model, [(x[:1], y[:1]), (x[1:], y[1:])])
-    structure = guide.structure
+    structure = guide.fitted.curvature
     assert isinstance(structure, LowRank)
     assert len(structure.eigenvalues) == 8
     torch.testing.assert_close(guide.covariance, full.covariance, **CLOSE)
@@ -164,22 +164,22 @@ def test_the_best_rank_for_the_prior(prior: str) -> None:
     """The pairs are the largest of P^-1/2 H P^-1/2: no other matrix of this rank is closer to the posterior."""
     model, x, y = problem(7, prior)
     guide = Laplace(model, structure=partial(LowRank, rank=3, tolerance=1e-9)).fit([(x, y)])
-    structure = guide.structure
+    structure = guide.fitted.curvature
     assert isinstance(structure, LowRank)
     H = oracle.ggn(model.outputs, model.values(), x, likelihoods.categorical.fisher)
-    root = guide.prior_precision.sqrt()
+    root = guide.fitted.prior_precision.sqrt()
     values, vectors = torch.linalg.eigh(H / root / root.unsqueeze(-1))
     values, vectors = values.flip(0)[:3], vectors.flip(1)[:, :3].mT
     torch.testing.assert_close(structure.eigenvalues, values)
     found = structure.eigenvectors / root
     torch.testing.assert_close(found * (found * vectors).sum(1, keepdim=True).sign(), vectors)
-    torch.testing.assert_close(structure.spectrum(guide.prior_precision), values.flip(0))
+    torch.testing.assert_close(structure.spectrum(guide.fitted.prior_precision), values.flip(0))
     assert torch.linalg.eigvalsh(guide.covariance - Laplace(model).fit([(x, y)]).covariance).min() > -1e-12
 
 
 def test_another_prior_afterwards_for_every_weight() -> None:
     model, x, y = problem()
-    full, low = Laplace(model).fit([(x, y)]).structure, fitted(model, [(x, y)]).structure
+    full, low = Laplace(model).fit([(x, y)]).fitted.curvature, fitted(model, [(x, y)]).fitted.curvature
     assert isinstance(full, Full)
     assert isinstance(low, LowRank)
     precision = torch.rand(31, dtype=torch.double).add(0.1).requires_grad_()

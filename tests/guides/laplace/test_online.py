@@ -35,7 +35,7 @@ def test_mackays_fixed_point(size: int | None, start: float) -> None:
     model, x, y = golden(start)
     model = BNN(model.net, model.subset, model.prior, model.likelihood, size=size)
     guide = quiet(model, [(x, y)], epochs=200, every=10, per="network")
-    assert guide.prior_precision[0].item() == pytest.approx(2.0188583155, rel=1e-6)
+    assert guide.fitted.prior_precision[0].item() == pytest.approx(2.0188583155, rel=1e-6)
     assert distance_to_mode(guide, [(x, y)]).deviations < 1e-5
 
 
@@ -78,7 +78,7 @@ def test_the_fixed_point_with_noise() -> None:
         exact = Laplace(exact, mode(exact, x, y, steps=2)).fit([(x, y)]).maximise_evidence(noise=True).model
     assert guide.model.likelihood.scale == pytest.approx(exact.likelihood.scale, rel=1e-5)
     expected = Laplace(exact, mode(exact, x, y)).fit([(x, y)])
-    torch.testing.assert_close(guide.prior_precision, expected.prior_precision, rtol=1e-4, atol=0)
+    torch.testing.assert_close(guide.fitted.prior_precision, expected.fitted.prior_precision, rtol=1e-4, atol=0)
     torch.testing.assert_close(guide.log_evidence(), expected.log_evidence(), rtol=1e-6, atol=0)
 
 

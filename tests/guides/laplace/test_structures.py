@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_the_diagonal_is_that_of_the_dense_matrix(kind: str, which: str, untouch
         guide = Laplace(model, structure=Diagonal).fit([(x, y)])
         outputs = guide.output_distribution(x)
     H = oracle.ggn(model.outputs, model.values(), x, likelihoods.categorical.fisher)
-    variances = 1 / (H.diagonal() + guide.prior_precision)
+    variances = 1 / (H.diagonal() + guide.fitted.prior_precision)
     torch.testing.assert_close(guide.covariance, torch.diag(variances))
     J = oracle.jacobian(model.outputs, model.values(), x)
     torch.testing.assert_close(outputs.covariance_matrix, J @ torch.diag(variances) @ J.mT)
@@ -207,7 +208,7 @@ def test_update_equals_one_fit_to_all_data(structure: Any) -> None:
     with pytest.raises(ValueError, match="x is not finite"):
         guide.update([(X[3:5], y[3:5]), (X[5:] / 0, y[5:])])
     guide.update([(X[3:], y[3:])])
-    assert guide.structure.rows.net is model.net
+    assert guide.fitted.curvature.rows.net is model.net
     assert not torch.allclose(guide.covariance, first)
     torch.testing.assert_close(guide.covariance, whole.covariance)
     torch.testing.assert_close(guide.log_evidence(), whole.log_evidence())
@@ -248,14 +249,18 @@ def test_a_state_of_a_network_that_was_trained_on_is_refused() -> None:
 
 def test_monte_carlo_fisher_is_unbiased() -> None:
     model, y = classification()
-    exact = Laplace(model, structure=Diagonal).fit([(X, y)]).structure
-    draws = [Laplace(model, structure=Diagonal, fisher=MonteCarloFisher(5)).fit([(X, y)]).structure for _ in range(300)]
+    exact = Laplace(model, structure=Diagonal).fit([(X, y)]).fitted.curvature
+    kind = partial(Laplace, model, structure=Diagonal, fisher=MonteCarloFisher(5))
+    draws = [
+        Laplace(model, structure=Diagonal, fisher=MonteCarloFisher(5)).fit([(X, y)]).fitted.curvature
+        for _ in range(300)
+    ]
     assert_mean(torch.stack([one.diagonal for one in draws]), exact.diagonal)
 
 
 def test_the_empirical_fisher_is_the_sum_of_squared_gradients() -> None:
     model, y = classification()
-    found = Laplace(model, fisher=EmpiricalFisher()).fit([(X, y)]).structure.matrix
+    found = Laplace(model, fisher=EmpiricalFisher()).fit([(X, y)]).fitted.curvature.matrix
     expected = torch.zeros_like(found)
     for i in range(len(X)):
         values = {site: value.requires_grad_() for site, value in model.values().items()}

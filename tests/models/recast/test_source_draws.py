@@ -43,7 +43,7 @@ def test_two_draws_by_brute_force() -> None:
     joint = torch.stack(singles, -1)  # [grid, draw]
     f = model.predictions(x)
     torch.testing.assert_close(model.log_joint(values, f, y), joint.logsumexp(-1))
-    torch.testing.assert_close(model.source_weights(values, f, y), joint.softmax(-1))
+    torch.testing.assert_close(recast.source_weights(model, values, f, y), joint.softmax(-1))
     found = RECaSTGuide(model).fit(x, y).corrected(x, y, 2000)
     posterior = joint.reshape(-1).softmax(0).reshape(joint.shape)
     share = posterior.sum(0)
@@ -62,7 +62,7 @@ def test_equal_draws_are_a_plain_source() -> None:
     same = recast.continuous(SourceDraws(lambda x: torch.stack([x, x, x]), 3), priors=TIGHT)
     values = {site: torch.tensor([0.9, -1.0]).double() for site in plain.sites}
     torch.testing.assert_close(same.log_joint(values, same.predictions(x), y), plain.log_joint(values, x, y))
-    weights = same.source_weights(values, same.predictions(x), y)
+    weights = recast.source_weights(same, values, same.predictions(x), y)
     torch.testing.assert_close(weights, torch.full((2, 3), 1 / 3).double())
     generators = [torch.Generator().manual_seed(3) for _ in range(2)]
     fits = [
