@@ -118,7 +118,7 @@ def gaussian(likelihood: Likelihood, outputs: torch_dist.Distribution) -> Predic
     if isinstance(likelihood, Normal) and isinstance(likelihood.scale, torch_dist.Distribution):
         raise ValueError(
             "gaussian: the scale of the noise is latent, so that y is a mixture of normals; use "
-            "predictive(model, guide, x, linearised=True)"
+            "predictive(guide, x, linearised=True)"
         )
     noise = likelihood(mean).variance
     targets = noise.shape[-1]
@@ -161,7 +161,7 @@ def _moments(
         names = " or ".join(one.__name__ for one in fitting)
         raise ValueError(
             f"{where}: the likelihood must be {names}, not {getattr(likelihood, '__name__', type(likelihood).__name__)}"
-            "; for any likelihood there is predictive(model, guide, x, linearised=True)"
+            "; for any likelihood there is predictive(guide, x, linearised=True)"
         )
     base = outputs.base_dist if isinstance(outputs, torch_dist.Independent) else outputs
     if not isinstance(base, (torch_dist.MultivariateNormal, torch_dist.Normal)):
