@@ -114,7 +114,7 @@ def diagnose(posterior: Any, model: Harvest, data: Data, draws: int) -> Any:
     curves = {"weather_curve": ["grid"], "response_curve": ["grid"], "field": ["fields"]}
     names = [f"field {i}" for i in range(1, FIELDS + 1)]
     coords: dict[str, Any] = {"grid": GRID.flatten().numpy().round(2), "fields": names}
-    return to_arviz(posterior, model, *data, draws=draws, functions=functions, dims=curves, coords=coords)
+    return to_arviz(posterior, *data, model=model, draws=draws, functions=functions, dims=curves, coords=coords)
 
 
 def centred(values: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ TEMPERATURES = torch.linspace(0.5, 5.0, 91)
 
 def sampled(guide: Laplace, x: Tensor, draws: int) -> Tensor:
     """Class probabilities of every draw of the weights, put into the network itself."""
-    return predictive(guide.model, guide, x, draws).component_probs
+    return predictive(guide, x, draws).component_probs
 
 
 def cooled(net: nn.Module, temperature: float, x: Tensor) -> Tensor:

@@ -54,8 +54,7 @@ class Call:
         self.observed = {name: site_of(node) for name, node in nodes.items() if is_data(node)}
         if not self.observed:
             raise ValueError(
-                "to_arviz: the model observes nothing in this call; give it the targets too, "
-                "to_arviz(posterior, x, y)"
+                "to_arviz: the model observes nothing in this call; give it the targets too, to_arviz(posterior, x, y)"
             )
 
     @property

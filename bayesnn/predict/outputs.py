@@ -66,7 +66,9 @@ def predict(
     torch.Size([5, 4, 2])
     """
     model = network_model_for(posterior, model, "predict", x)
-    outputs, _ = outputs_and_latents(posterior, x, draws, model=model, chunk=chunk, vectorised=vectorised, progress=progress)
+    outputs, _ = outputs_and_latents(
+        posterior, x, draws, model=model, chunk=chunk, vectorised=vectorised, progress=progress
+    )
     return outputs
 
 

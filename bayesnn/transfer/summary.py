@@ -12,8 +12,8 @@ from bayesnn.arviz import leave_one_out
 from bayesnn.functional import Inputs
 from bayesnn.guides.recast import CorrectedDraws
 from bayesnn.models.recast import RECaST
-from bayesnn.predict.ownership import model_for
 from bayesnn.predict import PredictiveDistribution
+from bayesnn.predict.ownership import model_for
 from bayesnn.transfer.summary_notes import notes_of
 from bayesnn.transfer.summary_tables import (
     chains_of,

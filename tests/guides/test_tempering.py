@@ -58,7 +58,7 @@ def made(kind: str) -> tuple[BNN, Any, Any]:
 
 
 def attrs(posterior: Any, model: Any, *args: Any) -> Any:
-    return to_groups(posterior, model, *(args or (X, Y)), draws=2, predictive=False).attrs
+    return to_groups(posterior, *(args or (X, Y)), model=model, draws=2, predictive=False).attrs
 
 
 def normal_kl(guide: MeanField) -> Tensor:
@@ -121,7 +121,7 @@ def test_training_leaves_it_with_the_posterior(kind: str) -> None:
     assert attrs([guide, guide], model)["kl_weight"] == WEIGHT
     for other in (copy.deepcopy(guide), pickle.loads(pickle.dumps(guide))):
         assert kl_weight_of(other) == WEIGHT
-    assert to_arviz(guide, model, X, Y, draws=2)["posterior"].attrs["kl_weight"] == WEIGHT
+    assert to_arviz(guide, X, Y, model=model, draws=2)["posterior"].attrs["kl_weight"] == WEIGHT
 
 
 @every_loss

@@ -77,14 +77,14 @@ def test_a_guide_of_another_model(kind: str, guide: Any) -> None:
     model, other = here(), guide(there())
     refused = f"this {type(other).__name__} is of another model: {message}.*Give its own model"
     with pytest.raises(ValueError, match=f"predict: {refused}"):
-        predict(model, other, X, 2)
+        predict(other, X, 2, model=model)
     with pytest.raises(ValueError, match=f"predict: {refused}"):
-        predictive(model, other, X, 2)
+        predictive(other, X, 2, model=model)
     with pytest.raises(ValueError, match=f"predictive: {refused}"):
-        predictive(model, other, X, 2, linearised=True)
+        predictive(other, X, 2, model=model, linearised=True)
     with pytest.raises(ValueError, match=f"to_arviz: {refused}"):
-        to_groups(other, model, X, Y, draws=2)
-    assert predict(other.model, other, X, 2).shape == (2, 7, 2)
+        to_groups(other, X, Y, model=model, draws=2)
+    assert predict(other, X, 2).shape == (2, 7, 2)
 
 
 def test_guides_of_pyro_and_mcmc_runs() -> None:
@@ -95,15 +95,15 @@ def test_guides_of_pyro_and_mcmc_runs() -> None:
     run.run(X, Y)
     for posterior in (guide, run):
         with pytest.raises(ValueError, match=f"predict: this {type(posterior).__name__} is of another model: '0.bias'"):
-            predict(model, posterior, X, 2)
-        assert predict(other, posterior, X, 2).shape == (2, 7, 2)
+            predict(posterior, X, 2, model=model)
+        assert predict(posterior, X, 2, model=other).shape == (2, 7, 2)
 
 
 def test_a_learned_body_belongs_to_its_guide() -> None:
     models = [NeuralLinear(nn.Sequential(nn.Linear(3, 4), nn.Tanh()), 4, 2, likelihoods.categorical) for _ in range(2)]
     with pytest.raises(ValueError, match=r"'0.weight' of the network, which is not random, has other values there"):
-        predict(models[0], LastLayer(models[1]), X, 2)
-    assert predict(models[0], LastLayer(models[0]), X, 2).shape == (2, 7, 2)
+        predict(LastLayer(models[1]), X, 2, model=models[0])
+    assert predict(LastLayer(models[0]), X, 2, model=models[0]).shape == (2, 7, 2)
 
 
 def test_what_is_no_other_model() -> None:
@@ -117,7 +117,7 @@ def test_what_is_no_other_model() -> None:
         draw(MeanField(model_of(shifted("0.bias"))), 2),
         MeanField(model_of(shifted("0.bias"))).forward,
     ):
-        assert predict(model, other, X, 2).shape == (2, 7, 2)
+        assert predict(other, X, 2, model=model).shape == (2, 7, 2)
 
 
 def test_a_guide_of_pyros_that_forgot_its_model() -> None:
@@ -128,5 +128,5 @@ def test_a_guide_of_pyros_that_forgot_its_model() -> None:
     assert own_model(guide) is model
     for other in (pickle.loads(pickle.dumps(guide)), guide):
         assert own_model(other) is None
-        assert predict(model, other, X, 2).shape == (2, 7, 2)
-        assert to_groups(other, model, X, Y, draws=2).attrs["method"] == "AutoNormal"
+        assert predict(other, X, 2, model=model).shape == (2, 7, 2)
+        assert to_groups(other, X, Y, model=model, draws=2).attrs["method"] == "AutoNormal"

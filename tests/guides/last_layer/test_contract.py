@@ -57,7 +57,7 @@ def test_the_site_is_drawn_replays_and_predicts(kind: str, build: Any) -> None:
     for parallel in (False, True):
         result = Predictive(model, guide=guide, num_samples=5, parallel=parallel)(x)
         assert result["y"].shape[:2] == (5, 6)
-    assert to_arviz(guide, model, x, y, draws=3)["posterior"][model.site].shape[:2] == (1, 3)
+    assert to_arviz(guide, x, y, model=model, draws=3)["posterior"][model.site].shape[:2] == (1, 3)
 
 
 @both_modes
