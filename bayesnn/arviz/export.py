@@ -22,7 +22,7 @@ def _with_arguments_of(function: Callable[P, Any]) -> Callable[[Callable[..., An
 
 
 @_with_arguments_of(to_groups)
-def to_arviz(*args: Any, **options: Any) -> Any:
+def to_arviz(*args: Any, **options: Any) -> Any:  # noqa: D417
     """Everything that ArviZ diagnoses: an `InferenceData` with ArviZ 0.x, an `xarray.DataTree` with ArviZ 1.x.
 
     Works with any Pyro model, of one network, of several with other terms, or of none: each draw is one call of the

@@ -106,8 +106,8 @@ def is_model(value: object) -> TypeGuard[Model]:
 
 
 def is_flat_guide(value: object) -> TypeGuard[FlatGuide]:
-    """Whether it is a guide whose `loc` has one number for every weight of its model, a model of `bayesnn.models`."""
-    if not isinstance(value, Guide) or not is_model(value.model):
+    """Whether it is a guide of a model of one network, `net`, whose `loc` has one number for every random weight."""
+    if not (isinstance(value, Guide) and is_model(value.model) and hasattr(value.model, "net")):
         return False
     loc = getattr(value, "loc", None)  # a parameter or a buffer, as in `is_model`
     return isinstance(loc, Tensor) and loc.numel() == sum(shape.numel() for shape in value.model.sites.values())

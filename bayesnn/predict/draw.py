@@ -43,7 +43,8 @@ def draw_each(
     posterior: Posterior, draws: int = 100, *args: Any, model: Model | None = None
 ) -> Iterator[dict[str, Tensor]]:
     """The same draws one at a time, {site: [*event]}: memory for one draw, where the posterior is a guide."""
-    if not isinstance(draws, Integral):
+    number: object = draws
+    if not isinstance(number, Integral):
         raise TypeError(
             f"draw: draws is how many, not a {type(draws).__name__}; the posterior comes first, draws second, and the "
             "model is a keyword, draw(posterior, 100, model=model)"

@@ -22,7 +22,9 @@ def equal(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, Tensor):
-        return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other.to(one.device))
+        if (one.shape, one.dtype, one.is_meta) != (other.shape, other.dtype, other.is_meta):
+            return False
+        return one.is_meta or torch.equal(one, other.to(one.device))
     if isinstance(one, Mapping):
         return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
     if isinstance(one, (tuple, list)):

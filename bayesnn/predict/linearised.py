@@ -46,12 +46,13 @@ def linearised(posterior: Posterior, x: Inputs, draws: int = 100, *, joint: bool
     """
     if joint:
         return _functions(posterior, x, draws, chunk)
-    if not isinstance(posterior, LinearisedGuide):
+    guide: object = posterior
+    if not isinstance(guide, LinearisedGuide):
         raise TypeError(
             f"linearised: {type(posterior).__name__} has no closed form of its outputs, output_distribution(x); use a "
             "guide that has (Laplace, MeanField), or predict(...)"
         )
-    return posterior.output_distribution(x).rsample(Size([draws]))
+    return guide.output_distribution(x).rsample(Size([draws]))
 
 
 def _functions(posterior: Posterior, x: Inputs, draws: int, chunk: int) -> Tensor:

@@ -47,8 +47,8 @@ def model_for(posterior: Any, model: Any, caller: str, *args: Any) -> Any:
     """
     if is_model(posterior):
         raise TypeError(
-            f"{caller}: the posterior comes first, but a {type(posterior).__name__} is a model; its place is the keyword "
-            f"model=, {caller}(posterior, ..., model=model). Draws from the prior are those of model.sample"
+            f"{caller}: the posterior comes first, but a {type(posterior).__name__} is a model; its place is the "
+            f"keyword model=, {caller}(posterior, ..., model=model). Draws from the prior are those of model.sample"
         )
     own = own_model(posterior)
     if args and (is_model(args[0]) or (own is not None and args[0] is own)):
@@ -124,7 +124,7 @@ def _difference(model: Any, own: Any) -> str:
         here, there = getattr(model, part, None), getattr(own, part, None)
         if not equal(here, there):
             here, there = described(here), described(there)
-            return f"its {part} there is {there}, and {here if here != there else 'another one'} here"
+            return f"its {part} is {there} there and {here if here != there else 'another one'} here"
     return ""
 
 

@@ -88,7 +88,7 @@ def test_names_and_other_sites() -> None:
         found = predict(held, X, 3, model=one, vectorised=vectorised)
         torch.testing.assert_close(found, predict(alone, X, 3, model=one, vectorised=False))
     assert not torch.allclose(found, predict(held, X, 3, model=two))
-    _, latents = outputs_and_latents(one, held, X, 2, chunk=3)
+    _, latents = outputs_and_latents(held, X, 2, model=one, chunk=3)
     assert latents["slope"].shape == (2, 2)
     assert not set(latents) & set(one.sites)
 

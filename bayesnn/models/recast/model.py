@@ -40,7 +40,8 @@ class RECaST(nn.Module):
     linear predictor beta_i f_i, [batch, 2], and sigma, [batch, 3]; for labels delta, gamma and the centred logits.
 
     A source may be uncertain itself, `SourceDraws`: then the index of its draw is one more site, "source". Predictions
-    of many draws are faster as `predictive(draws, model.predictions(x), model=model.of_predictions())`, which calls it once.
+    of many draws are faster as `predictive(draws, model.predictions(x), model=model.of_predictions())`, which calls it
+    once.
 
     Attributes:
         likelihood: outputs -> distribution of y, [*draw, batch].
