@@ -51,7 +51,8 @@ def draw_each(
         )
     if draws < 1:
         raise ValueError(f"draw: at least one draw is needed, not {draws}")
-    if model is not None or is_model(posterior) or own_model(posterior) is not None:
+    knows = model is not None or own_model(posterior) is not None
+    if knows or any(map(is_model, (posterior, *args[:1]))):  # others need none here; a misplaced one is refused
         own = model_for(posterior, model, "draw", *args)
         model = own if is_model(own) else None  # of a larger Pyro model no shapes are needed
     held = posterior.get_samples() if hasattr(posterior, "get_samples") else posterior

@@ -64,7 +64,8 @@ def collected(model: BNN) -> guides.SWAG:
 
 def skeleton(model: BNN) -> Any:
     spec = importlib.util.spec_from_file_location("guide_skeleton", SKELETON)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.SharedScale(model)
@@ -115,7 +116,9 @@ def test_a_guide_is_used_with_its_own_model(model_of: Any, guide_of: Any) -> Non
     assert own_model(guide) is model
     torch.testing.assert_close(drawn(guide, X, 2), drawn(guide, X, 2, model=model))
     torch.testing.assert_close(drawn(guide, X, 2), drawn(guide, X, 2, model=model_of(NOISE)))  # made twice
-    with pytest.raises(ValueError, match="predictive: this .* is of another model: its likelihood is .* leave out mod"):
+    with pytest.raises(
+        ValueError, match=r"predictive: this .* is of another model: its likelihood is .* leave out mod"
+    ):
         predictive(guide, X, 2, model=model_of(OTHER))
 
 

@@ -20,10 +20,11 @@ def simulated(n: int, gamma: float) -> tuple[Tensor, Tensor]:
     return f, beta * f + 0.5 * torch.randn(n, dtype=torch.double, generator=generator)
 
 
-def around(values: dict[str, tuple[float, float]], *, khat: float = 0.1) -> CorrectedDraws:
+def around(values: dict[str, tuple[float, float]], model: RECaST | None = None, *, khat: float = 0.1) -> CorrectedDraws:
     """Normal draws of this mean and standard deviation."""
     z = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.005, 0.995, 100)).double()
-    return CorrectedDraws({name: mean + sd * z for name, (mean, sd) in values.items()}, khat, 80.0)
+    draws = {name: mean + sd * z for name, (mean, sd) in values.items()}
+    return CorrectedDraws(model or recast.continuous(None), draws, khat, 80.0)
 
 
 def notes(summary: RECaSTSummary) -> str:
@@ -34,7 +35,7 @@ def test_blocks_and_numbers() -> None:
     f, y = simulated(200, 0.3)
     model = recast.continuous(None)
     corrected = RECaSTGuide(model).fit(f, y).corrected(f, y, 500)
-    summary = recast_summary(corrected, f, y, model=model)
+    summary = recast_summary(corrected, f, y)
     text = str(summary)
     headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings == ["Call:", "Data:", "Source:", "Priors:", "Posterior:", "Fit information:", "Notes:"]
@@ -57,7 +58,7 @@ def test_leave_one_out_of_a_point_posterior_is_its_log_likelihood() -> None:
     point = around({"delta": (0.9, 1e-9), "log_gamma": (-1.2, 1e-9), "log_sigma": (-0.7, 1e-9)})
     outputs = model.outputs_at({name: value[50] for name, value in point.draws.items()}, f)
     expected = float(model.likelihood(outputs).log_prob(y).sum())
-    summary = recast_summary(point, f, y, model=model)
+    summary = recast_summary(point, f, y)
     found = dict(summary.fit.rows)
     assert found["elpd_loo"] == pytest.approx(expected, rel=1e-6)
     alone = float(without_source(y).sum())
@@ -99,14 +100,14 @@ def test_a_markov_chain_has_its_diagnostics() -> None:
 def test_what_it_says(values: dict[str, tuple[float, float]], said: str) -> None:
     f, y = simulated(30, 0.3)
     usual = {"delta": (0.9, 0.1), "log_gamma": (-1.2, 0.2), "log_sigma": (-0.7, 0.1)}
-    assert said not in notes(recast_summary(around(usual), f, y, model=recast.continuous(None)))
-    assert said in notes(recast_summary(around({**usual, **values}), f, y, model=recast.continuous(None)))
+    assert said not in notes(recast_summary(around(usual), f, y))
+    assert said in notes(recast_summary(around({**usual, **values}), f, y))
 
 
 def test_every_table_is_a_data_frame() -> None:
     f, y = simulated(30, 0.3)
     values = {"delta": (0.9, 0.1), "log_gamma": (-1.2, 0.2), "log_sigma": (-0.7, 0.1)}
-    summary = recast_summary(around(values), f, y, model=recast.continuous(None))
+    summary = recast_summary(around(values), f, y)
     data = summary.data.to_dataframe().set_index("quantity")["value"]
     assert data["target examples"] == 30
     assert data["correlation of f and y"] == pytest.approx(float(torch.stack([f, y]).corrcoef()[0, 1]))
@@ -115,8 +116,11 @@ def test_every_table_is_a_data_frame() -> None:
     assert summary.fit.to_dataframe().set_index("quantity").loc["k-hat", "value"] == 0.1
     assert len(summary.posterior.to_dataframe()) == len(summary.to_dataframe()) == 5
     mixed = {"log_gamma": dist.Laplace(0.0, 3.0), "delta": dist.SoftLaplace(1.0, 2.0), "log_sigma": Nameless(0.0, 1.0)}
-    found = recast_summary(around(values), f, y, model=recast.continuous(None, priors=mixed)).priors.to_dataframe()
+    found = recast_summary(around(values, recast.continuous(None, priors=mixed)), f, y).priors.to_dataframe()
     assert found["50%"].isna().tolist() == [False, False, True]
+
+
+OTHER = {"delta": dist.Normal(0.0, 1.0)}
 
 
 class Nameless(dist.Normal):
@@ -133,13 +137,13 @@ def test_a_source_that_does_not_help(*, noise: bool) -> None:
     model = recast.continuous(None) if noise else recast.binary(None)
     y = y if noise else (y > 0).double()
     sigma = {"log_sigma": (-0.7, 0.1)} if noise else {}
-    useful = around({"delta": (0.9 if noise else 2.0, 0.1), "log_gamma": (-2.0, 0.2), **sigma})
-    assert "source" not in notes(recast_summary(useful, f, y, model=model)).replace("Cauchy", "")
-    assert "Negative transfer" in notes(recast_summary(useful, -f, y, model=model))
+    useful = around({"delta": (0.9 if noise else 2.0, 0.1), "log_gamma": (-2.0, 0.2), **sigma}, model)
+    assert "source" not in notes(recast_summary(useful, f, y)).replace("Cauchy", "")
+    assert "Negative transfer" in notes(recast_summary(useful, -f, y))
     apart = f[torch.randperm(60, generator=torch.Generator().manual_seed(3))]
     wide = {"log_sigma": (float(y.std().log()), 0.1)} if noise else {}
-    ignored = around({"delta": (0.0, 0.01), "log_gamma": (-6.0, 0.2), **wide})
-    assert "The source is not shown to help" in notes(recast_summary(ignored, apart, y, model=model))
+    ignored = around({"delta": (0.0, 0.01), "log_gamma": (-6.0, 0.2), **wide}, model)
+    assert "The source is not shown to help" in notes(recast_summary(ignored, apart, y))
 
 
 def test_diverging_chains_are_said() -> None:
@@ -154,8 +158,8 @@ def test_diverging_chains_are_said() -> None:
 
 def test_a_bad_khat_is_said() -> None:
     f, y = simulated(30, 0.3)
-    bad = around({"delta": (0.9, 0.1), "log_gamma": (-1.2, 0.2), "log_sigma": (-0.7, 0.1)}, khat=0.8)
-    summary = recast_summary(bad, f, y, model=recast.continuous(None, effect=NormalEffect()))
+    values = {"delta": (0.9, 0.1), "log_gamma": (-1.2, 0.2), "log_sigma": (-0.7, 0.1)}
+    summary = recast_summary(around(values, recast.continuous(None, effect=NormalEffect()), khat=0.8), f, y)
     assert "use recast_nuts" in notes(summary)
     assert "Cauchy" not in notes(summary)
 
@@ -194,9 +198,13 @@ def test_what_is_refused() -> None:
     model = recast.continuous(None)
     with pytest.raises(TypeError, match="must be a RECaST"):
         recast_summary({}, f, y, model=nn.Linear(1, 1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="recast_summary: the posterior comes first, but a RECaST is a model"):
+        recast_summary(model, {"delta": torch.ones(9)}, f)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"recast_summary: this CorrectedDraws is of another model: its prior"):
+        recast_summary(around({"delta": (0.9, 0.1)}), f, y, model=recast.continuous(None, priors=OTHER))
     with pytest.raises(TypeError, match="RECaSTGuide"):
         recast_summary(RECaSTGuide(model), f, y, model=model)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no draws of 'log_gamma'"):
         recast_summary({"delta": torch.ones(9)}, f, y, model=model)
     with pytest.raises(ValueError, match="at least 3"):
-        recast_summary(around({"delta": (0.9, 0.1)}), f[:2], y[:2], model=model)
+        recast_summary(around({"delta": (0.9, 0.1)}), f[:2], y[:2])

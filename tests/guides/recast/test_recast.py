@@ -169,6 +169,26 @@ def test_predictions_are_exact_mixtures() -> None:
     assert_mean((sampled <= upper).double(), 0.9)
 
 
+def test_corrected_draws_are_a_posterior() -> None:
+    """They hold draws and know their model: predictions and ArviZ take them as they are, and refuse another model."""
+    torch.manual_seed(0)
+    f = torch.randn(30)
+    y = (torch.rand(30) < f.sigmoid()).float()
+    model = recast.binary(None)
+    corrected = RECaSTGuide(model).fit(f, y).corrected(f, y, 50)
+    assert corrected.model is model
+    assert dict(corrected) == corrected.draws
+    assert corrected.keys() == set(model.sites)
+    probs = predictive(corrected, f).probs
+    torch.testing.assert_close(probs, predictive(corrected.draws, f, model=model).probs, rtol=0, atol=0)
+    likelihood = to_arviz(corrected, f, y)["log_likelihood"]["y"].values
+    log_p = predictive(corrected, f).components.log_prob(y).T
+    torch.testing.assert_close(torch.as_tensor(likelihood[0]).T, log_p, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(predictive(corrected, f, model=model.of_predictions()).probs, probs)
+    with pytest.raises(ValueError, match="predictive: this CorrectedDraws is of another model: 'log_sigma' is random"):
+        predictive(corrected, f, model=recast.continuous(None))
+
+
 def source() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 1)).eval().requires_grad_(requires_grad=False)
 
