@@ -72,21 +72,21 @@ def test_what_does_not_know_its_model_needs_it(name: str, posterior: Any) -> Non
 def test_a_pyro_model_in_another_place() -> None:
     """A plain function: it is known as a model only where it is the posterior's own."""
 
-    def model(x: Any, y: Any) -> None:
+    def line(x: Any, y: Any) -> None:
         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
         with pyro.plate("data", len(y)):
             pyro.sample("y", dist.Normal(mean * x, 1.0), obs=y)
 
     x, y = torch.randn(5), torch.randn(5)
-    guide = AutoNormal(model)
+    guide = AutoNormal(line)
     guide(x, y)
     with pytest.raises(TypeError, match="to_arviz: after the posterior comes no model, but here a function"):
-        to_groups(guide, model, x, y)
+        to_groups(guide, line, x, y)
     assert to_groups(guide, x, y, draws=2).arrays["posterior"]["mean"].shape == (1, 2)
     with pytest.raises(TypeError, match=r"the model of this AutoNormal is a Pyro model without the outputs of one net"):
         predict(guide, x)
     with pytest.raises(TypeError, match=r"predict: model= is a Pyro model without the outputs of one network"):
-        predict(guide, x, model=model)  # type: ignore[arg-type]
+        predict(guide, x, model=line)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("draws", [MODEL, X, 2.5])
