@@ -71,7 +71,7 @@ def diagnose(posterior: Any, model: Harvest, data: Data, draws: int) -> Any:
         "field": lambda w: centred(w["effect"]),
     }
     curves = {"weather_curve": ["grid"], "response_curve": ["grid"], "field": ["fields"]}
-    return to_arviz(posterior, model, *data, draws=draws, functions=functions, dims=curves, coords=COORDS)
+    return to_arviz(posterior, *data, model=model, draws=draws, functions=functions, dims=curves, coords=COORDS)
 
 
 def main() -> None:

@@ -40,9 +40,9 @@ Data = tuple[Tensor, Tensor]
 def row(name: str, model: BNN, posterior: Posterior, learned: Data, test: Data) -> list[str]:
     """How a posterior predicts what was learned and what was not."""
     (x, y), (x_test, y_test) = learned, test
-    logits = predict(model, posterior, x, SAMPLES)
+    logits = predict(posterior, x, SAMPLES, model=model)
     expected = float(nn.functional.cross_entropy(logits.flatten(0, 1), y.repeat(len(logits))))
-    probs = predict(model, posterior, x_test, SAMPLES).softmax(-1).mean(0)
+    probs = predict(posterior, x_test, SAMPLES, model=model).softmax(-1).mean(0)
     error = metrics.ece(probs, y_test)
     cells = [f"{expected:.3f}", f"{metrics.nll(probs, y_test):.3f}", scoring.percent(metrics.accuracy(probs, y_test))]
     return [name, *cells, f"{error:.3f}", f"{error.noise_floor:.3f}"]

@@ -51,7 +51,7 @@ def laplace(net: nn.Module, chosen: subset.Subset, scale: float, data: TensorDat
 
 def probabilities(guide: Laplace, x: Tensor, draws: int) -> Tensor:
     """Class probabilities of every draw, [draw, batch, class], of the network linearised at its trained weights."""
-    return predictive(guide.model, guide, x, draws, linearised=True).component_probs
+    return predictive(guide, x, draws, linearised=True).component_probs
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
     scores = scoring.score(predictions, sets)
 
     guide = guides["last layer"]
-    tree = to_arviz(guide, guide.model, *sets.train.tensors, draws=options.draws, progress=True)
+    tree = to_arviz(guide, *sets.train.tensors, draws=options.draws, progress=True)
     tree.to_netcdf(str(options.out / "laplace.nc"))
     pictures = figures.draw_all(sets, history, choices, evidence, predictions)
     seconds = time.perf_counter() - start

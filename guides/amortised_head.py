@@ -22,7 +22,7 @@ class AmortisedHead(CheckedState):
     The guide of V-TST for the model `LatentHead`. Both heads have the published shape
     Linear(feature, 3 latent), ReLU, Linear(3 latent, latent), and share no weights; the variance is bounded by the
     prior's, log s^2 = log sigmoid(h) <= 0. Only the heads and the model's decoder are trained:
-    `MeanFieldELBO()(model, guide)`. Predictions average probabilities over draws of z, `predictive(model, guide, x)`;
+    `MeanFieldELBO()(model, guide)`. Predictions average probabilities over draws of z, `predictive(guide, x)`;
     one draw is a random z and not the mean.
 
     Features of data without augmentation need to be computed once only: train on `cache_features(features, loader)`
@@ -134,7 +134,7 @@ class AmortisedHead(CheckedState):
         if not isinstance(decoder, nn.Linear) or variance is None:
             raise TypeError(
                 "AmortisedHead.output_distribution: outputs are normal for a linear decoder of a normal z alone; use "
-                "predictive(model, guide, x)"
+                "predictive(guide, x)"
             )
         root = decoder.weight * variance.sqrt().unsqueeze(-2)  # [batch, out, latent]
         covariance = root @ root.mT

@@ -185,7 +185,7 @@ def test_maps_predict_in_chunks_as_at_once_and_average_pixel_by_pixel() -> None:
     net = batch_ensemble(nn.Conv2d(3, 4, 3, padding=1), 3)
     model = RankOneEnsemble(net, likelihoods.pixelwise_categorical, size=10)
     draws, x = RankOneGuide(model).draws(), torch.rand(5, 3, 6, 7)
-    whole, chunked = (predictive(model, draws, x, 3, chunk=chunk) for chunk in (1000, 2))
+    whole, chunked = (predictive(draws, x, 3, model=model, chunk=chunk) for chunk in (1000, 2))
     assert chunked.component_probs.shape == (3, 5, 6, 7, 4)
     torch.testing.assert_close(chunked.probs, whole.probs)
     torch.testing.assert_close(whole.probs, net(x).softmax(2).mean(0).movedim(1, -1))

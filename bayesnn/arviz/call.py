@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesnn.arviz.nodes import Node, event, is_data, is_deterministic, log_prob, site_of, total, trace_of
 from bayesnn.functional import Inputs, batch_size, chunks
+from bayesnn.models import is_model
 
 
 @dataclass(eq=False)
@@ -45,16 +46,15 @@ class Call:
         if chunk < 1:
             raise ValueError(f"to_arviz: chunk is the number of examples in one pass, at least 1, not {chunk}")
         self.model, self.keywords = model, dict(keywords)
-        self.local: frozenset[str] = model.local if is_network_model(model) else frozenset()
-        self.parts = _parts(model, args, chunk) if is_network_model(model) and not keywords else [args]
+        self.local: frozenset[str] = model.local if is_model(model) else frozenset()
+        self.parts = _parts(model, args, chunk) if is_model(model) and not keywords else [args]
         nodes = trace_of(model, self.parts[0], self.keywords)
         self.latent = {name: site_of(node) for name, node in nodes.items() if not node["is_observed"]}
         self.deterministic = {name: site_of(node) for name, node in nodes.items() if is_deterministic(node)}
         self.observed = {name: site_of(node) for name, node in nodes.items() if is_data(node)}
         if not self.observed:
             raise ValueError(
-                "to_arviz: the model observes nothing in this call; give it the targets too, "
-                "to_arviz(posterior, model, x, y)"
+                "to_arviz: the model observes nothing in this call; give it the targets too, to_arviz(posterior, x, y)"
             )
 
     @property
@@ -127,11 +127,6 @@ class Call:
             nodes = trace_of(free, part, self.keywords)
             return {name: event(nodes[name], nodes[name]["value"]) for name in self.observed}
         return {name: event(nodes[name], nodes[name]["fn"].sample()) for name in self.observed}
-
-
-def is_network_model(model: Any) -> bool:
-    """Whether it is a `bayesnn.models.Model`: outputs that depend on values and inputs, observed by a likelihood."""
-    return all(hasattr(model, name) for name in ("likelihood", "size", "local", "sites", "outputs"))
 
 
 def _parts(model: Any, args: tuple[Any, ...], chunk: int) -> list[tuple[Any, ...]]:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from bayesnn.arviz.call import Call, Evaluation, is_network_model
+from bayesnn.arviz.call import Call, Evaluation
 from bayesnn.arviz.constants import argument_names, constants
 from bayesnn.arviz.convert import Groups
 from bayesnn.arviz.posterior import Chain, chains_of, method_of, tempering_of
 from bayesnn.arviz.quantities import Function, Quantities, array
 from bayesnn.functional import Inputs, memory
+from bayesnn.models import is_model
+from bayesnn.predict.ownership import model_for
 
 CONSTANT_LIMIT = 1_000_000
 """The most numbers that an input may have to be kept in constant_data."""
@@ -24,8 +26,8 @@ CONSTANT_LIMIT = 1_000_000
 @torch.no_grad()
 def to_groups(
     posterior: Any,
-    model: Callable[..., Any],
     *args: Any,
+    model: Callable[..., Any] | None = None,
     draws: int | None = None,
     probe: "Inputs | None" = None,
     functions: Mapping[str, Function] | None = None,
@@ -40,6 +42,7 @@ def to_groups(
     progress: bool = False,
 ) -> Groups:
     """What `to_arviz` makes, with the same arguments, as plain arrays {group: {variable: array}}; needs no ArviZ."""
+    model = model_for(posterior, model, "to_arviz", *args)
     if prior < 0:
         raise ValueError(f"to_arviz: prior is the number of draws from it, 0 or more, not {prior}")
     keywords = keywords or {}
@@ -183,7 +186,7 @@ def _dims(quantities: Quantities, inputs: Mapping[str, object]) -> dict[str, Seq
     for sites in (call.latent, call.deterministic, call.observed):
         dims.update({name: site.dims for name, site in sites.items()})
     dims.update(dict.fromkeys(_METADATA, ("random_site",)))
-    if is_network_model(call.model):
+    if is_model(call.model):
         (target,) = call.observed.values()
         dims.update({name: ("probe",) if name.startswith("x_probe") else target.dims[:1] for name in inputs})
     return dims

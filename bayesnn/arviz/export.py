@@ -1,31 +1,28 @@
 """`to_arviz`: a posterior and its model to ArviZ."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 from bayesnn.arviz.collect import to_groups
 from bayesnn.arviz.convert import from_groups
-from bayesnn.arviz.quantities import Function
-from bayesnn.functional import Inputs
+
+P = ParamSpec("P")
 
 
-def to_arviz(
-    posterior: Any,
-    model: Callable[..., Any],
-    *args: Any,
-    draws: int | None = None,
-    probe: "Inputs | None" = None,
-    functions: Mapping[str, Function] | None = None,
-    limit: int = 10_000,
-    predictive: bool = True,
-    prior: int = 0,
-    group_by_chain: bool = False,
-    keywords: Mapping[str, Any] | None = None,
-    dims: Mapping[str, Sequence[str]] | None = None,
-    coords: Mapping[str, Sequence[Any]] | None = None,
-    chunk: int = 1000,
-    progress: bool = False,
-) -> Any:
+def _with_arguments_of(function: Callable[P, Any]) -> Callable[[Callable[..., Any]], Callable[P, Any]]:
+    """A decorator: the arguments are those of `function`, for type checkers and for `help`."""
+
+    def decorate(decorated: Callable[..., Any]) -> Callable[P, Any]:
+        signature = inspect.signature(function).replace(return_annotation=Any)
+        decorated.__signature__ = signature  # type: ignore[attr-defined]
+        return decorated
+
+    return decorate
+
+
+@_with_arguments_of(to_groups)
+def to_arviz(*args: Any, **options: Any) -> Any:  # noqa: D417
     """Everything that ArviZ diagnoses: an `InferenceData` with ArviZ 0.x, an `xarray.DataTree` with ArviZ 1.x.
 
     Works with any Pyro model, of one network, of several with other terms, or of none: each draw is one call of the
@@ -53,9 +50,10 @@ def to_arviz(
     Args:
         posterior: an `MCMC` that has run, with its chains; a guide, which is one chain; draws {site: [draw, *event]};
             or a list of these, one chain each: restarts, or the members of an ensemble.
-        model: what the posterior is about: a model of `bayesnn.models` or any Pyro model. For a guide whose prior was
-            fitted, `guide.model`.
         *args: the arguments of one call of the model with all data and targets, (x, y) for a `BNN`.
+        model: what the posterior is about: a model of `bayesnn.models` or any Pyro model. By default the posterior's
+            own, without Pyro's handlers around it: `model` of a guide or of the kernel of MCMC, of a list that of the
+            first. A posterior that does not know its model needs it: a dict of draws, a plain function.
         draws: how many of each chain. None: all that are held, 1,000 of a guide, and 1 of a guide that is a point.
         probe: inputs for the outputs f(probe) of a model of `bayesnn.models`, [chain, draw, probe, out]; they are kept
             as `x_probe`.
@@ -72,9 +70,11 @@ def to_arviz(
 
     Raises:
         ImportError: ArviZ is not installed.
-        TypeError: nothing that holds a posterior.
+        TypeError: nothing that holds a posterior; one that does not know its model, and none is given; a model in
+            another place.
         ValueError: a model called without targets or with a subsampled plate; draws of another model, or of a guide
-            made without targets; a guide with another prior than the model; chains of different length; a bad option.
+            made without targets; a model that has another prior or likelihood than the posterior's own; chains of
+            different length; a bad option.
         MemoryError: the pointwise log likelihood needs more memory than there is.
 
     >>> import torch
@@ -83,26 +83,8 @@ def to_arviz(
     >>> from bayesnn import BNN, likelihoods, priors, subset
     >>> net = nn.Linear(3, 1)
     >>> model = BNN(net, subset.everything(net), priors.normal(), likelihoods.normal(0.1))
-    >>> tree = to_arviz(AutoNormal(model), model, torch.zeros(8, 3), torch.zeros(8, 1), draws=20)
+    >>> tree = to_arviz(AutoNormal(model), torch.zeros(8, 3), torch.zeros(8, 1), draws=20)
     >>> tree["log_likelihood"]["y"].shape, tree["posterior"]["weight"].shape
     ((1, 20, 8), (1, 20, 1, 3))
     """
-    return from_groups(
-        to_groups(
-            posterior,
-            model,
-            *args,
-            draws=draws,
-            probe=probe,
-            functions=functions,
-            limit=limit,
-            predictive=predictive,
-            prior=prior,
-            group_by_chain=group_by_chain,
-            keywords=keywords,
-            dims=dims,
-            coords=coords,
-            chunk=chunk,
-            progress=progress,
-        )
-    )
+    return from_groups(to_groups(*args, **options))

@@ -42,8 +42,8 @@ def leave_one_out(p: PredictiveDistribution, y: Tensor) -> LeaveOneOut:
     """p(y_i | y_-i) = sum_s w_is p_s(y_i), w_is proportional to 1 / p_s(y_i), Pareto smoothed.
 
     Args:
-        p: `predictive(model, draws, x)` at the inputs that the posterior was fitted to, its draws from the posterior
-            itself: of MCMC, or `RECaSTGuide.corrected(x, y).draws`. Those of a guide are an approximation's.
+        p: `predictive(draws, x)` at the inputs that the posterior was fitted to, its draws from the posterior
+            itself: of MCMC, or `RECaSTGuide.corrected(x, y)`. Those of a guide are an approximation's.
         y: targets that the posterior was fitted to, [batch, *event].
 
     Raises:

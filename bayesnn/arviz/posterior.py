@@ -10,9 +10,9 @@ from pyro import poutine
 from pyro.distributions import Delta, Independent
 from torch import Tensor, nn
 
-from bayesnn.arviz.call import Call, is_network_model
+from bayesnn.arviz.call import Call
 from bayesnn.arviz.nodes import Node, log_prob, total, trace_of
-from bayesnn.predict.ownership import check_model, own_model
+from bayesnn.predict.ownership import check_model
 from bayesnn.tempering import noted, of_model, of_sampler
 
 FROM_GUIDE = 1000
@@ -54,6 +54,8 @@ def chains_of(posterior: Any, call: Call, draws: int | None, grouped: bool) -> l
     if isinstance(posterior, (list, tuple, nn.ModuleList)):
         if not len(posterior):
             raise ValueError("to_arviz: the list of guides or dicts is empty")
+        for member in posterior:
+            check_model(call.model, member, "to_arviz")
         chains = [chain for member in posterior for chain in chains_of(member, call, draws, grouped)]
     elif hasattr(posterior, "get_samples"):
         chains = _of_mcmc(posterior, call, draws)
@@ -134,7 +136,6 @@ def _of_dict(held: Mapping[str, Tensor], call: Call, draws: int | None, method: 
 
 
 def _of_guide(guide: Callable[..., Any], call: Call, draws: int | None) -> Chain:
-    _check_model(guide, call.model)
     first, log_q = _guided(guide, call)
     _check_names(first, call, f"the guide {_name(guide)}")
     length = draws if draws is not None else FROM_GUIDE if log_q is not None else 1
@@ -196,19 +197,6 @@ def _check_names(values: Mapping[str, Tensor], call: Call, owner: str) -> None:
                 f"to_arviz: {owner} has the site {name!r}, which is not in the model, whose sites are "
                 f"{', '.join(call.latent)}. Are these draws of another model?"
             )
-
-
-def _check_model(guide: Any, model: Any) -> None:
-    """A guide belongs to its model; one whose prior was fitted, to the model with that prior."""
-    check_model(model, guide, "to_arviz")
-    own = own_model(guide)
-    if not (is_network_model(own) and is_network_model(model)):
-        return
-    if getattr(own, "prior", None) is not getattr(model, "prior", None):
-        raise ValueError(
-            f"to_arviz: {_name(guide)} approximates the posterior under another prior than this model's; give its own "
-            "model, to_arviz(guide, guide.model, x, y)"
-        )
 
 
 def _fitting(name: str, value: Tensor, call: Call) -> Tensor:

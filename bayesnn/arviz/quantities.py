@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesnn.arviz.call import Call, Evaluation, is_network_model
+from bayesnn.arviz.call import Call, Evaluation
 from bayesnn.functional import Inputs, chunks
+from bayesnn.models import is_model
 
 Function: TypeAlias = Callable[[Mapping[str, Tensor]], "Tensor | float"]
 """{site: value} of one draw -> a quantity of it."""
@@ -36,7 +37,7 @@ class Quantities:
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise ValueError(f"to_arviz: limit is the most numbers of a variable in one draw, not {self.limit}")
-        if self.probe is not None and not is_network_model(self.call.model):
+        if self.probe is not None and not is_model(self.call.model):
             raise ValueError(
                 "to_arviz: probe= needs a model of bayesnn.models; for other models give functions={'f': lambda "
                 "values: component.outputs(values, x)}"

@@ -153,11 +153,11 @@ class BNN(nn.Module):
     def __str__(self) -> str:
         """A table of the random blocks and their prior, then the likelihood."""
         rows = [
-            (site, str(tuple(self.subset.shape[block])), f"{self.subset.count(block):,}", _describe(self.prior))
+            (site, str(tuple(self.subset.shape[block])), f"{self.subset.count(block):,}", described(self.prior))
             for site, block in zip(self.sites, self.subset.names, strict=True)
         ]
         rows.append(("all blocks", "", f"{len(self.subset):,}", ""))
-        header = f"BNN of {type(self.net).__name__}, likelihood {_describe(self.likelihood)}, size {self.size}"
+        header = f"BNN of {type(self.net).__name__}, likelihood {described(self.likelihood)}, size {self.size}"
         return header + "\n" + table(("block", "shape", "random", "prior"), rows)
 
     def sample_blocks(self) -> dict[str, Tensor]:
@@ -249,7 +249,8 @@ def check_inputs(x: Inputs) -> None:
             raise ValueError(f"x is not finite at index {where}: {tensor[tuple(where)].item()}")
 
 
-def _describe(part: object) -> str:
+def described(part: object) -> str:
+    """A prior or a likelihood in one line."""
     if isinstance(part, nn.Module):  # one line: without the sub-modules of repr
         return f"{type(part).__name__}({part.extra_repr()})"
     return getattr(part, "__name__", type(part).__name__)

@@ -1,6 +1,7 @@
 """Draws from a posterior: a guide, an MCMC run, or a dict of draws."""
 
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import torch
@@ -9,10 +10,11 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.functional import alone
-from bayesnn.models import Draws, Model
+from bayesnn.models import Draws, Guide, Model, is_model
+from bayesnn.predict.ownership import model_for, own_model
 from bayesnn.tempering import noted, noted_draws
 
-Posterior: TypeAlias = "Callable[..., Any] | Draws"
+Posterior: TypeAlias = "Guide | Callable[..., Any] | Draws"
 """A guide (any Pyro guide), an `MCMC` that has run, or draws {site: [draw, *event]}."""
 
 
@@ -27,7 +29,12 @@ def draw(posterior: Posterior, draws: int = 100, *args: Any, model: Model | None
         draws: how many. A dict or MCMC run that holds more gives so many evenly spaced ones, and all it has where it
             holds fewer.
         *args: what the guide is called with; our own guides of global sites need nothing.
-        model: its blocks' shapes tell which axes of size 1 in a dict are leftovers of plates, and are dropped.
+        model: the posterior's own by default. Its blocks' shapes tell which axes of size 1 in a dict are leftovers of
+            plates, and are dropped.
+
+    Raises:
+        TypeError: a model in the place of the posterior, of the number of draws or of an argument; no posterior.
+        ValueError: no draws; draws of another model; a model other than the posterior's own.
 
     >>> import torch
     >>> draw({"w": torch.arange(10.0)}, 3)
@@ -42,8 +49,18 @@ def draw_each(
     posterior: Posterior, draws: int = 100, *args: Any, model: Model | None = None
 ) -> Iterator[dict[str, Tensor]]:
     """The same draws one at a time, {site: [*event]}: memory for one draw, where the posterior is a guide."""
+    number: object = draws
+    if not isinstance(number, Integral):
+        raise TypeError(
+            f"draw: draws is how many, not a {type(draws).__name__}; the posterior comes first, draws second, and the "
+            "model is a keyword, draw(posterior, 100, model=model)"
+        )
     if draws < 1:
         raise ValueError(f"draw: at least one draw is needed, not {draws}")
+    knows = model is not None or own_model(posterior) is not None
+    if knows or any(map(is_model, (posterior, *args[:1]))):  # others need none here; a misplaced one is refused
+        own = model_for(posterior, model, "draw", *args)
+        model = own if is_model(own) else None  # of a larger Pyro model no shapes are needed
     held = posterior.get_samples() if hasattr(posterior, "get_samples") else posterior
     if isinstance(held, Mapping):
         yield from _from_dict(held, draws, model)

@@ -5,11 +5,12 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from bayesnn.curvature.tangent import tangent
 from bayesnn.functional import Inputs, check_evaluation_mode, chunks, map_draws, worth_vectorising
 from bayesnn.functional.call import batch_size
+from bayesnn.models import LinearisedGuide, is_flat_guide
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
 
@@ -45,13 +46,13 @@ def linearised(posterior: Posterior, x: Inputs, draws: int = 100, *, joint: bool
     """
     if joint:
         return _functions(posterior, x, draws, chunk)
-    distribution = getattr(posterior, "output_distribution", None)
-    if distribution is None:
+    guide: object = posterior
+    if not isinstance(guide, LinearisedGuide):
         raise TypeError(
             f"linearised: {type(posterior).__name__} has no closed form of its outputs, output_distribution(x); use a "
             "guide that has (Laplace, MeanField), or predict(...)"
         )
-    return distribution(x).rsample((draws,))
+    return guide.output_distribution(x).rsample(Size([draws]))
 
 
 def _functions(posterior: Posterior, x: Inputs, draws: int, chunk: int) -> Tensor:
@@ -75,14 +76,15 @@ def _functions(posterior: Posterior, x: Inputs, draws: int, chunk: int) -> Tenso
     return torch.cat(found)
 
 
-def _mean(posterior: Any) -> tuple[Any, dict[str, Tensor]]:
+def _mean(posterior: Posterior) -> tuple[Any, dict[str, Tensor]]:
     """The guide's model, and {site: mean} from the flat `loc`."""
-    model, loc = getattr(posterior, "model", None), getattr(posterior, "loc", None)
-    sites = getattr(model, "sites", None)
-    if not isinstance(loc, Tensor) or sites is None or loc.numel() != sum(shape.numel() for shape in sites.values()):
+    if not is_flat_guide(posterior):
         raise TypeError(
             f"linearised: joint=True needs a guide with a mean of exactly its model's weights, loc [param] and model; "
             f"{type(posterior).__name__} has none; use Laplace, a MeanField without latent scales, or predict(...)"
         )
-    parts = loc.detach().split([shape.numel() for shape in sites.values()])
-    return model, {site: part.reshape(shape) for (site, shape), part in zip(sites.items(), parts, strict=True)}
+    sites = posterior.model.sites
+    parts = posterior.loc.detach().split([shape.numel() for shape in sites.values()])
+    return posterior.model, {
+        site: part.reshape(shape) for (site, shape), part in zip(sites.items(), parts, strict=True)
+    }

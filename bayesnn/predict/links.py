@@ -134,7 +134,7 @@ def _unable(where: str, likelihood: object, method: str, able: str) -> ValueErro
     kind = getattr(likelihood, "__name__", type(likelihood).__name__)
     return ValueError(
         f"{where}: the likelihood {kind} has no method {method}, which {able} have; for any likelihood there is "
-        "predictive(model, guide, x, linearised=True)"
+        "predictive(guide, x, linearised=True)"
     )
 
 

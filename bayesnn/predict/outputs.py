@@ -14,7 +14,7 @@ from bayesnn.functional import Inputs, check_evaluation_mode, chunks, map_draws
 from bayesnn.models import Model
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
-from bayesnn.predict.ownership import check_model
+from bayesnn.predict.ownership import network_model_for
 from bayesnn.predict.together import draws_together
 
 log = logging.getLogger(__name__)
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 @torch.no_grad()
 def predict(
-    model: Model,
     posterior: Posterior,
     x: Inputs,
     draws: int = 100,
     *,
+    model: Model | None = None,
     chunk: int = 1000,
     vectorised: bool | None = None,
     progress: bool = False,
@@ -38,10 +38,11 @@ def predict(
     together as fit into `predict.together.LIMIT` bytes.
 
     Args:
-        model: any model of `bayesnn.models`.
         posterior: a guide, an MCMC run or a dict of draws.
         x: inputs, on the network's device.
         draws: how many; see `draw`.
+        model: the posterior's own by default, `model` of a guide. A posterior that does not know its model needs it: a
+            dict of draws, a plain function, or one of a larger Pyro model, of which this is one network.
         chunk: inputs in one pass.
         vectorised: whether several draws go through one `vmap` call. None takes what is faster, by one rule: see
             `predict.together.draws_together`. Layers without a batching rule (LSTM) loop in any case. The path taken is
@@ -50,8 +51,10 @@ def predict(
 
     Raises:
         ValueError: inputs that are not finite (it says where), a network in training mode, a posterior of another model
-            (other sites, or a network with other weights where they are not random), a site that the posterior lacks.
-        TypeError: draws without a guide where the model has sites with one value an example.
+            (other sites, prior or likelihood, or a network with other weights where they are not random), a site that
+            the posterior lacks.
+        TypeError: a posterior that does not know its model, and none is given; a model in another place; draws without
+            a guide where the model has sites with one value an example.
 
     >>> import torch
     >>> from torch import nn
@@ -59,26 +62,29 @@ def predict(
     >>> net = nn.Linear(3, 2)
     >>> model = BNN(net, subset.everything(net), priors.normal(), likelihoods.categorical)
     >>> held = {name: value.expand(5, *value.shape) for name, value in model.values().items()}
-    >>> predict(model, held, torch.zeros(4, 3)).softmax(-1).shape
+    >>> predict(held, torch.zeros(4, 3), model=model).softmax(-1).shape
     torch.Size([5, 4, 2])
     """
-    outputs, _ = outputs_and_latents(model, posterior, x, draws, chunk=chunk, vectorised=vectorised, progress=progress)
+    model = network_model_for(posterior, model, "predict", x)
+    outputs, _ = outputs_and_latents(
+        posterior, x, draws, model=model, chunk=chunk, vectorised=vectorised, progress=progress
+    )
     return outputs
 
 
 @torch.no_grad()
 def outputs_and_latents(
-    model: Model,
     posterior: Posterior,
     x: Inputs,
     draws: int,
     *,
+    model: Model,
     chunk: int,
     vectorised: bool | None = None,
     progress: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """`predict`, and the same draws of the model's remaining sites (scales), {site: [draw, *event]}."""
-    _check(model, posterior, x, chunk)
+    _check(model, x, chunk)
     parts = list(chunks(x, chunk))
     each = draw_each(posterior, draws, parts[0], model=model)
     first = next(each)
@@ -97,10 +103,9 @@ def outputs_and_latents(
     return torch.cat(results), {name: torch.stack([one[name] for one in latents]) for name in latents[0]}
 
 
-def _check(model: Model, posterior: Posterior, x: Inputs, chunk: int) -> None:
+def _check(model: Model, x: Inputs, chunk: int) -> None:
     if chunk < 1:
         raise ValueError(f"predict: a chunk has at least one input, not {chunk}")
-    check_model(model, posterior, "predict")
     if isinstance(net := getattr(model, "net", None), nn.Module):
         check_evaluation_mode(net, "predict")
     check_inputs(x)

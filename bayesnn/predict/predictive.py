@@ -14,16 +14,16 @@ from bayesnn.predict.distribution import PredictiveDistribution
 from bayesnn.predict.draw import Posterior, draw_each
 from bayesnn.predict.linearised import linearised as linearised_outputs
 from bayesnn.predict.outputs import outputs_and_latents
-from bayesnn.predict.ownership import check_model
+from bayesnn.predict.ownership import network_model_for
 
 
 @torch.no_grad()
 def predictive(
-    model: Model,
     posterior: Posterior,
     x: Inputs,
     draws: int = 100,
     *,
+    model: Model | None = None,
     linearised: bool = False,
     chunk: int = 1000,
     progress: bool = False,
@@ -33,10 +33,10 @@ def predictive(
     Draws of the likelihood's own latent sites (a noise scale) go with the weights of the same draw.
 
     Args:
-        model: any model of `bayesnn.models`.
         posterior: a guide, an MCMC run or a dict of draws.
         x: inputs of `batch` examples.
         draws: how many components the mixture has.
+        model: the posterior's own by default, under whose likelihood y is predicted; as of `predict`.
         linearised: draw the outputs from the network linearised in its weights at the posterior's mean (the GLM
             predictive), which Laplace approximations are made for; the guide must offer `output_distribution(x)`.
             Latent sites of the likelihood are then drawn independently of the outputs.
@@ -45,17 +45,18 @@ def predictive(
 
     Raises:
         ValueError: a posterior of another model, or one that lacks a latent site of the likelihood; as `predict`.
+        TypeError: as `predict`; `linearised` with a guide that has no `output_distribution`.
 
     Reference for the linearised form: Immer, Korzepa, Bauer (2021), Improving predictions of Bayesian neural nets via
     local linearization.
     """
+    model = network_model_for(posterior, model, "predictive", x)
     if linearised:
-        check_model(model, posterior, "predictive")
         outputs = linearised_outputs(posterior, x, draws)
         shapes = _latent_shapes(model, outputs)
         latents = _draw_latents(model, posterior, x, draws) if shapes else {}
     else:
-        outputs, latents = outputs_and_latents(model, posterior, x, draws, chunk=chunk, progress=progress)
+        outputs, latents = outputs_and_latents(posterior, x, draws, model=model, chunk=chunk, progress=progress)
         shapes = _latent_shapes(model, outputs)
     latents = {name: _without_plates(name, value, shapes.get(name)) for name, value in latents.items()}
     return PredictiveDistribution(likelihood_given(model.likelihood, outputs, latents, name=model.name))

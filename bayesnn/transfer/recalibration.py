@@ -37,13 +37,13 @@ def recast(
     f = data.f_train
     guide = RECaSTGuide(model).fit(f, data.y_train, generator=generator)
     corrected = guide.corrected(f, data.y_train, DRAWS, generator=generator)
-    medians = {name: float(corrected.draws[name].median()) for name in model.priors}
+    medians = {name: float(corrected[name].median()) for name in model.priors}
     notes = {
         "khat": corrected.khat,
         "delta": medians["delta"],
         "gamma": float(torch.tensor(medians["log_gamma"], dtype=torch.double).exp()),
     }
-    response = model.likelihood(model.outputs_at(corrected.draws, data.f_test))
+    response = model.likelihood(model.outputs_at(corrected, data.f_test))
     if data.binary:
         return Probabilities(response.probs.mean(0), notes)
     return DrawnQuantiles(response.sample(torch.Size([EACH])).flatten(0, 1), notes)

@@ -13,6 +13,7 @@ from bayesnn.functional import Inputs
 from bayesnn.guides.recast import CorrectedDraws
 from bayesnn.models.recast import RECaST
 from bayesnn.predict import PredictiveDistribution
+from bayesnn.predict.ownership import model_for
 from bayesnn.transfer.summary_notes import notes_of
 from bayesnn.transfer.summary_tables import (
     chains_of,
@@ -68,7 +69,7 @@ class RECaSTSummary:
 
 @torch.no_grad()
 def recast_summary(
-    model: RECaST, posterior: CorrectedDraws | MCMC | Mapping[str, Tensor], x: Inputs, y: Tensor
+    posterior: CorrectedDraws | MCMC | Mapping[str, Tensor], x: Inputs, y: Tensor, *, model: RECaST | None = None
 ) -> RECaSTSummary:
     """Posterior, how it was found, what is not identified, and whether the source helps.
 
@@ -80,14 +81,15 @@ def recast_summary(
     sample sizes or divergences are bad. Effective sample sizes and R-hat are ArviZ's, rank-normalised.
 
     Args:
-        model: of `recast.continuous`, `recast.binary` or `recast.categorical`.
         posterior: `RECaSTGuide.corrected(x, y)`, an MCMC run such as `recast_nuts(model, x, y)`, or {site: draws}.
         x: inputs of the target's training examples.
         y: their targets [batch].
+        model: of `recast.continuous`, `recast.binary` or `recast.categorical`; by default the posterior's own, which a
+            dict of draws does not know.
 
     Raises:
-        TypeError: another model or posterior.
-        ValueError: data that RECaST refuses, draws that lack a site.
+        TypeError: another kind of model or posterior; a posterior that does not know its model, and none is given.
+        ValueError: a model other than the posterior's own; data that RECaST refuses; draws that lack a site.
         ImportError: ArviZ is not installed.
 
     Reference: Vehtari, Gelman, Gabry (2017), Practical Bayesian model evaluation using leave-one-out cross-validation
@@ -99,11 +101,12 @@ def recast_summary(
     >>> f = torch.linspace(-2, 2, 40)
     >>> y = f + 0.1 * torch.sin(50 * f)
     >>> guide = RECaSTGuide(recast.continuous(None)).fit(f, y)
-    >>> print(recast_summary(guide.model, guide.corrected(f, y, 200), f, y))
+    >>> print(recast_summary(guide.corrected(f, y, 200), f, y))
     Call:
       recast.continuous(source=None, effect=CauchyEffect())
     ...
     """
+    model = model_for(posterior, model, "recast_summary", x)
     if not isinstance(model, RECaST):
         raise TypeError(f"recast_summary: the model must be a RECaST, not a {type(model).__name__}")
     f = model.training_predictions(x)

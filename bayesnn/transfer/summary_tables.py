@@ -35,7 +35,7 @@ def chains_of(posterior: Any) -> tuple[dict[str, Tensor], list[Row]]:
             rows.append(("divergences", sum(len(where) for where in found["divergences"].values())))
         return draws, rows
     if isinstance(posterior, CorrectedDraws):
-        draws = {site: value.unsqueeze(0) for site, value in posterior.draws.items()}
+        draws = {site: value.unsqueeze(0) for site, value in posterior.items()}
         count = next(iter(draws.values())).shape[1]
         rows = [
             ("inference", f"RECaSTGuide, {count} importance-corrected draws"),

@@ -15,7 +15,8 @@ class SharedScale(nn.Module):
 
     A guide is an `nn.Module` that owns its variational parameters, created at construction and
     never views of the network's (clone). It samples every latent site of the model, under the
-    model's names.
+    model's names. Its `model` makes it a `Guide`
+    (`bayesnn/models/protocol.py`): predictions need no `model=`, and refuse another model.
 
     Args:
         model: a `BNN`; its weights are where the means start.
@@ -37,10 +38,15 @@ class SharedScale(nn.Module):
         self.loc = nn.ParameterList(model.values().values())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
+    @property
+    def model(self) -> BNN:
+        """The model that the guide approximates the posterior of."""
+        return self._model[0]
+
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every site; the arguments are the model's and are not used."""
         scale = self.log_scale.exp()
         return {
             site: pyro.sample(site, dist.Normal(loc, scale).to_event(loc.dim()))
-            for site, loc in zip(self._model[0].sites, self.loc, strict=True)
+            for site, loc in zip(self.model.sites, self.loc, strict=True)
         }

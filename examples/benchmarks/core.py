@@ -110,8 +110,8 @@ def predictives(name: str, repeats: int) -> list[Row]:
 
     actions: dict[str, Action] = {
         "plain": plain,
-        "predict, draws given": lambda: predict(model, held, x, DRAWS, chunk=50),
-        "predict, drawing from the guide": lambda: predict(model, guide, x, DRAWS, chunk=50),
+        "predict, draws given": lambda: predict(held, x, DRAWS, model=model, chunk=50),
+        "predict, drawing from the guide": lambda: predict(guide, x, DRAWS, chunk=50),
         "Pyro Predictive, draws given": pyros,
     }
     times = interleaved(actions, repeats, f"predictives, {name}")

@@ -94,7 +94,7 @@ def predictions(net: nn.Module, x: Tensor) -> dict[str, Action]:
     for kind, convert in OURS.items():
         model = RankOneEnsemble(convert(net).eval(), likelihoods.categorical)
         draws = RankOneGuide(model).draws()
-        actions[kind] = lambda model=model, draws=draws: predict(model, draws, x, chunk=50)  # type: ignore[misc]
+        actions[kind] = lambda model=model, draws=draws: predict(draws, x, model=model, chunk=50)  # type: ignore[misc]
     if latents_peer.installed():
         for kind, convert_theirs in THEIRS.items():
             theirs = convert_theirs(net, MEMBERS).eval()

@@ -50,7 +50,7 @@ def predictions(name: str, repeats: int, inputs: int) -> list[Row]:
     actions: dict[str, Action] = {
         "plain": plain,
         "MultiplicativeNoise, moments": lambda: guide.output_distribution(x, chunk=50),
-        "MultiplicativeNoise, 32 draws": lambda: predict(model, guide, x, DRAWS, chunk=50),
+        "MultiplicativeNoise, 32 draws": lambda: predict(guide, x, DRAWS, chunk=50),
     }
     times = interleaved(actions, repeats, f"predictions, {name}")
     bounds = {"MultiplicativeNoise, moments": "6" if name.startswith("MobileNet") else "3.5"}

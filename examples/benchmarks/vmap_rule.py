@@ -42,8 +42,8 @@ def main() -> None:
         for inputs in (1, 8) if smoke else (1, 8, 32, 128, 1_000):
             x = torch.rand(inputs, *shape)
             actions = {
-                "loop": lambda m=model, h=held, v=x: predict(m, h, v, 32, vectorised=False),
-                "vmap": lambda m=model, h=held, v=x: predict(m, h, v, 32, vectorised=True),
+                "loop": lambda m=model, h=held, v=x: predict(h, v, 32, model=m, vectorised=False),
+                "vmap": lambda m=model, h=held, v=x: predict(h, v, 32, model=m, vectorised=True),
             }
             times = interleaved(actions, 1 if smoke else options.repeats, f"{name}, {inputs} inputs")
             speed_up = statistics.median(a / b for a, b in zip(times["loop"], times["vmap"], strict=True))

@@ -32,7 +32,7 @@ class BlockConditional:
     >>> model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0))
     >>> x, y = torch.randn(20, 2), torch.randn(20, 1)
     >>> guide = Laplace(model).fit([(x, y)])
-    >>> trees = {site: to_arviz(BlockConditional(guide, site), model, x, y, draws=100) for site in model.sites}
+    >>> trees = {site: to_arviz(BlockConditional(guide, site), x, y, draws=100) for site in model.sites}
     >>> {site: khat(tree).shape for site, tree in trees.items()}
     {'weight': (1,), 'bias': (1,)}
     """

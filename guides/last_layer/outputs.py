@@ -42,7 +42,7 @@ def target_distribution(
     if not isinstance(likelihood, HasNormalNoise) or isinstance(likelihood.noise, dist.Distribution):
         raise TypeError(
             f"{owner}.target_distribution: it is closed for likelihoods.normal without a latent scale; use "
-            "predict.predictive(model, guide, x)"
+            "predict.predictive(guide, x)"
         )
     mean, variance = output_moments(rows, model.phi(x))
     return dist.Normal(mean, (variance + model.noise_scale().square()).sqrt()).to_event(1)

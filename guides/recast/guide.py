@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -149,6 +149,7 @@ class RECaSTGuide(CheckedState):
                 stacklevel=2,
             )
         return CorrectedDraws(
+            self.model,
             with_source(
                 self.model, in_numbers(self.model, drawn.values[chosen]), density.f, density.y, generator=generator
             ),
@@ -187,20 +188,34 @@ class RECaSTGuide(CheckedState):
 
 
 @dataclass(frozen=True, eq=False)
-class CorrectedDraws:
-    """What `RECaSTGuide.corrected` gives.
+class CorrectedDraws(Mapping[str, Tensor]):
+    """What `RECaSTGuide.corrected` gives: draws {site: [draw]} that know their model, for `predictive` and `to_arviz`.
 
     Attributes:
-        draws: {site: [draw]}: draws of the posterior, equally weighted, for `predictive` and `to_arviz`.
+        model: whose posterior the draws are of.
+        draws: {site: [draw]}: draws of the posterior, equally weighted.
         khat: tail index of the importance weights; below 0.7 the draws can be trusted.
         effective: effective number of the proposals, (sum w)^2 / sum w^2.
         effective_sources: effective number of an uncertain source's draws, 1 / sum_s p(s | y)^2; 1 for another source.
     """
 
+    model: RECaST
     draws: Mapping[str, Tensor]
     khat: float
     effective: float
     effective_sources: float = 1.0
+
+    def __getitem__(self, site: str) -> Tensor:
+        """Its draws."""
+        return self.draws[site]
+
+    def __iter__(self) -> Iterator[str]:
+        """Over the sites."""
+        return iter(self.draws)
+
+    def __len__(self) -> int:
+        """How many sites."""
+        return len(self.draws)
 
 
 @dataclass(frozen=True, eq=False)

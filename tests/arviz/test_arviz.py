@@ -49,7 +49,7 @@ def test_densities_by_hand(labels: tuple[BNN, Tensor, Tensor], untouched: Untouc
     model, x, y = labels
     draws = held(model)
     with untouched(model.net):
-        arrays = to_groups(draws, model, x, y).arrays
+        arrays = to_groups(draws, x, y, model=model).arrays
     hidden = (x @ model.net[0].weight.T + model.net[0].bias).tanh()
     outputs = torch.einsum("nh,soh->sno", hidden, draws["2.weight"]) + draws["2.bias"].unsqueeze(1)
     likelihood = outputs.log_softmax(-1).gather(-1, y.expand(DRAWS, N).unsqueeze(-1)).squeeze(-1).detach()
@@ -66,7 +66,7 @@ def test_densities_by_hand(labels: tuple[BNN, Tensor, Tensor], untouched: Untouc
 def test_log_joint_is_that_of_the_trace(line: tuple[BNN, Tensor, Tensor]) -> None:
     """Latent scales included, and the name's prefix everywhere."""
     model, x, y = line
-    arrays = to_groups(MeanField(model, x, y), model, x, y, draws=DRAWS).arrays
+    arrays = to_groups(MeanField(model, x, y), x, y, model=model, draws=DRAWS).arrays
     for s in range(DRAWS):
         values = {name: torch.as_tensor(value[0, s]) for name, value in arrays["posterior"].items()}
         trace = poutine.trace(poutine.condition(model, data=values)).get_trace(x, y)
@@ -78,7 +78,7 @@ def test_log_joint_is_that_of_the_trace(line: tuple[BNN, Tensor, Tensor]) -> Non
 def test_log_q_of_a_normal_guide(labels: tuple[BNN, Tensor, Tensor]) -> None:
     model, x, y = labels
     guide = MeanField(model, scale=0.3)
-    arrays = to_groups(guide, model, x, y, draws=DRAWS).arrays
+    arrays = to_groups(guide, x, y, model=model, draws=DRAWS).arrays
     drawn = np.concatenate([arrays["posterior"][site][0].reshape(DRAWS, -1) for site in model.sites], -1)
     density = dist.Normal(guide.loc, guide.log_scale.exp()).log_prob(torch.as_tensor(drawn)).sum(-1)
     np.testing.assert_allclose(arrays["sample_stats"]["log_q"][0], density.detach(), rtol=1e-5)
@@ -89,7 +89,9 @@ def test_axes_are_plates(line: tuple[BNN, Tensor, Tensor]) -> None:
     model, x, y = line
     guide = MeanField(model, x, y)
     probe = torch.randn(5, 3)
-    tree = to_arviz(guide, model, x, y, draws=DRAWS, probe=probe, dims={"net.2.bias": ["unit"]}, coords={"unit": ["a"]})
+    tree = to_arviz(
+        guide, x, y, model=model, draws=DRAWS, probe=probe, dims={"net.2.bias": ["unit"]}, coords={"unit": ["a"]}
+    )
     assert tree["log_likelihood"]["net.y"].dims == ("chain", "draw", "net.data")
     assert tree["posterior_predictive"]["net.y"].dims == ("chain", "draw", "net.data")
     assert tree["observed_data"]["net.y"].dims == ("net.data",)
@@ -105,7 +107,7 @@ def test_probe_and_functions(labels: tuple[BNN, Tensor, Tensor]) -> None:
     model, x, y = labels
     draws, probe = held(model), torch.randn(7, 3)
     spread = {"spread": lambda values: values["2.weight"].std()}
-    arrays = to_groups(draws, model, x, y, probe=probe, functions=spread, chunk=3).arrays
+    arrays = to_groups(draws, x, y, model=model, probe=probe, functions=spread, chunk=3).arrays
     for s in range(DRAWS):
         expected = model.outputs({name: value[s] for name, value in draws.items()}, probe).detach()
         np.testing.assert_allclose(arrays["posterior"]["f_probe"][0, s], expected, rtol=1e-5, atol=1e-6)
@@ -115,7 +117,7 @@ def test_probe_and_functions(labels: tuple[BNN, Tensor, Tensor]) -> None:
 def test_large_blocks_are_left_out(labels: tuple[BNN, Tensor, Tensor]) -> None:
     model, x, y = labels
     draws = held(model)
-    found = to_groups(draws, model, x, y, limit=7)
+    found = to_groups(draws, x, y, model=model, limit=7)
     posterior = found.arrays["posterior"]
     assert list(posterior) == ["2.weight_norm", "2.bias", "log_joint"]
     np.testing.assert_allclose(posterior["2.weight_norm"][0], draws["2.weight"].flatten(1).norm(dim=1), rtol=1e-6)
@@ -126,13 +128,13 @@ def test_large_blocks_are_left_out(labels: tuple[BNN, Tensor, Tensor]) -> None:
     assert metadata["random_shape"].tolist() == ["(2, 4)", "(2,)"]
     assert metadata["random_numbers"].tolist() == [8, 2]
     assert metadata["random_in_posterior"].tolist() == [False, True]
-    assert list(to_groups(draws, model, x, y, limit=8).arrays["posterior"]) == ["2.weight", "2.bias"]
+    assert list(to_groups(draws, x, y, model=model, limit=8).arrays["posterior"]) == ["2.weight", "2.bias"]
 
 
 def test_large_inputs_are_left_out(labels: tuple[BNN, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bayesnn.arviz.collect.CONSTANT_LIMIT", 29)
     model, x, y = labels
-    found = to_groups(held(model), model, x, y)
+    found = to_groups(held(model), x, y, model=model)
     assert found.arrays["constant_data"] == {}
     assert found.attrs["left_out"] == "x"
 
@@ -141,7 +143,7 @@ def test_posterior_predictive_and_prior(line: tuple[BNN, Tensor, Tensor]) -> Non
     """New data scatter around the outputs of their own draw; prior draws are the prior's."""
     model, x, y = line
     draws = held(model, 400) | {"net.y_scale": torch.full((400,), 0.7)}
-    arrays = to_groups(draws, model, x, y, functions={"f": lambda w: model.outputs(w, x)[:, 0]}, prior=300).arrays
+    arrays = to_groups(draws, x, y, model=model, functions={"f": lambda w: model.outputs(w, x)[:, 0]}, prior=300).arrays
     noise = torch.as_tensor(arrays["posterior_predictive"]["net.y"] - arrays["posterior"]["f"]).reshape(-1, 1)
     assert_mean(noise, 0.0)
     assert_mean(noise**2, 0.7**2)
@@ -150,13 +152,13 @@ def test_posterior_predictive_and_prior(line: tuple[BNN, Tensor, Tensor]) -> Non
     assert_mean(torch.as_tensor(arrays["prior"]["net.2.weight"][0]), 0.0)
     assert_mean(torch.as_tensor(arrays["prior"]["net.y_scale"][0] ** 2), 1.0)
     assert "log_joint" not in arrays["prior"]
-    assert "posterior_predictive" not in to_groups(draws, model, x, y, draws=2, predictive=False).arrays
+    assert "posterior_predictive" not in to_groups(draws, x, y, model=model, draws=2, predictive=False).arrays
 
 
 @pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of few draws
 def test_round_trip_through_netcdf(line: tuple[BNN, Tensor, Tensor], tmp_path: Path) -> None:
     model, x, y = line
-    tree = to_arviz(MeanField(model, x, y), model, x, y, draws=50, prior=20, probe=x[:2], limit=3)
+    tree = to_arviz(MeanField(model, x, y), x, y, model=model, draws=50, prior=20, probe=x[:2], limit=3)
     tree.to_netcdf(str(tmp_path / "tree.nc"))
     again = arviz.from_netcdf(str(tmp_path / "tree.nc"))
     names = {name.strip("/") for name in again.groups} - {""} if hasattr(again, "children") else set(again.groups())
@@ -187,7 +189,7 @@ def test_any_pyro_model() -> None:
     y = torch.cat([torch.randn(7), torch.tensor([9.0])])
     keywords = {"shift": torch.tensor(0.5)}
     guide = AutoNormal(model)
-    tree = to_arviz(guide, model, group, y, keywords=keywords, draws=5)
+    tree = to_arviz(guide, group, y, model=model, keywords=keywords, draws=5)
     posterior = tree["posterior"]
     assert posterior["effect"].dims == ("chain", "draw", "group")
     effect = np.asarray(posterior["effect"])
@@ -213,7 +215,7 @@ def test_observed_sites_that_depend_on_each_other() -> None:
             pyro.sample("second", dist.Normal(centre, 1e-3), obs=second)
 
     first = torch.randn(20)
-    arrays = to_groups({"mean": torch.zeros(3)}, model, first, first + 1e-3).arrays
+    arrays = to_groups({"mean": torch.zeros(3)}, first, first + 1e-3, model=model).arrays
     new = arrays["posterior_predictive"]
     np.testing.assert_allclose(new["second"], new["first"], atol=1e-2)
     assert (np.abs(new["first"] - first.numpy()) > 1e-2).mean() > 0.9
@@ -225,7 +227,7 @@ def test_several_targets_and_inputs() -> None:
     net = torch.nn.Bilinear(2, 3, 2)
     model = BNN(net, subset.everything(net), priors.normal(), likelihoods.normal(1.0))
     x, y = (torch.randn(N, 2), torch.randn(N, 3)), torch.randn(N, 2)
-    arrays = to_groups(MeanField(model), model, x, y, draws=3).arrays
+    arrays = to_groups(MeanField(model), x, y, model=model, draws=3).arrays
     assert arrays["log_likelihood"]["y"].shape == (1, 3, N)
     assert arrays["posterior_predictive"]["y"].shape == (1, 3, N, 2)
     assert {name: value.shape for name, value in arrays["constant_data"].items()} == {"x_0": (N, 2), "x_1": (N, 3)}
@@ -234,7 +236,9 @@ def test_several_targets_and_inputs() -> None:
 def test_copies_and_precision(line: tuple[BNN, Tensor, Tensor]) -> None:
     """What the user changes afterwards does not change the result; half precision becomes single."""
     model, x, y = line
-    arrays = to_groups(MeanField(model, x, y), model, x, y, draws=2, functions={"h": lambda w: x[0].bfloat16()}).arrays
+    arrays = to_groups(
+        MeanField(model, x, y), x, y, model=model, draws=2, functions={"h": lambda w: x[0].bfloat16()}
+    ).arrays
     before = y.clone()
     x.zero_(), y.zero_()
     np.testing.assert_array_equal(arrays["observed_data"]["net.y"], before[:, 0])

@@ -32,8 +32,8 @@ def test_chunks_change_nothing(kind: str, size: int | None) -> None:
     y = torch.randint(0, 2, (7,))
     draws = {site: torch.randn(4, *shape) for site, shape in model.sites.items()}
     draws |= {f"{block}_scale": torch.rand(4) for block in model.subset.names}
-    whole = to_groups(draws, model, x, y, probe=x)
-    parts = to_groups(draws, model, x, y, probe=x, chunk=3)
+    whole = to_groups(draws, x, y, model=model, probe=x)
+    parts = to_groups(draws, x, y, model=model, probe=x, chunk=3)
     assert whole.dims == parts.dims
     for group, arrays in whole.arrays.items():
         assert parts.arrays[group].keys() == arrays.keys()
@@ -89,7 +89,7 @@ def test_sites_of_examples(size: int | None, chunk: int) -> None:
     """They are drawn with their part of the data, and counted as often as their example."""
     x, y = torch.randn(8, 1), torch.randn(8, 1)
     model, guide = PerExample(size), PerExampleGuide(size)
-    arrays = to_groups(guide, model, x, y, draws=5, chunk=chunk, prior=2).arrays
+    arrays = to_groups(guide, x, y, model=model, draws=5, chunk=chunk, prior=2).arrays
     w, z = (torch.as_tensor(arrays["posterior"][name][0]) for name in ("w", "z"))
     assert z.shape == (5, 8, 1)
     each = 1 if size is None else size / 8
@@ -103,7 +103,7 @@ def test_sites_of_examples(size: int | None, chunk: int) -> None:
     np.testing.assert_allclose(arrays["sample_stats"]["log_q"][0], log_q, rtol=1e-5)
     assert arrays["prior"].keys() == {"w"}
     with pytest.raises(ValueError, match=r"no values for \['z'\]"):
-        to_groups(guide, model, x, y, probe=x)
+        to_groups(guide, x, y, model=model, probe=x)
 
 
 def test_memory_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_memory_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model = BNN(net, subset.last_layer(net), priors.normal(), likelihoods.categorical)
     draws = {site: torch.zeros(1, *shape) for site, shape in model.sites.items()}
     y = torch.zeros(len(x), dtype=torch.long)
-    assert to_groups(draws, model, x, y).arrays["log_likelihood"]["y"].shape == (1, 1, 3)
+    assert to_groups(draws, x, y, model=model).arrays["log_likelihood"]["y"].shape == (1, 1, 3)
     many = {site: value.expand(math.ceil(10_000 / (3 * 4)), *value.shape[1:]) for site, value in draws.items()}
     with pytest.raises(MemoryError, match=r"3 data at 834 draws.*fewer draws"):
-        to_groups(many, model, x, y)
+        to_groups(many, x, y, model=model)

@@ -31,7 +31,9 @@ def test_arviz_1(tmp_path: Path) -> None:
     """The same checks there, and it reads what the installed ArviZ writes of a network, with the same LOO."""
     net = mlp(3, 2, 1)
     model = BNN(net, subset.last_layer(net), priors.normal(), likelihoods.normal(1.0), name="net")
-    tree = to_arviz(MeanField(model), model, torch.randn(9, 3), torch.randn(9, 1), draws=200, probe=torch.randn(4, 3))
+    tree = to_arviz(
+        MeanField(model), torch.randn(9, 3), torch.randn(9, 1), model=model, draws=200, probe=torch.randn(4, 3)
+    )
     file = tmp_path / "net.nc"
     tree.to_netcdf(str(file))
     script = [str(OTHER), "-W", "error", str(ROOT / "tests" / "arviz_generations.py")]

@@ -64,10 +64,10 @@ def test_the_elpd_is_arvizs() -> None:
     y = 0.8 * f + 0.3 * torch.randn(40, dtype=torch.double)
     model = recast.continuous(None)
     draws = RECaSTGuide(model).fit(f, y).corrected(f, y, 300).draws
-    tree = to_arviz(draws, model, f, y, predictive=False)
+    tree = to_arviz(draws, f, y, model=model, predictive=False)
     assert tree["log_likelihood"]["y"].shape == (1, 300, 40)
     theirs = arviz.loo(tree, pointwise=True, reff=1.0)
-    ours = leave_one_out(predictive(model, draws, f, 300), y)
+    ours = leave_one_out(predictive(draws, f, 300, model=model), y)
     first = arviz.__version__.startswith("0.")
     elpd, se, each = (theirs.elpd_loo, theirs.se, theirs.loo_i) if first else (theirs.elpd, theirs.se, theirs.elpd_i)
     assert ours.elpd == pytest.approx(float(elpd), rel=1e-4)
@@ -88,9 +88,9 @@ def test_recast_by_all_roads(*, noise: bool) -> None:
     corrected = RECaSTGuide(model).fit(f, y).corrected(f, y, 100)
     elpds = []
     for held in (run, corrected.draws):
-        result = arviz.loo(to_arviz(held, model, f, y, predictive=False))
+        result = arviz.loo(to_arviz(held, f, y, model=model, predictive=False))
         elpds.append(float(result.elpd_loo if arviz.__version__.startswith("0.") else result.elpd))
-    p = predictive(model, corrected.draws, f, 100)
+    p = predictive(corrected.draws, f, 100, model=model)
     assert elpds[0] == pytest.approx(elpds[1], abs=3.0)
     assert leave_one_out(p, y).elpd == pytest.approx(elpds[1], abs=0.05)
 
@@ -105,7 +105,7 @@ def test_recast_fitted_without_an_example() -> None:
     def predicted(f: Tensor, y: Tensor, at: Tensor) -> PredictiveDistribution:
         generator = torch.Generator().manual_seed(0)
         guide = RECaSTGuide(model).fit(f, y, generator=generator)
-        return predictive(model, guide.corrected(f, y, 2000, generator=generator).draws, at, 2000)
+        return predictive(guide.corrected(f, y, 2000, generator=generator).draws, at, 2000, model=model)
 
     p = predicted(f, y, f)
     u = loo_pit(p, y)

@@ -26,7 +26,7 @@ def test_the_network_is_its_own_again(kind: str, what: str, choose: Any, untouch
         if what == "outputs":
             model.outputs({site: value + 1 for site, value in model.values().items()}, x)
         elif what == "predictive":
-            predictive(model, MeanField(model), x, 5)
+            predictive(MeanField(model), x, 5, model=model)
         else:
             Laplace(model).fit([(x, torch.zeros(len(x), dtype=torch.long))])
     assert net(x).requires_grad

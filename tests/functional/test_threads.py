@@ -49,10 +49,10 @@ def problem() -> tuple[BNN, torch.Tensor]:
 def test_predictions_of_given_draws(vectorised: bool, untouched: Untouched) -> None:
     model, x = problem()
     sets = [draw(MeanField(model, scale=0.5), 50) for _ in range(3)]
-    expected = [predict(model, held, x, vectorised=vectorised) for held in sets]
+    expected = [predict(held, x, model=model, vectorised=vectorised) for held in sets]
     with untouched(model.net):
         for _ in range(5):
-            found = in_threads(lambda i: predict(model, sets[i], x, vectorised=vectorised))
+            found = in_threads(lambda i: predict(sets[i], x, model=model, vectorised=vectorised))
             assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True)), found
 
 
@@ -104,12 +104,12 @@ def test_a_prediction_beside_a_fit_changes_neither() -> None:
         guide = MeanField(model)
         loss = MeanFieldELBO()(model, guide)
         held = {site: value.expand(10, *value.shape) for site, value in model.values().items()}
-        expected = predict(model, held, x)
+        expected = predict(held, x, model=model)
 
         def work(i: int) -> Any:
             if i == 0:
                 return fit(loss, [batch], epochs=30, progress=False)
-            return all(torch.equal(predict(model, held, x), expected) for _ in range(10))
+            return all(torch.equal(predict(held, x, model=model), expected) for _ in range(10))
 
         results = in_threads(work, 2 if beside else 1)
         assert not isinstance(results[0], Exception), results

@@ -47,7 +47,7 @@ def made(kind: str) -> Made:
 
 
 def said(posterior: Any, model: Any, *args: Any, **options: Any) -> dict[str, Any]:
-    attrs = to_groups(posterior, model, *(args or (X, Y)), draws=2, predictive=False, **options).attrs
+    attrs = to_groups(posterior, *(args or (X, Y)), model=model, draws=2, predictive=False, **options).attrs
     return {name: attrs[name] for name in NAMES if name in attrs}
 
 
@@ -149,7 +149,7 @@ def test_training_leaves_it_with_the_posterior(kind: str) -> None:
     assert said([guide, guide], model, *args) == expected
     for other in (copy.copy(guide), copy.deepcopy(guide), pickle.loads(pickle.dumps(guide))):
         assert noted(other) == expected
-    assert to_arviz(guide, model, *args, draws=2)["posterior"].attrs["kl_weight"] == weight
+    assert to_arviz(guide, *args, model=model, draws=2)["posterior"].attrs["kl_weight"] == weight
 
 
 @every_loss
@@ -202,7 +202,7 @@ def test_draws_at_a_temperature() -> None:
     """Through prediction, copies and files; another temperature beside it is told apart."""
     model, cold, _ = FITTED["sghmc, cold"][0]()
     _, warm, _ = FITTED["sghmc"][0]()
-    assert predictive(model, cold, X).probs.shape == (6, 2)
+    assert predictive(cold, X, model=model).probs.shape == (6, 2)
     file = io.BytesIO()
     torch.save(cold, file)
     file.seek(0)
@@ -237,7 +237,7 @@ def test_a_sampler_of_a_model_that_states_its_weight_has_a_temperature_too() -> 
     model = LatentHead(LATENT, 2, likelihoods.categorical)
     tempering = of_sampler(model)
     draws = {"z": torch.randn(2, len(X), LATENT)}
-    found = to_groups(draws, model, X, Y, predictive=False).arrays
+    found = to_groups(draws, X, Y, model=model, predictive=False).arrays
     likelihood = found["log_likelihood"]["y"][0].sum(-1) / tempering["kl_weight"]
     prior = dist.Normal(0.0, 1.0).log_prob(draws["z"]).sum((1, 2)).numpy()
     first, second = (prior + likelihood) / tempering["temperature"]

@@ -80,7 +80,7 @@ def test_draws_are_what_predict_takes(untouched: Untouched) -> None:
     with untouched(net):
         held = sghmc(model, iter(data), epochs=6, step=1e-3, cycles=3, draws=2, progress=False)
     assert {site: value.shape[0] for site, value in held.items()} == dict.fromkeys(model.sites, 6)
-    assert predict(model, held, data[0][0], 6).shape == (6, 6, 2)
+    assert predict(held, data[0][0], 6, model=model).shape == (6, 6, 2)
 
 
 def test_a_users_own_model_and_a_start() -> None:

@@ -76,10 +76,10 @@ def test_no_variance_is_tst() -> None:
     with torch.no_grad():
         guide.variance_head[2].bias.fill_(-200.0)
     plain = model.decoder(guide.mean_head(guide.phi(x)))
-    torch.testing.assert_close(predict(model, guide, x, 3), plain.expand(3, 5, 3))
+    torch.testing.assert_close(predict(guide, x, 3, model=model), plain.expand(3, 5, 3))
     point = AmortisedHead(guide._features[0], 8, model, point=True)
     point.mean_head = guide.mean_head
-    torch.testing.assert_close(predict(model, point, x, 1)[0], plain)
+    torch.testing.assert_close(predict(point, x, 1, model=model)[0], plain)
 
 
 def test_predictions_average_probabilities() -> None:
@@ -88,9 +88,9 @@ def test_predictions_average_probabilities() -> None:
     guide = AmortisedHead(nn.Identity(), 2, model, bounded=False)
     x = torch.randn(4, 2)
     pyro.set_rng_seed(0)
-    p = predictive(model, guide, x, 50)
+    p = predictive(guide, x, 50, model=model)
     pyro.set_rng_seed(0)
-    torch.testing.assert_close(p.probs, predict(model, guide, x, 50).softmax(-1).mean(0))
+    torch.testing.assert_close(p.probs, predict(guide, x, 50, model=model).softmax(-1).mean(0))
     logits = torch.tensor([[[2.0, 0.0, 0.0]], [[0.0, 3.0, 0.0]]])
     mean = likelihoods.categorical(logits).probs.mean(0)
     torch.testing.assert_close(mean, torch.tensor([[0.4161322715, 0.5079749887, 0.0758927398]]))
@@ -105,7 +105,7 @@ def test_one_draw_is_unbiased_for_many() -> None:
     z = torch.linspace(-8, 8, 2001).unsqueeze(1)
     weights = Normal(loc, variance.sqrt()).log_prob(z).softmax(0)
     exact = (weights * model.decoder(z).softmax(-1)).sum(0).detach()
-    assert_mean(predict(model, guide, x, 2000).softmax(-1)[:, 0], exact)
+    assert_mean(predict(guide, x, 2000, model=model).softmax(-1)[:, 0], exact)
 
 
 def test_outputs_of_a_linear_decoder_are_normal() -> None:
@@ -113,7 +113,7 @@ def test_outputs_of_a_linear_decoder_are_normal() -> None:
     model, guide = made()
     x = torch.randn(2, 3)
     outputs = guide.output_distribution(x)
-    draws = predict(model, guide, x, 3000)
+    draws = predict(guide, x, 3000, model=model)
     assert_mean(draws, outputs.mean)
     centred = draws - outputs.mean
     assert_mean(centred.unsqueeze(-1) * centred.unsqueeze(-2), outputs.covariance_matrix)
@@ -239,7 +239,7 @@ def test_any_likelihood(likelihood: str) -> None:
         MeanFieldELBO()(model, guide), [(x, y)], epochs=60, progress=False, optimizer=partial(torch.optim.Adam, lr=0.02)
     )
     assert history.loss[-1] < history.loss[0]
-    assert predictive(model, guide, x, 5).log_prob(y).shape == (N,)
+    assert predictive(guide, x, 5, model=model).log_prob(y).shape == (N,)
 
 
 @pytest.mark.usefixtures("parameter_mode")
@@ -247,7 +247,7 @@ def test_doors() -> None:
     """predict in chunks, both modes of Predictive, vectorised particles, SVI, ArviZ, state dicts, pickles, copies."""
     model, guide = made(name="head")
     x, y = data()
-    assert predict(model, guide, x, 3, chunk=5).shape == (3, N, 3)
+    assert predict(guide, x, 3, model=model, chunk=5).shape == (3, N, 3)
     for parallel in (False, True):
         drawn = Predictive(model, guide=guide, num_samples=4, parallel=parallel)(x)
         assert drawn["head.y"].shape[0] == 4
@@ -257,8 +257,8 @@ def test_doors() -> None:
     before = model.decoder.weight.detach().clone()
     SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step(x, y)
     assert not torch.equal(model.decoder.weight, before)
-    assert predict(model, guide, torch.randn(61, 3), 2).shape == (2, 61, 3)  # more than the training data
-    tree = to_arviz(guide, model, x, y, draws=6)
+    assert predict(guide, torch.randn(61, 3), 2, model=model).shape == (2, 61, 3)  # more than the training data
+    tree = to_arviz(guide, x, y, model=model, draws=6)
     assert tree["log_likelihood"]["head.y"].shape == (1, 6, N)
     for other in (copy.deepcopy(guide), pickle.loads(pickle.dumps(guide))):
         torch.testing.assert_close(other.moments(x)[0], guide.moments(x)[0])

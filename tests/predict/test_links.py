@@ -202,7 +202,7 @@ def test_a_users_lines() -> None:
     model = BNN(net, subset.everything(net), priors.normal(1.0), categorical)
     guide = Laplace(model).fit([(x, y)])
     p = probit(model.likelihood, guide.output_distribution(x))
-    drawn = predictive(model, guide, x, 500, linearised=True)
+    drawn = predictive(guide, x, 500, model=model, linearised=True)
     assert abs(metrics.nll(p.probs, y).value - metrics.nll(drawn.probs, y).value) < 0.02
     assert metrics.ece(p.probs, y, resamples=0).value < 0.3
     torch.testing.assert_close(p.entropy(), metrics.entropy(p.probs), check_dtype=False)

@@ -68,7 +68,7 @@ class Guide(nn.Module):
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_each_example_gets_its_own_value_and_each_draw_is_one_function(name: str, chunk: int) -> None:
     model, guide = Head(name), Guide(name + "." if name else "")
-    outputs = predict(model, guide, X, 5, chunk=chunk)
+    outputs = predict(guide, X, 5, model=model, chunk=chunk)
     assert outputs.shape == (5, 7, 2)
     W = torch.linalg.lstsq(X.expand(5, 7, 3), outputs).solution.mT  # every draw is linear in x, with its own W
     torch.testing.assert_close(outputs, X @ W.mT, rtol=1e-3, atol=1e-3)
@@ -77,7 +77,7 @@ def test_each_example_gets_its_own_value_and_each_draw_is_one_function(name: str
 
 
 def test_local_values_are_drawn_anew_for_every_draw() -> None:
-    outputs = predict(Head(), Guide(noise=0.5), X[:1].expand(400, 3), 2)
+    outputs = predict(Guide(noise=0.5), X[:1].expand(400, 3), 2, model=Head())
     for one in outputs:  # 400 examples with the same x: their values differ, with the guide's mean
         W_x = one.mean(0)
         assert one.std(0).min() > 0.1
@@ -85,7 +85,7 @@ def test_local_values_are_drawn_anew_for_every_draw() -> None:
 
 
 def test_latent_scales_go_with_the_weights_of_their_draw() -> None:
-    p = predictive(Head(), Guide(), X, 6, chunk=3)
+    p = predictive(Guide(), X, 6, model=Head(), chunk=3)
     assert isinstance(p, PredictiveDistribution)
     components = p.components.base_dist
     W = torch.linalg.lstsq(X.expand(6, 7, 3), components.loc).solution
@@ -96,7 +96,7 @@ def test_latent_scales_go_with_the_weights_of_their_draw() -> None:
 def test_draws_without_a_guide() -> None:
     held = {"W": torch.zeros(3, 2, 3), "y_scale": torch.ones(3)}
     with pytest.raises(TypeError, match=r"\['z'\] belong to their inputs and need a guide, not a dict of draws"):
-        predict(Head(), held, X, 3)
+        predict(held, X, 3, model=Head())
 
 
 def test_a_guide_without_the_local_site() -> None:
@@ -104,4 +104,4 @@ def test_a_guide_without_the_local_site() -> None:
         pyro.sample("W", dist.Normal(torch.ones(2, 3), 1.0).to_event(2))
 
     with pytest.raises(ValueError, match="the guide draws no 'z', which the model has for every example"):
-        predict(Head(), guide, X, 3)
+        predict(guide, X, 3, model=Head())

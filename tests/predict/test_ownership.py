@@ -28,6 +28,13 @@ def model_of(net: nn.Module = NET, chosen: Any = None, name: str = "", scale: fl
     return BNN(net, chosen, priors.normal(scale), likelihoods.categorical, name=name)
 
 
+class CertainCategorical(type(likelihoods.categorical)):  # type: ignore[misc]
+    """A likelihood of another class."""
+
+
+CERTAIN = CertainCategorical()
+
+
 def entries(*which: int) -> subset.Subset:
     return subset.Subset({name: p.shape for name, p in NET.named_parameters()}, {"2.weight": torch.tensor(which)})
 
@@ -50,6 +57,16 @@ OTHERS: dict[str, tuple[Callable[[], BNN], Callable[[], BNN], str]] = {
         lambda: model_of(chosen=subset.everything(NET)),
         model_of,
         "'0.weight' is random here, but not there, where the sites are 2.weight, 2.bias",
+    ),
+    "another likelihood": (
+        model_of,
+        lambda: model_of().with_likelihood(CERTAIN),
+        r"its likelihood is CertainCategorical\(\) there and Categorical\(\) here",
+    ),
+    "another prior": (
+        model_of,
+        lambda: model_of(scale=3.0),
+        r"its prior is Normal\(loc=0, scale=3\) there and Normal\(loc=0, scale=0.7\) here",
     ),
     "another name": (model_of, lambda: model_of(name="net"), "'2.weight' is random here, but not there"),
     "other entries": (
@@ -75,16 +92,18 @@ def laplace(model: BNN) -> Laplace:
 def test_a_guide_of_another_model(kind: str, guide: Any) -> None:
     here, there, message = OTHERS[kind]
     model, other = here(), guide(there())
-    refused = f"this {type(other).__name__} is of another model: {message}.*Give its own model"
+    refused = f"this {type(other).__name__} is of another model: {message}.*leave out model=, which is then the"
     with pytest.raises(ValueError, match=f"predict: {refused}"):
-        predict(model, other, X, 2)
-    with pytest.raises(ValueError, match=f"predict: {refused}"):
-        predictive(model, other, X, 2)
+        predict(other, X, 2, model=model)
     with pytest.raises(ValueError, match=f"predictive: {refused}"):
-        predictive(model, other, X, 2, linearised=True)
+        predictive(other, X, 2, model=model)
+    with pytest.raises(ValueError, match=f"predictive: {refused}"):
+        predictive(other, X, 2, model=model, linearised=True)
+    with pytest.raises(ValueError, match=f"draw: {refused}"):
+        draw(other, 2, model=model)
     with pytest.raises(ValueError, match=f"to_arviz: {refused}"):
-        to_groups(other, model, X, Y, draws=2)
-    assert predict(other.model, other, X, 2).shape == (2, 7, 2)
+        to_groups(other, X, Y, model=model, draws=2)
+    assert predict(other, X, 2).shape == (2, 7, 2)
 
 
 def test_guides_of_pyro_and_mcmc_runs() -> None:
@@ -95,29 +114,36 @@ def test_guides_of_pyro_and_mcmc_runs() -> None:
     run.run(X, Y)
     for posterior in (guide, run):
         with pytest.raises(ValueError, match=f"predict: this {type(posterior).__name__} is of another model: '0.bias'"):
-            predict(model, posterior, X, 2)
-        assert predict(other, posterior, X, 2).shape == (2, 7, 2)
+            predict(posterior, X, 2, model=model)
+        with pytest.raises(
+            ValueError, match=f"to_arviz: this {type(posterior).__name__} is of another model: '0.bias'"
+        ):
+            to_groups(posterior, X, Y, model=model, draws=2)
+        assert predict(posterior, X, 2, model=other).shape == predict(posterior, X, 2).shape == (2, 7, 2)
+        assert to_groups(posterior, X, Y, draws=2).arrays["posterior"]["2.bias"].shape == (1, 2, 2)
+    with pytest.raises(ValueError, match=r"to_arviz: this AutoNormal is of another model: '0.bias'"):
+        to_groups([MeanField(model), guide], X, Y, draws=2)  # the model is that of the first
 
 
 def test_a_learned_body_belongs_to_its_guide() -> None:
     models = [NeuralLinear(nn.Sequential(nn.Linear(3, 4), nn.Tanh()), 4, 2, likelihoods.categorical) for _ in range(2)]
     with pytest.raises(ValueError, match=r"'0.weight' of the network, which is not random, has other values there"):
-        predict(models[0], LastLayer(models[1]), X, 2)
-    assert predict(models[0], LastLayer(models[0]), X, 2).shape == (2, 7, 2)
+        predict(LastLayer(models[1]), X, 2, model=models[0])
+    assert predict(LastLayer(models[0]), X, 2, model=models[0]).shape == (2, 7, 2)
 
 
 def test_what_is_no_other_model() -> None:
-    """Another prior, a copy, a network whose random weights moved on, draws, and what does not say where it is from."""
+    """A model made twice, a copy, a network whose random weights moved on, draws, and what does not say whose it is."""
     model = model_of()
     for other in (
-        MeanField(model_of(scale=3.0)),
+        MeanField(model_of()),
         copy.deepcopy(MeanField(model)),
         pickle.loads(pickle.dumps(MeanField(model))),
         MeanField(model_of(shifted("2.bias"))),
         draw(MeanField(model_of(shifted("0.bias"))), 2),
         MeanField(model_of(shifted("0.bias"))).forward,
     ):
-        assert predict(model, other, X, 2).shape == (2, 7, 2)
+        assert predict(other, X, 2, model=model).shape == (2, 7, 2)
 
 
 def test_a_guide_of_pyros_that_forgot_its_model() -> None:
@@ -128,5 +154,7 @@ def test_a_guide_of_pyros_that_forgot_its_model() -> None:
     assert own_model(guide) is model
     for other in (pickle.loads(pickle.dumps(guide)), guide):
         assert own_model(other) is None
-        assert predict(model, other, X, 2).shape == (2, 7, 2)
-        assert to_groups(other, model, X, Y, draws=2).attrs["method"] == "AutoNormal"
+        with pytest.raises(TypeError, match="predict: this AutoNormal does not say which model it is of"):
+            predict(other, X, 2)
+        assert predict(other, X, 2, model=model).shape == (2, 7, 2)
+        assert to_groups(other, X, Y, model=model, draws=2).attrs["method"] == "AutoNormal"

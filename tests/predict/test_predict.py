@@ -39,7 +39,7 @@ def test_loop_vmap_and_pyro_agree(kind: str, untouched: Untouched) -> None:
     expected = Predictive(model, posterior_samples=held, return_sites=("_RETURN",))(x)["_RETURN"]
     for vectorised in (False, True, None):
         with untouched(net):
-            outputs = predict(model, held, x, 4, vectorised=vectorised, chunk=2)
+            outputs = predict(held, x, 4, model=model, vectorised=vectorised, chunk=2)
         assert outputs.shape == (4, 3, 2)
         torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
 
@@ -51,8 +51,8 @@ def test_chunks_change_nothing(chunk: int, vectorised: bool | None, kind: str) -
     net, x = NETS[kind]()
     model = model_of(net)
     held = draw(MeanField(model, scale=0.2), 3)
-    whole = predict(model, held, x, 3, vectorised=False)
-    torch.testing.assert_close(predict(model, held, x, 3, chunk=chunk, vectorised=vectorised), whole)
+    whole = predict(held, x, 3, model=model, vectorised=False)
+    torch.testing.assert_close(predict(held, x, 3, model=model, chunk=chunk, vectorised=vectorised), whole)
 
 
 @pytest.mark.parametrize("vectorised", [True, False])
@@ -65,8 +65,8 @@ def test_every_draw_is_one_function(guide: Any, vectorised: bool) -> None:
     held = draw(posterior, 5)
     for chunk in (1, 3, 100):
         pyro.set_rng_seed(1)
-        outputs = predict(model, posterior, X, 5, chunk=chunk, vectorised=vectorised)
-        torch.testing.assert_close(outputs, predict(model, held, X, 5, vectorised=False))
+        outputs = predict(posterior, X, 5, model=model, chunk=chunk, vectorised=vectorised)
+        torch.testing.assert_close(outputs, predict(held, X, 5, model=model, vectorised=False))
 
 
 def test_outputs_have_no_gradient() -> None:
@@ -74,7 +74,7 @@ def test_outputs_have_no_gradient() -> None:
     guide = MeanField(model)
     assert torch.is_grad_enabled()
     for vectorised in (True, False):
-        assert not predict(model, guide, X, 3, vectorised=vectorised).requires_grad
+        assert not predict(guide, X, 3, model=model, vectorised=vectorised).requires_grad
     assert torch.is_grad_enabled()
     assert guide.loc.grad is None
 
@@ -85,10 +85,10 @@ def test_names_and_other_sites() -> None:
     held = {**draw(MeanField(one, scale=0.2), 3), **draw(MeanField(two, scale=0.2), 3), "slope": torch.zeros(3, 2)}
     alone = {site: held[site] for site in one.sites}
     for vectorised in (True, False):
-        found = predict(one, held, X, 3, vectorised=vectorised)
-        torch.testing.assert_close(found, predict(one, alone, X, 3, vectorised=False))
-    assert not torch.allclose(found, predict(two, held, X, 3))
-    _, latents = outputs_and_latents(one, held, X, 2, chunk=3)
+        found = predict(held, X, 3, model=one, vectorised=vectorised)
+        torch.testing.assert_close(found, predict(alone, X, 3, model=one, vectorised=False))
+    assert not torch.allclose(found, predict(held, X, 3, model=two))
+    _, latents = outputs_and_latents(held, X, 2, model=one, chunk=3)
     assert latents["slope"].shape == (2, 2)
     assert not set(latents) & set(one.sites)
 
@@ -98,15 +98,15 @@ def test_the_path_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     for vectorised, text in ((False, "one draw at a time"), (True, "draws at a time, under vmap")):
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="bayesnn"):
-            predict(model, MeanField(model), X, 3, vectorised=vectorised)
+            predict(MeanField(model), X, 3, model=model, vectorised=vectorised)
         assert text in caplog.text
 
 
 def test_a_progress_bar(capsys: pytest.CaptureFixture) -> None:
     model = model_of(mlp())
-    predict(model, MeanField(model), X, 3, progress=True)
+    predict(MeanField(model), X, 3, model=model, progress=True)
     assert "predict" in capsys.readouterr().err
-    predict(model, MeanField(model), X, 3)
+    predict(MeanField(model), X, 3, model=model)
     assert not capsys.readouterr().err
 
 
@@ -115,7 +115,7 @@ def test_recurrent_layers_take_the_loop(monkeypatch: pytest.MonkeyPatch) -> None
     model = model_of(net)
     held = draw(MeanField(model), 3)
     torch.testing.assert_close(
-        predict(model, held, x, 3, vectorised=True), predict(model, held, x, 3, vectorised=False)
+        predict(held, x, 3, model=model, vectorised=True), predict(held, x, 3, model=model, vectorised=False)
     )
 
 
@@ -147,7 +147,7 @@ def test_not_all_draws_are_held(
     model = BNN(net, subset.named(net, "weight"), priors.normal(1.0), likelihoods.categorical)
     guide = Counted(model)
     gc.collect()
-    assert predict(model, guide, torch.randn(4, 300), 200, vectorised=vectorised).shape == (200, 4, 5)
+    assert predict(guide, torch.randn(4, 300), 200, model=model, vectorised=vectorised).shape == (200, 4, 5)
     gc.collect()
     assert guide.most <= most  # one is in use, one is being drawn
     assert guide.alive == 0
@@ -199,13 +199,13 @@ def test_draws_pass_together_only_where_several_fit(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(OUTPUTS, "map_draws", spy)
     model = model_of(mlp())
     held = draw(MeanField(model, scale=0.2), 10)
-    expected = predict(model, held, X, 10, vectorised=False)
+    expected = predict(held, X, 10, model=model, vectorised=False)
     cost = together._cost(model, model.values(), X)
     per_draw = cost.values + 7 * cost.changed
     for limit, sizes in ((together.LIMIT, [10]), (4 * per_draw + 3, [4, 4, 2]), (1, [])):
         groups.clear()
         monkeypatch.setattr(together, "LIMIT", limit)
-        torch.testing.assert_close(predict(model, held, X, 10), expected)
+        torch.testing.assert_close(predict(held, X, 10, model=model), expected)
         assert groups == sizes
 
 
@@ -225,7 +225,7 @@ def test_bad_input(change: dict[str, Any], error: type[Exception], message: str)
     model = model_of(mlp())
     arguments = {"posterior": MeanField(model), "x": X, "draws": 2, "chunk": 10, **change}
     with pytest.raises(error, match=message):
-        predict(model, arguments["posterior"], arguments["x"], arguments["draws"], chunk=arguments["chunk"])
+        predict(arguments["posterior"], arguments["x"], arguments["draws"], model=model, chunk=arguments["chunk"])
 
 
 def test_a_network_in_training_mode() -> None:
@@ -234,10 +234,10 @@ def test_a_network_in_training_mode() -> None:
     guide = MeanField(model)
     net.train()
     with pytest.raises(ValueError, match=r"predict: '1' \(BatchNorm1d\) is in training mode"):
-        predict(model, guide, x, 2)
+        predict(guide, x, 2, model=model)
 
 
 def test_the_last_chunk_may_be_smaller() -> None:
     assert [len(part) for part in chunks(X, 3)] == [3, 3, 1]  # type: ignore[arg-type]
     model = model_of(mlp())
-    assert predict(model, MeanField(model), X, 2, chunk=3).shape == (2, 7, 2)
+    assert predict(MeanField(model), X, 2, model=model, chunk=3).shape == (2, 7, 2)

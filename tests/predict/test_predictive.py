@@ -40,11 +40,11 @@ def test_the_likelihood_of_every_draw_mixed(kind: str, untouched: Untouched) -> 
     model = BNN(net, subset.everything(net), priors.normal(1.0), LIKELIHOODS[kind])
     held = draw(MeanField(model, scale=0.2), 5)
     with untouched(net):
-        p = predictive(model, held, X, 5, chunk=3)
+        p = predictive(held, X, 5, model=model, chunk=3)
     assert p.draws == 5
     assert p.batch_shape == (7,)
     y = p.sample()
-    each = torch.stack([LIKELIHOODS[kind](one).log_prob(y) for one in predict(model, held, X, 5)])
+    each = torch.stack([LIKELIHOODS[kind](one).log_prob(y) for one in predict(held, X, 5, model=model)])
     torch.testing.assert_close(p.log_prob(y), each.logsumexp(0) - math.log(5))
     assert not p.log_prob(y).requires_grad
 
@@ -65,9 +65,9 @@ def test_latent_scales_go_with_the_weights_of_their_draw(name: str, plates: int)
     """Also with the axes of size 1 that Pyro leaves for plates."""
     model, held = latent(name)
     widened = {site: value.reshape(3, *(1,) * plates, *value.shape[1:]) for site, value in held.items()}
-    p = predictive(model, widened, X, 3)
+    p = predictive(widened, X, 3, model=model)
     components = p.components.base_dist
-    torch.testing.assert_close(components.loc, predict(model, held, X, 3))
+    torch.testing.assert_close(components.loc, predict(held, X, 3, model=model))
     scale = next(value for site, value in held.items() if site.endswith("y_scale"))
     torch.testing.assert_close(components.scale.expand(3, 7, 2), scale.unsqueeze(1).expand(3, 7, 2))
 
@@ -80,7 +80,7 @@ def test_what_pyros_predictive_returns_with_a_latent_scale(parallel: bool) -> No
     guide = MeanField(model, X, Y)
     sites = (*model.sites, "y_scale", "2.bias_scale", "_RETURN")
     held = Predictive(model, guide=guide, num_samples=3, parallel=parallel, return_sites=sites)(X)
-    p = predictive(model, held, X, 3)
+    p = predictive(held, X, 3, model=model)
     torch.testing.assert_close(p.components.base_dist.loc, held["_RETURN"].reshape(3, 7, 1))
     torch.testing.assert_close(p.components.base_dist.scale[:, 0].flatten(), held["y_scale"].flatten())
 
@@ -90,7 +90,7 @@ def test_a_latent_scale_from_a_guide() -> None:
     model = BNN(net, subset.last_layer(net), priors.normal(1.0), likelihoods.normal(dist.LogNormal(0.0, 1.0)))
     guide = MeanField(model, X, Y, init={"y_scale": torch.tensor(0.3)}, scale=0.1)
     for linear in (False, True):
-        components = predictive(model, guide, X, 400, linearised=linear).components.base_dist
+        components = predictive(guide, X, 400, model=model, linearised=linear).components.base_dist
         assert components.scale.shape[0] == 400
         assert_mean(components.scale[:, 0, 0].log(), math.log(0.3))
 
@@ -99,17 +99,17 @@ def test_a_latent_scale_that_the_draws_lack_never_comes_from_the_prior() -> None
     model, held = latent()
     weights = {site: value for site, value in held.items() if site != "y_scale"}
     with pytest.raises(ValueError, match="the latent site 'y_scale', which the draws lack"):
-        predictive(model, weights, X, 3)
+        predictive(weights, X, 3, model=model)
     with pytest.raises(ValueError, match="the latent site 'y_scale', which the draws lack"):
-        predictive(model, MeanField(model), X, 3)
+        predictive(MeanField(model), X, 3, model=model)
     with pytest.raises(ValueError, match="the latent site 'y_scale', which the draws lack"):
-        predictive(model, MeanField(model), X, 3, linearised=True)
+        predictive(MeanField(model), X, 3, model=model, linearised=True)
 
 
 def test_latent_scales_of_another_model() -> None:
     model, held = latent()
     with pytest.raises(ValueError, match=r"'y_scale' has shape \(3,\), but the likelihood's site has \(2,\)"):
-        predictive(model, {**held, "y_scale": torch.ones(3, 3)}, X, 3)
+        predictive({**held, "y_scale": torch.ones(3, 3)}, X, 3, model=model)
 
 
 def test_linearised_is_the_closed_form_of_a_linear_model() -> None:
@@ -118,7 +118,7 @@ def test_linearised_is_the_closed_form_of_a_linear_model() -> None:
     guide = Laplace(model, mode(model, x, y)).fit([(x, y)])
     new = torch.tensor([[1.0, 1.5], [-1.0, 0.3]], dtype=torch.double)
     for linear in (True, False):  # the model is linear: both are exact
-        p = predictive(model, guide, new, 2_000, linearised=linear)
+        p = predictive(guide, new, 2_000, model=model, linearised=linear)
         outputs = p.components.base_dist.loc[:, 0, 0]
         assert_mean(outputs, 1.7632653061)
         assert_mean((outputs - 1.7632653061) ** 2, 0.3858754028 - 0.25)
@@ -145,7 +145,7 @@ def test_linearised_draws_no_weights_where_nothing_is_latent(monkeypatch: pytest
     model, x, y = golden()
     guide = Laplace(model).fit([(x, y)])
     monkeypatch.setattr(Laplace, "forward", None)
-    assert predictive(model, guide, x, 10, linearised=True).draws == 10
+    assert predictive(guide, x, 10, model=model, linearised=True).draws == 10
 
 
 @pytest.mark.parametrize("posterior", [AutoNormal, lambda model: draw(MeanField(model), 3)])
@@ -157,7 +157,7 @@ def test_linearised_needs_a_closed_form(posterior: Any) -> None:
 
 def test_it_is_a_distribution_of_pyros() -> None:
     model, held = latent()
-    p = predictive(model, held, X, 3)
+    p = predictive(held, X, 3, model=model)
     assert isinstance(p, PredictiveDistribution)
     with pyro.plate("data", 7), pyro.poutine.trace() as traced:
         pyro.sample("y", p, obs=torch.zeros(7, 2))
@@ -169,7 +169,7 @@ def test_a_progress_bar(capsys: pytest.CaptureFixture) -> None:
     net = mlp()
     model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.categorical)
     guide = MeanField(model)
-    predictive(model, guide, X, 3, progress=True)
+    predictive(guide, X, 3, model=model, progress=True)
     assert "3/3" in capsys.readouterr().err
-    predictive(model, guide, X, 3)
+    predictive(guide, X, 3, model=model)
     assert not capsys.readouterr().err

@@ -14,7 +14,7 @@ def test_monotone_in_one_number() -> None:
     delta = torch.linspace(-1, 3, 101, dtype=torch.double)  # quantiles of 90 % are draws 5 and 95
     draws = {"delta": delta[torch.randperm(101)], "log_gamma": torch.full((101,), -40.0, dtype=torch.double)}
     f = torch.tensor([0.5, 2.0, -1.0], dtype=torch.double)
-    p = predictive(recast.binary(None), draws, f, 101)
+    p = predictive(draws, f, 101, model=recast.binary(None))
     low, high = p.probs_interval(0.9)
     assert low.shape == high.shape == (3, 2)
     ends = torch.stack([torch.sigmoid(delta[5] * f), torch.sigmoid(delta[95] * f)])

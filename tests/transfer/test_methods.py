@@ -200,7 +200,7 @@ def test_recast_has_the_exact_quantiles() -> None:
     corrected = guide.corrected(data.f_train, data.y_train, generator=generator)
     assert found.notes["khat"] == corrected.khat < 0.7
     assert found.notes["delta"] == float(corrected.draws["delta"].median())
-    mixture = predictive(model, corrected.draws, data.f_test)
+    mixture = predictive(corrected.draws, data.f_test, model=model)
     for level in (0.025, 0.5, 0.9):
         error = (mixture.cdf(found.quantile(level)) - level).abs().max()
         assert error < bound(30) * math.sqrt(level * (1 - level) / 10_000)

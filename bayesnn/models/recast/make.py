@@ -33,7 +33,7 @@ def continuous(
     >>> model = continuous(None)
     >>> draws = {"delta": torch.ones(9), "log_gamma": torch.zeros(9), "log_sigma": torch.zeros(9)}
     >>> from bayesnn.predict import predictive
-    >>> predictive(model, draws, torch.tensor([1.0, -2.0])).icdf(0.5)
+    >>> predictive(draws, torch.tensor([1.0, -2.0]), model=model).icdf(0.5)
     tensor([ 1.0000, -2.0000], dtype=torch.float64)
     """
     return RECaST(source, response=Continuous(), effect=effect or CauchyEffect(), link=None, priors=priors, name=name)
@@ -62,7 +62,7 @@ def binary(
     >>> model = binary(None)
     >>> draws = {"delta": torch.ones(9), "log_gamma": torch.tensor(0.5).log().expand(9)}
     >>> from bayesnn.predict import predictive
-    >>> predictive(model, draws, torch.tensor([0.7])).probs[:, 1]
+    >>> predictive(draws, torch.tensor([0.7]), model=model).probs[:, 1]
     tensor([0.6419], dtype=torch.float64)
     """
     return RECaST(source, response=Binary(), effect=effect or CauchyEffect(), link=link, priors=priors, name=name)
@@ -97,7 +97,7 @@ def categorical(
     >>> model = categorical(None)
     >>> draws = {"delta": torch.ones(9), "log_gamma": torch.tensor(0.5).log().expand(9)}
     >>> from bayesnn.predict import predictive
-    >>> predictive(model, draws, torch.tensor([[1.0, 0.0, -1.0]])).probs
+    >>> predictive(draws, torch.tensor([[1.0, 0.0, -1.0]]), model=model).probs
     tensor([[0.6152, 0.2048, 0.1799]], dtype=torch.float64)
     """
     return RECaST(source, response=Categorical(), effect=effect or CauchyEffect(), link=link, priors=priors, name=name)

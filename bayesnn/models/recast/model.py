@@ -34,14 +34,15 @@ class RECaST(nn.Module):
     A random effect for each target example multiplies the prediction f_i of a frozen source on the link scale. With
     beta integrated out, two or three global numbers are left: delta, log gamma and, for a continuous response, log
     sigma. Make it with `recast.continuous(source)`, `recast.binary(source)` or `recast.categorical(source)`; sample
-    with `guides.recast`, or with NUTS as any Pyro model. Predictions are exact mixtures over draws, `predictive(model,
-    draws, x)`; the means of Cauchy mixtures do not exist, their medians do: `icdf(0.5)`.
+    with `guides.recast`, or with NUTS as any Pyro model. Predictions are exact mixtures over draws, `predictive(draws,
+    x, model=model)`; the means of Cauchy mixtures do not exist, their medians do: `icdf(0.5)`.
 
     `outputs` are what the likelihood takes, in double precision: the location delta f_i and scale gamma |f_i| of the
     linear predictor beta_i f_i, [batch, 2], and sigma, [batch, 3]; for labels delta, gamma and the centred logits.
 
     A source may be uncertain itself, `SourceDraws`: then the index of its draw is one more site, "source". Predictions
-    of many draws are faster as `predictive(model.of_predictions(), draws, model.predictions(x))`, which calls it once.
+    of many draws are faster as `predictive(draws, model.predictions(x), model=model.of_predictions())`, which calls it
+    once.
 
     Attributes:
         likelihood: outputs -> distribution of y, [*draw, batch].

@@ -73,12 +73,12 @@ def _head(net: nn.Module, task: Task, held: TensorDataset, model: LatentHead) ->
     fast = guide.of_features()
 
     def loss() -> float:
-        return -float(predictive(model, fast, x, draws).log_prob(y).mean())
+        return -float(predictive(fast, x, draws).log_prob(y).mean())
 
     trained(MeanFieldELBO()(model, fast), cached, loss)
 
     def predictor(images: Tensor) -> Tensor:
-        return predictive(model, fast, features(images), draws).component_probs  # one pass of the network for all draws
+        return predictive(fast, features(images), draws).component_probs  # one pass of the network for all draws
 
     held_out = float(log_losses(predictor, *held.tensors).mean())
     size = sum(parameter.numel() for part in (guide, model) for parameter in part.parameters())

@@ -79,7 +79,7 @@ def fitted(
     drawn = guide.draws(draws)
 
     def predictor(x: Tensor) -> Tensor:
-        return predict(model, drawn, x, draws * MEMBERS).softmax(-1)
+        return predict(drawn, x, draws * MEMBERS, model=model).softmax(-1)
 
     loss = float(log_losses(predictor, *held.tensors).mean())
     return loss, Trained(predictor, size(net) + size(guide), seconds, chosen, history)

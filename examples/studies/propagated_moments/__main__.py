@@ -105,7 +105,7 @@ class Case:
         with torch.no_grad():
             self.logits = net(x)
         both = torch.cat([x, sets.others[0]])
-        outputs = predict(self.guide.model, self.guide, both, DRAWS + FEW * 2, chunk=100)
+        outputs = predict(self.guide, both, DRAWS + FEW * 2, chunk=100)
         self.drawn, self.few = outputs[:DRAWS, :IMAGES], outputs[DRAWS:, :IMAGES]
         self.calibration = outputs[DRAWS : DRAWS + FEW, IMAGES:]
         self.mean, self.sd = self.drawn.mean(0), self.drawn.std(0)
@@ -193,7 +193,7 @@ def remedies(case: Case) -> dict[str, tuple[Tensor, float]]:
     with torch.no_grad():
         forward = cpu_seconds(lambda: [case.net(part) for part in x.split(50)])
     one_pass = cpu_seconds(lambda: guide.output_distribution(x, chunk=50)) / forward
-    one_draw = cpu_seconds(lambda: predict(guide.model, guide, x, 5, chunk=50)) / forward / 5
+    one_draw = cpu_seconds(lambda: predict(guide, x, 5, chunk=50)) / forward / 5
     start = time.process_time()
     linear = guide.linearised_distribution(x).stddev
     cost = (time.process_time() - start) / forward

@@ -41,7 +41,7 @@ WIDER, NARROWER = 1.0, (0.3,) if SMOKE else (0.5, 0.3, 0.2)
 
 def sampled(guide: Laplace, x: Tensor, draws: int) -> Tensor:
     """Class probabilities of every draw of the weights, put into the network itself."""
-    return predictive(guide.model, guide, x, draws).component_probs
+    return predictive(guide, x, draws).component_probs
 
 
 def compare(options: Options, sets: Sets, prior_scale: float, *, extras: bool) -> dict[str, Predictions]:

@@ -163,7 +163,7 @@ def fitted(net: RankOneNet, task: Task, *, draws: int, kl_weight: float | None =
     drawn = guide.draws(draws)
 
     def predictor(x: Tensor) -> Tensor:
-        return predictive(model, drawn, x, draws * MEMBERS, chunk=CHUNK).component_probs
+        return predictive(drawn, x, draws * MEMBERS, model=model, chunk=CHUNK).component_probs
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # collapse is what is looked for

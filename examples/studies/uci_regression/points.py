@@ -79,7 +79,7 @@ def swag(data: Data, recipe: Recipe, *, scale: float, rate: float) -> Predictor:
     for _ in range(SNAPSHOTS):
         fit(loss, batches, epochs=1, optimizer=sgd, progress=False)
         guide.collect()
-    return lambda x: predictive(guide.model, guide, x, recipe.draws)
+    return lambda x: predictive(guide, x, recipe.draws)
 
 
 def _mixture(found: Sequence[LogJoint]) -> Predictor:

@@ -76,4 +76,4 @@ def _drawn(elbo: ELBO, data: Data, recipe: Recipe, scale: float) -> Predictor:
     model = recipe.model(data, scale)
     guide = MeanField(model)
     recipe.train(elbo(model, guide), data)
-    return lambda x: predictive(model, guide, x, recipe.draws)
+    return lambda x: predictive(guide, x, recipe.draws)

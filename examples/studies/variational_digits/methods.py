@@ -33,7 +33,7 @@ Ways = dict[str, Predictor]
 
 def drawn(guide: Any, x: Tensor) -> Tensor:
     """Weights drawn and put into the network."""
-    return predictive(guide.model, guide, x, DRAWS).component_probs
+    return predictive(guide, x, DRAWS).component_probs
 
 
 def functions(guide: MeanField, x: Tensor) -> Tensor:

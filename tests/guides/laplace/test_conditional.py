@@ -57,7 +57,9 @@ def test_khat_of_a_block_whose_posterior_is_normal() -> None:
     mode["2.weight"] = mode["2.weight"] + step[:4].reshape(1, 4)
     mode["2.bias"] = mode["2.bias"] + step[4:]
     guide = Laplace(model, mode).fit([(X, y)])
-    found = {site: khat(to_arviz(BlockConditional(guide, site), model, X, y, draws=200)).item() for site in model.sites}
+    found = {
+        site: khat(to_arviz(BlockConditional(guide, site), X, y, model=model, draws=200)).item() for site in model.sites
+    }
     assert found["2.weight"] == found["2.bias"] == -float("inf")
     assert found["0.weight"] > -float("inf")
 

@@ -177,7 +177,7 @@ def test_the_noise_of_a_part_of_the_data_counts_for_all(per: evidence.Per) -> No
         for model, data in zip(halves, seen, strict=True)
     )
     assert half.model.likelihood.scale == pytest.approx(whole.model.likelihood.scale, rel=1e-6)
-    torch.testing.assert_close(half.prior_precision, whole.prior_precision, rtol=1e-6, atol=0)
+    torch.testing.assert_close(half.fitted.prior_precision, whole.fitted.prior_precision, rtol=1e-6, atol=0)
     torch.testing.assert_close(half.log_evidence(), whole.log_evidence())
     torch.testing.assert_close(half.covariance, whole.covariance)
 

@@ -208,9 +208,9 @@ def test_an_untied_scale_is_searched_too() -> None:
     wide = guide.maximise_predictive(3 * x, y + 2.0)
     refit = LastLayerPosterior(wide.model).fit([(x, y)])
     torch.testing.assert_close(refit.scale_tril, wide.scale_tril, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="approximates the posterior under another prior"):
-        to_arviz(wide, model, x, y, draws=2)
-    assert to_arviz(wide, wide.model, x, y, draws=2)["posterior"]["weight"].shape == (1, 2, 2, 5)
+    with pytest.raises(ValueError, match=r"is of another model: its prior is .* leave out model="):
+        to_arviz(wide, x, y, model=model, draws=2)
+    assert to_arviz(wide, x, y, draws=2)["posterior"]["weight"].shape == (1, 2, 2, 5)
     better = wide.target_distribution(3 * x).log_prob(y + 2.0).sum()
     assert better > guide.target_distribution(3 * x).log_prob(y + 2.0).sum() + 1
 

@@ -66,7 +66,7 @@ def test_the_bound_is_the_formula_of_the_paper(kind: Any, class_probs: Any) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_lies_below_the_elbo(kind: Any) -> None:
     guide, x, y = problem(kind)
-    outputs = predict(guide.model, guide, x, 4000)
+    outputs = predict(guide, x, 4000)
     log_p = outputs.log_softmax(-1).gather(-1, y.expand(4000, 6).unsqueeze(-1)).squeeze(-1).mean(0)
     rows = rows_of(guide.matrix_distribution())
     assert rows is not None

@@ -18,7 +18,7 @@ CASES = [kind for kind in GUIDES if kind.startswith("LastLayer")]
 @pytest.mark.parametrize("kind", CASES)
 def test_arviz_has_its_site(kind: str) -> None:
     guide, model, x, y, _ = GUIDES[kind].make("")
-    assert to_arviz(guide, model, x, y, draws=3)["posterior"][model.site].shape[:2] == (1, 3)
+    assert to_arviz(guide, x, y, model=model, draws=3)["posterior"][model.site].shape[:2] == (1, 3)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CASES if GUIDES[kind].trained])

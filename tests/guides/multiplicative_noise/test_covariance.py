@@ -131,7 +131,7 @@ def test_it_closes_most_of_the_gap_to_drawn_deviations() -> None:
     diagonal = guide.output_distribution(x[:100]).stddev
     guide.covariance = True
     full = guide.output_distribution(x[:100]).stddev
-    drawn = predict(guide.model, guide, x[:100], 300).std(0)
+    drawn = predict(guide, x[:100], 300).std(0)
     assert (diagonal / drawn).median() < 0.85
     assert 0.95 < (full / drawn).median() < 1.05
 
@@ -145,7 +145,7 @@ def test_outputs_and_loss() -> None:
     outputs = guide.output_distribution(x, chunk=4)
     assert isinstance(outputs, torch.distributions.MultivariateNormal)
     assert outputs.batch_shape == (6,)
-    drawn = predict(model, guide, x, 1000)
+    drawn = predict(guide, x, 1000, model=model)
     centred = drawn - drawn.mean(0)
     sampled = (centred.unsqueeze(-1) * centred.unsqueeze(-2)).mean(0)
     alone = torch.diag_embed(plain.output_distribution(x).variance)
@@ -178,7 +178,7 @@ def test_loss_of_a_linear_network_of_two_layers() -> None:
     with torch.no_grad():
         guide.raw += 2
         ours = MomentPropagationELBO()(model, guide)(x, y)
-        outputs = predict(model, guide, x, 3000)
+        outputs = predict(guide, x, 3000, model=model)
         assert_mean(guide.kl() - 4 * model.likelihood(outputs).log_prob(y).sum(1), ours.double())
         centred = outputs - guide.output_distribution(x).mean
         covariance = guide.output_distribution(x).covariance_matrix

@@ -110,7 +110,7 @@ def test_it_is_the_elbo_of_drawn_weights_for_a_linear_network(family: Any) -> No
     guide, x, y = MultiplicativeNoise(model, family=family), torch.randn(10, 3), torch.randn(10, 2)
     with torch.no_grad():
         ours = MomentPropagationELBO()(model, guide)(x, y)
-        outputs = predict(model, guide, x, 4000)
+        outputs = predict(guide, x, 4000, model=model)
         assert_mean(guide.kl() - 4 * model.likelihood(outputs).log_prob(y).sum(1), ours.double())
     drawn = Trace_ELBO(num_particles=100, vectorize_particles=True, max_plate_nesting=1)(model, guide)(x, y)
     torch.testing.assert_close(drawn, ours, rtol=0.1, atol=0)

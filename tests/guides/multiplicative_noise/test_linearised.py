@@ -49,7 +49,7 @@ def test_variances_are_those_of_draws_where_propagated_ones_are_not(untouched: U
     with untouched(net):
         found = guide.linearised_distribution(x)
     with torch.no_grad():
-        squares = (predict(guide.model, guide, x, 3000) - net(x)).square()
+        squares = (predict(guide, x, 3000) - net(x)).square()
     assert_mean(squares / found.variance, 1.0)
     with pytest.raises(AssertionError, match="was expected"):
         assert_mean(squares / guide.output_distribution(x).variance, 1.0)

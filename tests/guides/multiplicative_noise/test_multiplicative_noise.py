@@ -152,7 +152,7 @@ def test_output_distribution_of_a_linear_network_is_exact(family: str) -> None:
     guide, x = moved(MultiplicativeNoise(model, family=FAMILIES[family])), torch.randn(5, 3, dtype=torch.double)
     found = guide.output_distribution(x, chunk=2)
     assert (found.batch_shape, found.event_shape) == ((5,), (2,))
-    outputs = predict(model, guide, x, 5000)
+    outputs = predict(guide, x, 5000, model=model)
     assert_mean(outputs, found.mean)
     assert_mean((outputs - found.mean).square(), found.variance)
     torch.testing.assert_close(gaussian(model.likelihood, found).variance, found.variance + 0.09)
@@ -164,7 +164,7 @@ def test_the_moment_predictive_is_near_the_drawn_one() -> None:
     model = bnn(net, "0.weight", "2.weight", "4.weight", likelihood=likelihoods.categorical)
     guide, x = MultiplicativeNoise(model), torch.randn(20, 3)
     found = guide.output_distribution(x)
-    outputs = predict(model, guide, x, 1000)
+    outputs = predict(guide, x, 1000, model=model)
     assert ((found.mean - outputs.mean(0)).abs() / outputs.std(0)).median() < 0.25
     assert 0.5 < (found.stddev / outputs.std(0)).median() < 1.1
     torch.testing.assert_close(probit(model.likelihood, found).probs.sum(1), torch.ones(20))
@@ -216,7 +216,7 @@ def test_draws_go_to_arviz() -> None:
     from bayesnn.arviz import to_arviz
 
     model = bnn(mlp())
-    exported = to_arviz(MultiplicativeNoise(model), model, torch.randn(5, 3), torch.randn(5, 2), draws=20)
+    exported = to_arviz(MultiplicativeNoise(model), torch.randn(5, 3), torch.randn(5, 2), model=model, draws=20)
     assert exported["posterior"]["0.weight"].shape == (1, 20, 4, 3)
     assert exported["log_likelihood"]["y"].shape == (1, 20, 5)
 

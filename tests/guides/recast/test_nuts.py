@@ -241,11 +241,11 @@ def test_doors(capsys: pytest.CaptureFixture[str]) -> None:
     f, y = simulated(20)
     model = recast.continuous(None)
     run = recast_nuts(model, f, y, draws=20, warmup=20, chains=2, progress=False)
-    assert predictive(model, run, f[:3], 10).icdf(0.5).shape == (3,)
-    tree = to_arviz(run, model, f, y)
+    assert predictive(run, f[:3], 10, model=model).icdf(0.5).shape == (3,)
+    tree = to_arviz(run, f, y, model=model)
     assert tree["log_likelihood"]["y"].shape == (2, 20, 20)
     assert tree["posterior"].attrs["method"] == "SmallNUTS"
     run.summary()
     assert "log_gamma" in capsys.readouterr().out
     with pytest.raises(ValueError, match="is of another model"):
-        predictive(recast.binary(None), run, f[:3], 10)
+        predictive(run, f[:3], 10, model=recast.binary(None))

@@ -158,15 +158,35 @@ def test_predictions_are_exact_mixtures() -> None:
     f, y = simulated(50)
     model = recast.continuous(None)
     draws = RECaSTGuide(model).fit(f, y).corrected(f, y, 200).draws
-    p = predictive(model, draws, f[:5], 200)
+    p = predictive(draws, f[:5], 200, model=model)
     lower, upper = p.icdf(0.1), p.icdf(0.9)
     torch.testing.assert_close(p.cdf(upper) - p.cdf(lower), torch.full((5,), 0.8).double(), rtol=0, atol=1e-6)
     with pytest.raises(NotImplementedError, match=r"no finite mean here; use icdf\(0.5\)"):
         _ = p.mean
     single = {site: value[:1] for site, value in draws.items()}
-    torch.testing.assert_close(predictive(model, single, f[:5], 1).icdf(0.5), single["delta"] * f[:5])
+    torch.testing.assert_close(predictive(single, f[:5], 1, model=model).icdf(0.5), single["delta"] * f[:5])
     sampled = p.sample((4000,))
     assert_mean((sampled <= upper).double(), 0.9)
+
+
+def test_corrected_draws_are_a_posterior() -> None:
+    """They hold draws and know their model: predictions and ArviZ take them as they are, and refuse another model."""
+    torch.manual_seed(0)
+    f = torch.randn(30)
+    y = (torch.rand(30) < f.sigmoid()).float()
+    model = recast.binary(None)
+    corrected = RECaSTGuide(model).fit(f, y).corrected(f, y, 50)
+    assert corrected.model is model
+    assert dict(corrected) == corrected.draws
+    assert corrected.keys() == set(model.sites)
+    probs = predictive(corrected, f).probs
+    torch.testing.assert_close(probs, predictive(corrected.draws, f, model=model).probs, rtol=0, atol=0)
+    likelihood = to_arviz(corrected, f, y)["log_likelihood"]["y"].values
+    log_p = predictive(corrected, f).components.log_prob(y).T
+    torch.testing.assert_close(torch.as_tensor(likelihood[0]).T, log_p, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(predictive(corrected, f, model=model.of_predictions()).probs, probs)
+    with pytest.raises(ValueError, match="predictive: this CorrectedDraws is of another model: 'log_sigma' is random"):
+        predictive(corrected, f, model=recast.continuous(None))
 
 
 def source() -> nn.Module:
@@ -187,7 +207,7 @@ def test_sources(untouched: Untouched) -> None:
     linked = recast.binary(lambda x: net(x).sigmoid(), link=torch.logit).outputs(at(1.0, 0.1), x)
     torch.testing.assert_close(linked, expected[:, :2], rtol=1e-4, atol=1e-5)
     guide = RECaSTGuide(recast.continuous(net)).fit(x, y)
-    assert predictive(guide.model, guide, x, 10, chunk=7).icdf(0.5).shape == (20,)
+    assert predictive(guide, x, 10, chunk=7).icdf(0.5).shape == (20,)
 
 
 def test_doors() -> None:
@@ -198,7 +218,7 @@ def test_doors() -> None:
     for parallel in (False, True):
         assert Predictive(model, guide=guide, num_samples=3, parallel=parallel)(f)["r.y"].shape[0] == 3
     assert torch.isfinite(torch.as_tensor(Trace_ELBO().loss(model, guide, f, y)))
-    tree = to_arviz(guide, model, f, y, draws=50)
+    tree = to_arviz(guide, f, y, model=model, draws=50)
     assert tree["log_likelihood"]["r.y"].shape == (1, 50, 30)
     assert set(tree["posterior"].data_vars) >= {"r.delta", "r.log_gamma", "r.log_sigma"}
     for other in (copy.deepcopy(guide), pickle.loads(pickle.dumps(guide))):

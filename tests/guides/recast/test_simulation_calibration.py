@@ -88,8 +88,8 @@ def test_nuts_and_laplace_agree_on_a_small_network() -> None:
     mcmc = MCMC(NUTS(model), num_samples=300, warmup_steps=100, disable_progbar=True)
     mcmc.run(x, y)
     probe = torch.cat([x, 3 * x, -x.flip(1), x * torch.tensor([1.0, -1.0])])
-    exact = predict(model, mcmc, probe, 300)
-    laplace = predictive(model, guide, probe, 4_000, linearised=True).probs
+    exact = predict(mcmc, probe, 300, model=model)
+    laplace = predictive(guide, probe, 4_000, model=model, linearised=True).probs
     error = (laplace - exact.softmax(-1).mean(0)).abs()
     assert error.max() < 0.05
     assert error.mean() < 0.01

@@ -114,12 +114,12 @@ def test_vectorised_particles(kind: str) -> None:
 def test_predict_and_arviz(kind: str) -> None:
     model, x, y = made(kind)
     draws = prior_draws(model)
-    outputs = predict(model, draws, x)
+    outputs = predict(draws, x, model=model)
     expected = torch.stack([model.outputs({model.site: one}, x) for one in draws[model.site]])
     torch.testing.assert_close(outputs, expected)
-    p = predictive(model, draws, x)
+    p = predictive(draws, x, model=model)
     assert p.log_prob(y).isfinite().all()
-    data = to_arviz(draws, model, x, y)
+    data = to_arviz(draws, x, y, model=model)
     assert data["posterior"][model.site].shape == (1, 4, *model.sites[model.site])
     found = torch.tensor(data["log_likelihood"]["y"].values[0])
     if kind == "labels":
@@ -131,12 +131,12 @@ def test_predict_agrees_with_the_closed_form() -> None:
     model, x, y = regression()
     guide = LastLayerPosterior(model).fit([(x, y)])
     outputs = guide.output_distribution(x)
-    drawn = predict(model, guide, x, 2000)
+    drawn = predict(guide, x, 2000, model=model)
     assert_mean(drawn, outputs.mean)
     assert_mean((drawn - outputs.mean).square(), outputs.variance)
-    exact, mixed = guide.target_distribution(x).log_prob(y), predictive(model, guide, x, 2000).log_prob(y)
+    exact, mixed = guide.target_distribution(x).log_prob(y), predictive(guide, x, 2000, model=model).log_prob(y)
     torch.testing.assert_close(exact, mixed, rtol=0.1, atol=0.1)
-    linearised = predictive(model, guide, x, 2000, linearised=True).log_prob(y)
+    linearised = predictive(guide, x, 2000, model=model, linearised=True).log_prob(y)
     torch.testing.assert_close(linearised, exact, rtol=0.1, atol=0.1)
 
 
@@ -154,7 +154,7 @@ def test_nuts_runs_above_a_body() -> None:
     model, x, y = made("latent")
     mcmc = MCMC(NUTS(model), num_samples=5, warmup_steps=5, disable_progbar=True)
     mcmc.run(x, y)
-    assert predict(model, mcmc, x).shape == (5, 6, 2)
+    assert predict(mcmc, x, model=model).shape == (5, 6, 2)
     assert all(p.grad is None for p in model.parameters())
 
 

@@ -26,11 +26,11 @@ every_problem = pytest.mark.parametrize("kind", PROBLEMS)
 def test_predictions_are_the_tiled_pass(kind: str, chunk: int) -> None:
     model, guide, x, _ = PROBLEMS[kind]("net")
     draws = guide.draws()
-    outputs = predict(model, draws, x, chunk=chunk)
+    outputs = predict(draws, x, model=model, chunk=chunk)
     member = torch.arange(MEMBERS)
     rows = model.net.rows(tile(x, MEMBERS), model.vectors(draws, member)).detach()
     torch.testing.assert_close(outputs, by_member(rows, MEMBERS))
-    twice = predict(model, guide.draws(2), x)
+    twice = predict(guide.draws(2), x, model=model)
     assert twice.shape == (2 * MEMBERS, 6, 2)
 
 
@@ -38,36 +38,36 @@ def test_predictions_are_the_tiled_pass(kind: str, chunk: int) -> None:
 def test_predictive_averages_probabilities_of_members(kind: str) -> None:
     model, guide, x, y = PROBLEMS[kind]()
     draws = guide.draws(3)
-    mixture = predictive(model, draws, x)
-    outputs = predict(model, draws, x)
+    mixture = predictive(draws, x, model=model)
+    outputs = predict(draws, x, model=model)
     each = model.likelihood(outputs).log_prob(y)
     torch.testing.assert_close(mixture.log_prob(y), each.logsumexp(0) - np.log(len(each)))
-    assert predictive(model, guide, x, 7).log_prob(y).shape == (6,)
+    assert predictive(guide, x, 7, model=model).log_prob(y).shape == (6,)
 
 
 def test_batch_ensemble_averages_softmaxes() -> None:
     model, guide, x, _ = PROBLEMS["BatchEnsemble"]()
     expected = model.net(x).softmax(-1).mean(0).detach()
-    torch.testing.assert_close(predictive(model, guide.draws(), x).probs, expected)
+    torch.testing.assert_close(predictive(guide.draws(), x, model=model).probs, expected)
 
 
 @every_problem
 def test_members_are_chains(kind: str) -> None:
     model, guide, x, y = PROBLEMS[kind]("net")
     draws = guide.draws(4, group_by_chain=True)
-    tree = to_arviz(draws, model, x, y, group_by_chain=True)
+    tree = to_arviz(draws, x, y, model=model, group_by_chain=True)
     assert set(tree["log_likelihood"].data_vars) == {"net.y"}  # the layers' own vectors are no data
     assert dict(tree["log_likelihood"]["net.y"].sizes) == {"chain": MEMBERS, "draw": 4, "net.data": 6}
     members = tree["posterior"]["net.member"].values
     assert members.tolist() == [[j] * 4 for j in range(MEMBERS)]
-    outputs = predict(model, guide.draws(4), x)  # other codes, the same members
+    outputs = predict(guide.draws(4), x, model=model)  # other codes, the same members
     assert outputs.shape == (4 * MEMBERS, 6, 2)
     flat = {site: value.flatten(0, 1) for site, value in draws.items()}
-    expected = model.likelihood(predict(model, flat, x)).log_prob(y).unflatten(0, (MEMBERS, 4))
+    expected = model.likelihood(predict(flat, x, model=model)).log_prob(y).unflatten(0, (MEMBERS, 4))
     np.testing.assert_allclose(tree["log_likelihood"]["net.y"].values, expected.detach().numpy(), rtol=1e-4, atol=1e-5)
     for site, shape in model.sites.items():
         assert tree["posterior"][site].shape == (MEMBERS, 4, *shape)
-    pieces = to_arviz(draws, model, x, y, group_by_chain=True, chunk=2)
+    pieces = to_arviz(draws, x, y, model=model, group_by_chain=True, chunk=2)
     np.testing.assert_allclose(pieces["sample_stats"]["lp"], tree["sample_stats"]["lp"], rtol=1e-4)
 
 
@@ -75,9 +75,9 @@ def test_leave_one_out_sees_examples() -> None:
     import arviz
 
     model, guide, x, y = PROBLEMS["BatchEnsemble"]()
-    tree = to_arviz(guide.draws(group_by_chain=True), model, x, y, group_by_chain=True)
+    tree = to_arviz(guide.draws(group_by_chain=True), x, y, model=model, group_by_chain=True)
     assert tree["log_likelihood"]["y"].sizes["data"] == 6
-    tree = to_arviz(guide, model, x, y, draws=40)
+    tree = to_arviz(guide, x, y, model=model, draws=40)
     with warnings.catch_warnings():  # three values of each density have no tail
         warnings.simplefilter("ignore")
         assert arviz.loo(tree, reff=1.0).n_data_points == 6
@@ -85,7 +85,7 @@ def test_leave_one_out_sees_examples() -> None:
 
 def test_a_guide_goes_to_arviz_with_its_density() -> None:
     model, guide, x, y = PROBLEMS["rank-1, normal"]()
-    tree = to_arviz(guide, model, x, y, draws=30)
+    tree = to_arviz(guide, x, y, model=model, draws=30)
     assert {"lp", "log_q"} <= set(tree["sample_stats"].data_vars)
     assert set(np.unique(tree["posterior"]["member"])) <= set(range(MEMBERS))
 
@@ -108,7 +108,7 @@ def test_segmentation_has_one_label_a_pixel() -> None:
     model = RankOneEnsemble(net, likelihoods.pixelwise_categorical, size=4)
     x, y = torch.randn(2, 1, 4, 5), torch.randint(0, 3, (2, 4, 5))
     guide = RankOneGuide(model)
-    assert predictive(model, guide.draws(), x).log_prob(y).shape == (2,)
+    assert predictive(guide.draws(), x, model=model).log_prob(y).shape == (2,)
     member: Any = net.member(1)
     torch.testing.assert_close(member(x), net(x)[1])
     assert set(member.net(x)) == {"out", "aux"}
@@ -140,5 +140,5 @@ def test_a_trained_ensemble_becomes_a_rank_one_posterior() -> None:
     net = batch_ensemble(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)), MEMBERS, initial=random_signs())
     model = RankOneEnsemble(net, likelihoods.categorical, prior=dist.Normal(1.0, 1.0))
     x = torch.randn(4, 3)
-    outputs = predict(model, RankOneGuide(model, scale=1e-6).draws(), x)
+    outputs = predict(RankOneGuide(model, scale=1e-6).draws(), x, model=model)
     torch.testing.assert_close(outputs, net(x).detach(), rtol=1e-3, atol=1e-4)

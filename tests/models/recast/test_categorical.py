@@ -75,16 +75,16 @@ def test_inference_and_doors() -> None:
         spread = posterior.draws[site].std()
         difference = chain.get_samples()[site].mean() - posterior.draws[site].mean()
         assert difference.abs() < spread  # of a dozen effective draws
-    p = predictive(model, posterior.draws, logits, 50)
+    p = predictive(posterior.draws, logits, 50, model=model)
     torch.testing.assert_close(p.probs.sum(-1), torch.ones(30).double())
     assert metrics.accuracy(p.probs, y).value > 0.5
     assert metrics.ece(p.probs, y).value < 0.4
     for parallel in (False, True):
         assert Predictive(model, guide=guide, num_samples=3, parallel=parallel)(logits)["r.y"].shape[0] == 3
     assert torch.isfinite(torch.as_tensor(Trace_ELBO().loss(model, guide, logits, y)))
-    tree = to_arviz(posterior.draws, model, logits, y, draws=20)
+    tree = to_arviz(posterior.draws, logits, y, model=model, draws=20)
     assert tree["log_likelihood"]["r.y"].shape == (1, 20, 30)
-    text = str(recast_summary(model, posterior, logits, y))
+    text = str(recast_summary(posterior, logits, y, model=model))
     assert "recast.categorical" in text
     assert "of classes 0, 1" in text
 

@@ -130,22 +130,22 @@ def test_every_way_of_inference() -> None:
     share = torch.bincount(chains.get_samples()["m.source"], minlength=3) / 60
     assert (share - torch.bincount(exact.draws["m.source"], minlength=3) / 1000).abs().max() < 0.35
     for posterior in (chains, guide, exact.draws):
-        p = predictive(model, posterior, x[:4], 20)
+        p = predictive(posterior, x[:4], 20, model=model)
         assert p.icdf(0.5).shape == (4,)
     one = {site: value[7:8] for site, value in exact.draws.items()}
-    median = predictive(model, one, x, 1).icdf(0.5)
+    median = predictive(one, x, 1, model=model).icdf(0.5)
     torch.testing.assert_close(median, one["m.delta"] * source(x)[int(one["m.source"])])
-    known = predictive(model.of_predictions(), one, model.predictions(x), 1).icdf(0.5)
+    known = predictive(one, model.predictions(x), 1, model=model.of_predictions()).icdf(0.5)
     torch.testing.assert_close(known, median)
     for parallel in (False, True):
         assert Predictive(model, guide=guide, num_samples=3, parallel=parallel)(x)["m.y"].shape[0] == 3
     assert torch.isfinite(torch.as_tensor(Trace_ELBO().loss(model, guide, x, y)))
-    assert to_arviz(exact.draws, model, x, y, draws=20)["posterior"]["m.source"].shape == (1, 20)
-    assert to_arviz(guide, model, x, y, draws=20)["log_likelihood"]["m.y"].shape == (1, 20, 15)
+    assert to_arviz(exact.draws, x, y, model=model, draws=20)["posterior"]["m.source"].shape == (1, 20)
+    assert to_arviz(guide, x, y, model=model, draws=20)["log_likelihood"]["m.y"].shape == (1, 20, 15)
     fresh = RECaSTGuide(model)
     fresh.load_state_dict(guide.state_dict())
     torch.testing.assert_close(fresh.source_probs, guide.source_probs)
-    assert "m.source" not in str(recast_summary(model, exact, x, y).posterior.rows)
+    assert "m.source" not in str(recast_summary(exact, x, y, model=model).posterior.rows)
 
 
 def test_labels() -> None:
