@@ -13,27 +13,28 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = [ROOT / "bayesnn", ROOT / "guides"]
 LONGEST, MEDIAN = 400, 150
 
-LOW = {"distributions", "functional", "curvature", "moments", "subset", "scales", "handlers"}
+LOW = {"distributions", "functional", "curvature", "moments", "subset", "scales", "handlers", "sites"}
 CORE = LOW | {"priors", "likelihoods", "models"}
 MAY_IMPORT: dict[str, set[str]] = {
     "handlers": set(),
+    "sites": set(),
     "scales": {"handlers"},
     "distributions": set(),
     "functional": set(),
     "curvature": {"functional"},
     "moments": {"functional"},
     "subset": {"functional", "curvature"},
-    "priors": {"scales"},
+    "priors": {"scales", "sites"},
     "likelihoods": {"scales"},
     "models": CORE - {"models", "curvature", "moments"},
     "guides": CORE | {"arviz"},
-    "mcmc": {"functional"},
+    "mcmc": {"functional", "sites"},
     "fit": {"functional"},
-    "predict": {"functional", "curvature", "models", "likelihoods", "handlers"},
+    "predict": {"functional", "curvature", "models", "likelihoods", "handlers", "sites"},
     "scores": {"functional", "subset"},
     "explain": {"predict"},
     "metrics": set(),
-    "arviz": {"metrics", "predict", "models", "functional"},
+    "arviz": {"metrics", "predict", "models", "functional", "sites"},
     "plots": {"metrics", "predict", "models", "functional"},
     "data": {"metrics", "predict", "functional"},
     "transfer": CORE | {"guides", "predict", "metrics", "arviz"},

@@ -12,6 +12,7 @@ from bayesnn.functional import Inputs, check_evaluation_mode, chunks, map_draws,
 from bayesnn.functional.call import batch_size
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
+from bayesnn.sites import from_vector
 
 
 @torch.no_grad()
@@ -84,5 +85,4 @@ def _mean(posterior: Any) -> tuple[Any, dict[str, Tensor]]:
             f"linearised: joint=True needs a guide with a mean of exactly its model's weights, loc [param] and model; "
             f"{type(posterior).__name__} has none; use Laplace, a MeanField without latent scales, or predict(...)"
         )
-    parts = loc.detach().split([shape.numel() for shape in sites.values()])
-    return model, {site: part.reshape(shape) for (site, shape), part in zip(sites.items(), parts, strict=True)}
+    return model, from_vector(loc.detach(), sites)

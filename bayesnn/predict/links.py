@@ -11,6 +11,7 @@ from bayesnn.likelihoods import Likelihood
 from bayesnn.likelihoods.classes import Bernoulli, Categorical
 from bayesnn.likelihoods.real import HeteroscedasticNormal, Normal
 from bayesnn.predict.distribution import PredictiveDistribution
+from bayesnn.sites import base_of
 
 
 @torch.no_grad()
@@ -163,7 +164,7 @@ def _moments(
             f"{where}: the likelihood must be {names}, not {getattr(likelihood, '__name__', type(likelihood).__name__)}"
             "; for any likelihood there is predictive(model, guide, x, linearised=True)"
         )
-    base = outputs.base_dist if isinstance(outputs, torch_dist.Independent) else outputs
+    base = base_of(outputs)
     if not isinstance(base, (torch_dist.MultivariateNormal, torch_dist.Normal)):
         raise TypeError(
             f"{where}: a normal distribution of outputs is needed, such as guide.output_distribution(x), not "
