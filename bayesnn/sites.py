@@ -39,7 +39,12 @@ def latent_nodes(nodes: Mapping[str, Any]) -> dict[str, Node]:
     >>> list(latent_nodes(poutine.trace(model).get_trace().nodes))
     ['w']
     """
-    return {name: node for name, node in sample_nodes(nodes).items() if not node["is_observed"]}
+    return {name: node for name, node in nodes.items() if is_latent(node)}
+
+
+def is_latent(node: Node) -> bool:
+    """A sample site that nothing observes, and not the indices of a plate."""
+    return node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
 
 
 def is_deterministic(node: Node) -> bool:

@@ -6,18 +6,17 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.nn import functional as F
 
 from bayesnn.guides.expectations.logit_draws import LogitDraws
-from bayesnn.guides.expectations.normal_and_bounds import normal_expectation
 from bayesnn.guides.expectations.output_covariance import covariance_root, variances
 from bayesnn.likelihoods import Likelihood
 from bayesnn.likelihoods.classes import Bernoulli, Categorical
 from bayesnn.likelihoods.counts import Poisson
 from bayesnn.likelihoods.real import HeteroscedasticNormal, Normal
 from bayesnn.moments import Moments, elementwise_moments
+from bayesnn.sites import base_of, latent_nodes
 
 _log_sigmoid = elementwise_moments(F.logsigmoid)
 _DRAWS = LogitDraws()
@@ -58,12 +57,29 @@ def expected_log_likelihood(
         return categorical(mean, variance, y)
     covariance, variance = variance, variances(mean, variance)
     if isinstance(likelihood, Normal) and not isinstance(likelihood.scale, torch.distributions.Distribution):
-        return normal_expectation(mean, variance, y, _base(likelihood(mean)).scale)
+        return normal_expectation(mean, variance, y, base_of(likelihood(mean)).scale)
     if isinstance(likelihood, Bernoulli):
         return _log_sigmoid(Moments((2 * y - 1) * mean, variance)).loc.sum(-1)
     if isinstance(likelihood, Poisson):
         return (y * mean - (mean + variance / 2).exp() - (y + 1).lgamma()).sum(-1)
     return _drawn(likelihood, mean, covariance, y, draws)
+
+
+def normal_expectation(mean: Tensor, variance: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+    """sum_k [ log N(y_k; mean_k, noise_k^2) - variance_k / (2 noise_k^2) ], [batch], in nats: exact.
+
+    Args:
+        mean: of the outputs, [batch, out].
+        variance: of the outputs, [batch, out].
+        y: [batch, out].
+        noise: standard deviation of y given its output, broadcasts to y.
+
+    >>> one = torch.ones(1, 1)
+    >>> normal_expectation(one, 0.5 * one, one, one)            # -0.5 log(2 pi) - 0.25
+    tensor([-1.1689])
+    """
+    each = dist.Normal(mean, noise, validate_args=False).log_prob(y)
+    return (each - 0.5 * variance / noise**2).sum(-1)
 
 
 def heteroscedastic_expectation(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
@@ -100,16 +116,8 @@ def _drawn(likelihood: Likelihood, mean: Tensor, variance: Tensor, y: Tensor, dr
         noise = variance.clamp(min=1e-30).sqrt() * noise
     with poutine.trace() as traced:
         distribution: Any = likelihood(mean + noise)
-    nodes = traced.trace.nodes
-    latent = [name for name in traced.trace.stochastic_nodes if not site_is_subsample(nodes[name])]
-    if latent:
+    if latent := list(latent_nodes(traced.trace.nodes)):
         raise ValueError(
             f"MomentPropagationELBO: the likelihood's {latent[0]!r} is latent; use learned(...), or MeanField"
         )
     return distribution.log_prob(y).mean(0)
-
-
-def _base(distribution: Any) -> Any:
-    while isinstance(distribution, dist.Independent):
-        distribution = distribution.base_dist
-    return distribution

@@ -15,6 +15,7 @@ from bayesnn.handlers import prefixed
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 from bayesnn.models.observe import check_target
+from bayesnn.sites import latent_nodes
 
 Add = Callable[[Inputs, "FisherRoots"], None]
 """(x, roots): add a batch. It asks `roots` once for the outputs of every example."""
@@ -93,7 +94,7 @@ class DataPass:
             raise ValueError(f"Laplace: the network's outputs at the mode are not finite for example {wrong}")
         with poutine.block(), poutine.trace() as traced, prefixed(self.model.name):
             distribution = self.model.likelihood(outputs)
-        if latent := traced.trace.stochastic_nodes:
+        if latent := list(latent_nodes(traced.trace.nodes)):
             raise ValueError(
                 f"Laplace: the likelihood has the latent site {latent[0]!r}; give it a fixed or learned value, or "
                 "use MeanField"

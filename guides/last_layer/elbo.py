@@ -3,21 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.functional import Inputs
 from bayesnn.guides.common.closed_form_elbo import ClosedFormELBO
-from bayesnn.guides.expectations.normal_and_bounds import generative_bound, jensen_bound, normal_expectation
-from bayesnn.guides.last_layer.moments import Rows, output_moments, row_kl, rows_of
+from bayesnn.guides.expectations import jensen_bound, normal_expectation
+from bayesnn.guides.last_layer.moments import Rows, generative_bound, output_moments, row_kl, rows_of
 from bayesnn.handlers import prefix_of
 from bayesnn.likelihoods.classes import Categorical
 from bayesnn.likelihoods.real import Normal
 from bayesnn.models import GenerativeClassifier
 from bayesnn.models.last_layer.model import LastLayerModel
+from bayesnn.sites import base_of, log_density, sample_nodes, weighted_sum
 
 
 class LastLayerELBO(ClosedFormELBO):
@@ -79,17 +78,15 @@ class LastLayerELBO(ClosedFormELBO):
 
     def _terms(self, model: LastLayerModel, rows: Rows, phi: Tensor, nodes: Mapping[str, Any], y: Tensor) -> Tensor:
         total = phi.new_zeros(())
-        for name, node in nodes.items():
-            if node["type"] != "sample" or site_is_subsample(node):
-                continue
+        for name, node in sample_nodes(nodes).items():
             if name == model.site:
                 prior = rows_of(node["fn"])
                 assert isinstance(prior, dist.Normal)
-                total = total + _scaled(row_kl(rows, prior), node)
+                total = total + weighted_sum(row_kl(rows, prior), node)
             elif name == prefix_of(model.name) + "y":
-                total = total - _scaled(self._expectation(model, rows, phi, node["fn"], y), node)
+                total = total - weighted_sum(self._expectation(model, rows, phi, node["fn"], y), node)
             elif node["is_observed"]:  # the density of a point estimate
-                total = total - _scaled(node["fn"].log_prob(node["value"]), node)
+                total = total - weighted_sum(log_density(node), node)
             else:
                 raise ValueError(f"LastLayerELBO: the site {name!r} is latent; use learned(...), or MeanFieldELBO")
         return total
@@ -102,18 +99,10 @@ class LastLayerELBO(ClosedFormELBO):
             return generative_bound(model, rows, phi, y)
         mean, variance = output_moments(rows, phi)
         if isinstance(model.likelihood, Normal):
-            while isinstance(fn, dist.Independent):
-                fn = fn.base_dist
-            return normal_expectation(mean, variance, y, fn.scale)
+            return normal_expectation(mean, variance, y, base_of(fn).scale)
         if isinstance(model.likelihood, Categorical):
             return self.categorical(mean, variance, y)
         kind = getattr(model.likelihood, "__name__", type(model.likelihood).__name__)
         raise ValueError(
             f"LastLayerELBO: the likelihood {kind} has no closed form here; use MeanFieldELBO, which draws"
         )
-
-
-def _scaled(log_prob: Tensor, node: Any) -> Tensor:
-    if node["mask"] is not None:
-        log_prob = torch.where(torch.as_tensor(node["mask"], device=log_prob.device), log_prob, 0.0)
-    return (log_prob * node["scale"]).sum()

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from bayesnn.guides.variational_laplace.distributions import unwrapped
 from bayesnn.guides.variational_laplace.means import Block, depends_on
 from bayesnn.guides.variational_laplace.roots import Root, Rule
+from bayesnn.sites import base_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class ConditionalSite:
 
     def roots(self, rules: Mapping[type, Rule]) -> Iterator[tuple[Tensor, Root]]:
         """(parameter, root) of the parameters that depend on the means; the roots have the weight."""
-        fn = unwrapped(self.fn)
+        fn = base_of(self.fn)
         rule = next((rules[kind] for kind in type(fn).__mro__ if kind in rules), None)
         for parameter, root in [] if rule is None else rule(fn):
             if not depends_on([parameter], self.blocks):

@@ -32,8 +32,7 @@ from torch import Tensor, nn
 from bayesnn import learned, likelihoods
 from bayesnn.guides import LastLayer, LastLayerELBO, LastLayerMeanField, MeanField, MeanFieldELBO
 from bayesnn.guides.expectations import jensen_bound as bound
-from bayesnn.guides.expectations import second_order
-from bayesnn.guides.expectations.normal_and_bounds import normal_expectation
+from bayesnn.guides.expectations import normal_expectation, second_order
 from bayesnn.guides.last_layer.moments import row_kl
 from bayesnn.models import NeuralLinear
 
