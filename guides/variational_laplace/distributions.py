@@ -1,4 +1,4 @@
-"""What distributions are made of: without independent axes, without transforms, down to their tensors."""
+"""What distributions are made of: without transforms, down to their tensors."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Size
 
 from bayesnn.guides.mean_field.guide import MeanField
 from bayesnn.guides.mean_field.shared_variance import SharedVariance
@@ -12,6 +11,7 @@ from bayesnn.guides.variational_laplace.conditional import Curvature
 from bayesnn.guides.variational_laplace.diagonal import of_model, of_network
 from bayesnn.models import BNN
 from bayesnn.models.tempering import note_kl_weight
+from bayesnn.sites import from_vector, to_vector
 
 
 @torch.no_grad()
@@ -54,18 +54,15 @@ def fit_variances(
     check_guide(guide)
     if not kl_weight > 0:
         raise ValueError(f"fit_variances: the weight of the KL must be positive, not {kl_weight}")
-    model, shapes = guide.model, _shapes(guide)
+    model, shapes = guide.model, guide.shapes
     if isinstance(model, BNN) and curvature is None:
-        parts = guide.loc.split([shape.numel() for shape in shapes.values()])
-        means = {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
-        information, prior = of_network(model, means, loader)
+        information, prior = of_network(model, from_vector(guide.loc, shapes), loader)
     else:
         information, prior = of_model(model, guide, loader, curvature)
     precision = information / kl_weight + prior
     if isinstance(guide, SharedVariance):
-        of_site = dict(zip(shapes, precision.split([shape.numel() for shape in shapes.values()]), strict=True))
-        groups = [torch.cat([of_site[name] for name in members]).mean() for members in guide.groups.values()]
-        precision = torch.stack(groups)
+        of_site = from_vector(precision, shapes)
+        precision = torch.stack([to_vector(of_site, members).mean() for members in guide.groups.values()])
     guide.log_scale.copy_(-0.5 * precision.log())
     note_kl_weight(guide, float(kl_weight))
     return guide
@@ -75,8 +72,3 @@ def check_guide(guide: object) -> None:
     """Refuse a guide whose variances are not known to be there."""
     if not isinstance(guide, (MeanField, SharedVariance)):
         raise TypeError(f"fit_variances: the guide must be a MeanField or a SharedVariance, not {type(guide).__name__}")
-
-
-def _shapes(guide: MeanField | SharedVariance) -> dict[str, Size]:
-    """{site: shape}, in the order of the guide's parameters."""
-    return {name: site.shape for name, site in guide._sites.items()}
