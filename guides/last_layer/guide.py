@@ -9,12 +9,13 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from bayesnn.functional import Inputs
+from bayesnn.guides.common.checked_state import CheckedState
 from bayesnn.guides.last_layer.outputs import output_distribution, target_distribution
 from bayesnn.handlers import param_site
 from bayesnn.models.last_layer.model import LastLayerModel
 
 
-class LastLayer(nn.Module):
+class LastLayer(CheckedState):
     """q(W) = prod_k N(w_k; m_k, S_k): every output has a normal distribution with full covariance over its weights.
 
     For a `NeuralLinear` or a `GenerativeClassifier` (whose rows are class means). With `LastLayerELBO` it is VBLL: a
@@ -92,22 +93,6 @@ class LastLayer(nn.Module):
             TypeError: a likelihood without a closed form (labels of a `NeuralLinear`); use `predictive`.
         """
         return target_distribution(self.model, self.matrix_distribution(), x, type(self).__name__)
-
-    def get_extra_state(self) -> dict[str, str]:
-        """What a state dict says of the model that it belongs to."""
-        return {"fingerprint": self._fingerprint()}
-
-    def set_extra_state(self, state: dict[str, str]) -> None:
-        """Checked before anything is loaded: see `_load_from_state_dict`."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        held = state_dict.get(prefix + "_extra_state", {}).get("fingerprint")
-        if held != self._fingerprint():
-            raise ValueError(
-                f"{type(self).__name__}: this state belongs to another network or model: it is of {held}, this guide "
-                f"is of {self._fingerprint()}"
-            )
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _fingerprint(self) -> str:
         return f"{type(self.model).__name__} {self.model.site} {list(self.loc.shape)}"
