@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bayesnn.guides.laplace.rotated import Basis, RotatedPosterior
 from bayesnn.guides.laplace.structure import Structure
+from bayesnn.sites import from_vector
 
 
 class Separable(Structure):
@@ -34,9 +35,9 @@ class Separable(Structure):
         """{block: (eigenvalues, prior precisions that broadcast to them)}, in double precision."""
         bases = self.bases()
         found = {}
-        parts = precision.split([basis.values.numel() for basis in bases.values()])
-        for (name, basis), part in zip(bases.items(), parts, strict=True):
-            values = basis.values.double()
+        parts = from_vector(precision, {name: basis.shape for name, basis in bases.items()})
+        for name, basis in bases.items():
+            values, part = basis.values.double(), parts[name]
             if basis.left is None and basis.right is None:
                 found[name] = (values, part.reshape(values.shape))
             elif bool(part.detach().max() > part.detach().min() * (1 + 1e-5)):
