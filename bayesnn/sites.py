@@ -42,7 +42,7 @@ def latent_nodes(nodes: Mapping[str, Any]) -> dict[str, Node]:
     return {name: node for name, node in nodes.items() if is_latent(node)}
 
 
-def is_latent(node: Node) -> bool:
+def is_latent(node: Any) -> bool:
     """A sample site that nothing observes, and not the indices of a plate."""
     return node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
 
@@ -75,7 +75,8 @@ def base_of(distribution: Any, *wrappers: type) -> Any:
     >>> base_of(dist.Normal(torch.zeros(2, 3), 1.0).to_event(1).to_event(1))
     Normal(loc: torch.Size([2, 3]), scale: torch.Size([2, 3]))
     """
-    while isinstance(distribution, (torch_dist.Independent, *wrappers)):
+    kinds: Any = (torch_dist.Independent, *wrappers)
+    while isinstance(distribution, kinds):
         distribution = distribution.base_dist
     return distribution
 
