@@ -13,7 +13,7 @@ from bayesnn.guides.common.normal_kl import normal_kl
 from bayesnn.guides.variational_laplace.constrained import in_unconstrained_space, places
 from bayesnn.guides.variational_laplace.distributions import tensors_of
 from bayesnn.guides.variational_laplace.means import Block, depends_on
-from bayesnn.sites import base_of
+from bayesnn.sites import base_of, weighted_sum
 
 
 def block_kl(block: Block, modelled: Any) -> Tensor:
@@ -38,8 +38,7 @@ def block_kl(block: Block, modelled: Any) -> Tensor:
         exact = normal_kl(block.site["fn"], prior)
         if exact is not None:
             return exact * scale
-    each = _each(block.site["fn"], prior)
-    return ((each if mask is None else torch.where(torch.as_tensor(mask), each, 0.0)) * scale).sum()
+    return weighted_sum(_each(block.site["fn"], prior), sites[name])
 
 
 def _check_scales(name: str, guided: Any, modelled: Any) -> None:
