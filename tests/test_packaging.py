@@ -91,6 +91,25 @@ def test_the_directions_have_no_circle() -> None:
         done |= ready
 
 
+def imported_files(path: Path, files: dict[str, Path]) -> set[str]:
+    """The files of bayesnn that a file imports anywhere, by module name; packages through what they name themselves."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.module]
+    names = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names} | {str(n.module) for n in nodes}
+    return names & files.keys()
+
+
+def test_the_files_have_no_circle() -> None:
+    files = {
+        ("bayesnn." if room_of(path) == "guides" else "") + ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in python_files(*SOURCE)
+        if path.name != "__init__.py"
+    }
+    waiting = {name: imported_files(path, files) for name, path in files.items()}
+    while ready := {name for name, needs in waiting.items() if not needs & waiting.keys()}:
+        waiting = {name: needs for name, needs in waiting.items() if name not in ready}
+    assert not waiting, f"a circle among {sorted(waiting)}"
+
+
 def test_the_package_list_is_complete() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     present = {
