@@ -38,8 +38,8 @@ class CheckedState(nn.Module):
         """Refuse this guide's part of a state dict, {name: value}, where it is of another guide."""
         if state.get("_extra_state", {}).get("fingerprint") != self._fingerprint():
             raise ValueError(
-                f"{type(self).__name__}: this state belongs to another network or model (sites, shapes, indices of a "
-                "subset or groups differ)"
+                f"{type(self).__name__}: this state belongs to another network, subset or model (sites, shapes, "
+                "indices or groups differ)"
             )
 
     def _prepare(self, state: Mapping[str, Any]) -> None:

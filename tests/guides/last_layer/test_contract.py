@@ -102,7 +102,7 @@ def test_states_pickles_and_copies(kind: str, build: Any) -> None:
         assert torch.equal(drawn(same), drawn(guide))
     wider = build(NeuralLinear(nn.Sequential(nn.Linear(3, 7)), 7, 2, likelihoods.normal(0.5)))
     before = copy.deepcopy(wider.state_dict())
-    with pytest.raises(ValueError, match=f"{build.__name__}: this state belongs to another network or model"):
+    with pytest.raises(ValueError, match=f"{build.__name__}: this state belongs to another network, subset or model"):
         wider.load_state_dict(guide.state_dict())
     assert all(torch.equal(value, before[name]) for name, value in wider.state_dict().items() if torch.is_tensor(value))
 

@@ -206,7 +206,7 @@ def test_doors() -> None:
     fresh = RECaSTGuide(recast.continuous(None, name="r"))
     fresh.load_state_dict(guide.state_dict())
     torch.testing.assert_close(fresh.scale_tril, guide.scale_tril)
-    with pytest.raises(ValueError, match="another network or model"):
+    with pytest.raises(ValueError, match="another network, subset or model"):
         RECaSTGuide(recast.binary(None)).load_state_dict(guide.state_dict())
 
 
