@@ -5,6 +5,7 @@ if __name__ != "bayesnn.guides":
     raise ImportError(f"import bayesnn.guides, not {__name__}: the folder guides/ ships as bayesnn.guides")
 
 from bayesnn.guides.amortised_head import AmortisedHead as AmortisedHead
+from bayesnn.guides.common.faster_variances import faster_variances as faster_variances
 from bayesnn.guides.laplace import Diagonal as Diagonal
 from bayesnn.guides.laplace import Full as Full
 from bayesnn.guides.laplace import Hessian as Hessian
@@ -22,7 +23,6 @@ from bayesnn.guides.mean_field import LocalReparameterisationELBO as LocalRepara
 from bayesnn.guides.mean_field import MeanField as MeanField
 from bayesnn.guides.mean_field import MeanFieldELBO as MeanFieldELBO
 from bayesnn.guides.mean_field import SharedVariance as SharedVariance
-from bayesnn.guides.mean_field import faster_variances as faster_variances
 from bayesnn.guides.multiplicative_noise import MomentPropagationELBO as MomentPropagationELBO
 from bayesnn.guides.multiplicative_noise import MultiplicativeNoise as MultiplicativeNoise
 from bayesnn.guides.rank_one import RankOneELBO as RankOneELBO

@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = [ROOT / "bayesnn", ROOT / "guides"]
 LONGEST, MEDIAN, MEDIAN_OF_TESTS = 400, 120, 150
 
-LOW = {"distributions", "functional", "curvature", "moments", "subset", "scales", "handlers", "tempering"}
+LOW = {"distributions", "functional", "curvature", "moments", "subset", "scales", "handlers", "tempering", "sites"}
 CORE = LOW | {"priors", "likelihoods", "models"}
 MAY_IMPORT: dict[str, set[str]] = {
     "handlers": {"functional"},
+    "sites": set(),
     "scales": {"functional", "handlers"},
     "distributions": set(),
     "functional": set(),
@@ -25,17 +26,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "curvature": {"functional"},
     "moments": {"functional"},
     "subset": {"functional", "curvature"},
-    "priors": {"scales"},
+    "priors": {"scales", "sites"},
     "likelihoods": {"scales", "moments"},
     "models": CORE - {"models", "curvature", "moments"},
     "guides": CORE | {"arviz"},
-    "mcmc": {"functional", "tempering"},
+    "mcmc": {"functional", "sites", "tempering"},
     "fit": {"functional"},
-    "predict": {"functional", "curvature", "models", "likelihoods", "handlers", "tempering"},
+    "predict": {"functional", "curvature", "models", "likelihoods", "handlers", "sites", "tempering"},
     "scores": {"functional", "subset"},
     "explain": {"predict"},
     "metrics": set(),
-    "arviz": {"metrics", "predict", "models", "functional", "tempering"},
+    "arviz": {"metrics", "predict", "models", "functional", "sites", "tempering"},
     "plots": {"metrics", "predict", "models", "functional"},
     "data": {"metrics", "predict", "functional"},
     "transfer": CORE | {"guides", "predict", "metrics", "arviz"},
@@ -96,6 +97,25 @@ def test_the_design_has_the_same_directions() -> None:
     text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     rows = re.findall(r"(?m)^\| `(\w+)` \|.*\| ([\w, ]+) \|$", text)
     assert {room: set(needs.split(", ")) - {"nothing"} for room, needs in rows} == MAY_IMPORT
+
+
+def imported_files(path: Path, files: dict[str, Path]) -> set[str]:
+    """The files of bayesnn that a file imports anywhere, by module name; packages through what they name themselves."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.module]
+    names = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names} | {str(n.module) for n in nodes}
+    return names & files.keys()
+
+
+def test_the_files_have_no_circle() -> None:
+    files = {
+        ("bayesnn." if room_of(path) == "guides" else "") + ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in python_files(*SOURCE)
+        if path.name != "__init__.py"
+    }
+    waiting = {name: imported_files(path, files) for name, path in files.items()}
+    while ready := {name for name, needs in waiting.items() if not needs & waiting.keys()}:
+        waiting = {name: needs for name, needs in waiting.items() if name not in ready}
+    assert not waiting, f"a circle among {sorted(waiting)}"
 
 
 def test_the_package_list_is_complete() -> None:

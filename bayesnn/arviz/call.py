@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from bayesnn.arviz.nodes import Node, event, is_data, is_deterministic, log_prob, site_of, total, trace_of
+from bayesnn.arviz.nodes import event, site_of, total, trace_of
 from bayesnn.functional import Inputs, batch_size, chunks
 from bayesnn.models import is_model
+from bayesnn.sites import Node, is_data, is_deterministic, latent_nodes, log_density, masked
 
 
 @dataclass(eq=False)
@@ -49,7 +49,7 @@ class Call:
         self.local: frozenset[str] = model.local if is_model(model) else frozenset()
         self.parts = _parts(model, args, chunk) if is_model(model) and not keywords else [args]
         nodes = trace_of(model, self.parts[0], self.keywords)
-        self.latent = {name: site_of(node) for name, node in nodes.items() if not node["is_observed"]}
+        self.latent = {name: site_of(node) for name, node in latent_nodes(nodes).items()}
         self.deterministic = {name: site_of(node) for name, node in nodes.items() if is_deterministic(node)}
         self.observed = {name: site_of(node) for name, node in nodes.items() if is_data(node)}
         if not self.observed:
@@ -109,12 +109,12 @@ class Call:
             per_example = bool(node["cond_indep_stack"]) or name in self.local
             if part and not per_example:
                 continue  # counted with the first part
-            density = log_prob(node)
+            density = log_density(node)
             result.log_joint += total(node, density) * (self.share(part) if per_example else 1.0)
             if name in self.latent:
                 result.log_prior[name] = result.log_prior.get(name, 0.0) + float(density.double().sum())
             elif name in self.observed:
-                piece.log_likelihood[name] = scale_and_mask(density, mask=node["mask"])
+                piece.log_likelihood[name] = masked(density, node)
                 piece.observed[name] = event(node, node["value"])
         return piece
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, Independent
+from pyro.distributions import Delta
 from torch import Tensor, nn
 
 from bayesnn.arviz.call import Call
-from bayesnn.arviz.nodes import Node, log_prob, total, trace_of
+from bayesnn.arviz.nodes import total, trace_of
 from bayesnn.predict.ownership import check_model
+from bayesnn.sites import Node, base_of, is_auxiliary, latent_nodes, log_density, without_plates
 from bayesnn.tempering import noted, of_model, of_sampler
 
 FROM_GUIDE = 1000
@@ -152,30 +153,23 @@ def _of_guide(guide: Callable[..., Any], call: Call, draws: int | None) -> Chain
 def _guided(guide: Callable[..., Any], call: Call) -> Draw:
     """One draw. Sites with one value for each example come part by part, given the global sites of the same draw."""
     nodes = trace_of(guide, call.parts[0], call.keywords)
-    values = {
-        name: node["value"]
-        for name, node in nodes.items()
-        if not node["is_observed"] and not node["infer"].get("is_auxiliary")
-    }
+    values = {name: node["value"] for name, node in latent_nodes(nodes).items() if not is_auxiliary(node)}
     if all(_is_point(node) for node in nodes.values()):
         return values, None
-    log_q = sum(total(node, log_prob(node)) for name, node in nodes.items() if name not in call.local)
+    log_q = sum(total(node, log_density(node)) for name, node in nodes.items() if name not in call.local)
     if call.local:
         known = {name: value for name, value in values.items() if name not in call.local}
         given = poutine.condition(guide, data=known)
         parts = [nodes, *(trace_of(given, part, call.keywords) for part in call.parts[1:])]
         for name in call.local & nodes.keys():
             values[name] = torch.cat([part[name]["value"] for part in parts])
-            log_q += sum(call.share(i) * total(part[name], log_prob(part[name])) for i, part in enumerate(parts))
+            log_q += sum(call.share(i) * total(part[name], log_density(part[name])) for i, part in enumerate(parts))
     return values, log_q
 
 
 def _is_point(node: Node) -> bool:
     """A site that is always the same value, as in AutoDelta."""
-    fn = node["fn"]
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
-    return isinstance(fn, Delta)
+    return isinstance(base_of(node["fn"]), Delta)
 
 
 def _check_names(values: Mapping[str, Tensor], call: Call, owner: str) -> None:
@@ -203,15 +197,13 @@ def _fitting(name: str, value: Tensor, call: Call) -> Tensor:
     """A draw in the shape that the model gives the site, without axes of size 1 that `Predictive` leaves for plates."""
     site = call.latent[name]
     shape = site.shape if name not in call.local else value.shape[:1] + site.shape[1:]
-    extra = value.dim() - len(shape)
-    if value.shape == shape:
-        return value
-    if extra > 0 and value.shape[:extra].numel() == 1 and value.shape[extra:] == shape:
-        return value.reshape(shape)
-    raise ValueError(
-        f"to_arviz: a draw of {name!r} has shape {tuple(value.shape)}, but the model's site has {tuple(shape)}; are "
-        "these draws of another model, or do they have an axis for chains (group_by_chain=True)?"
-    )
+    fitting = without_plates(value, shape)
+    if fitting is None:
+        raise ValueError(
+            f"to_arviz: a draw of {name!r} has shape {tuple(value.shape)}, but the model's site has {tuple(shape)}; "
+            "are these draws of another model, or do they have an axis for chains (group_by_chain=True)?"
+        )
+    return fitting
 
 
 def _chosen(length: int, draws: int | None) -> list[int]:

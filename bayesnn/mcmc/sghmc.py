@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import constraints
 from tqdm.auto import tqdm
 
 from bayesnn.functional import Inputs, alone, to_device
+from bayesnn.sites import latent_nodes
 from bayesnn.tempering import noted_draws, of_sampler
 
 Model = Callable[[Inputs, Tensor], object]
@@ -159,7 +159,7 @@ def _start(model: Model, start: Mapping[str, Tensor] | None, batch: tuple[Inputs
     """Where the walk begins; refuses sites that it cannot walk on."""
     with alone(), torch.no_grad():
         trace = poutine.trace(model).get_trace(*batch)
-    nodes = {name: trace.nodes[name] for name in trace.stochastic_nodes if not site_is_subsample(trace.nodes[name])}
+    nodes = latent_nodes(trace.nodes)
     for name, node in nodes.items():
         distribution: Any = node["fn"]
         support = distribution.support

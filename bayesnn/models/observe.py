@@ -8,13 +8,13 @@ import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.functional import alone
 from bayesnn.handlers import prefix_of, prefixed
 from bayesnn.likelihoods import Likelihood
 from bayesnn.models.checks import minibatch_scale
+from bayesnn.sites import base_of, latent_nodes
 
 
 def observe(
@@ -75,9 +75,7 @@ def likelihood_given(
     given = {site: value.unsqueeze(1) for site, value in draws.items() if site.startswith(prefix)}
     with alone(), poutine.trace() as traced, poutine.condition(data=given), prefixed(name):
         distribution = likelihood(outputs)
-    unknown = ((site, traced.trace.nodes[site]) for site in traced.trace.stochastic_nodes)
-    lacking = [site for site, node in unknown if not site_is_subsample(node)]
-    if lacking:
+    if lacking := list(latent_nodes(traced.trace.nodes)):
         raise ValueError(
             f"the likelihood has the latent site {lacking[0]!r}, which the draws lack; they have {', '.join(draws)}"
         )
@@ -96,9 +94,7 @@ def check_target(distribution: dist.TorchDistribution, y: Tensor) -> None:
         raise ValueError(
             f"y has shape {tuple(y.shape)}, but the likelihood of these outputs needs {tuple(expected)}{hint}"
         )
-    base = distribution
-    while isinstance(base, (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)):
-        base = base.base_dist
+    base = base_of(distribution, dist.MaskedDistribution, dist.ExpandedDistribution)
     if isinstance(base, dist.Categorical):
         _check_labels(y, base.logits.shape[-1])
     elif not y.dtype.is_floating_point:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bayesnn.moments.table import moment_rule
 from bayesnn.moments.value import Moments
 
-_TINY = 1e-30
+TINY = 1e-30
 """Where the variance is 0: its root is then 1e-15, and the mean that of the deterministic network in every digit."""
 
 
@@ -37,7 +37,7 @@ def relu_moments(loc: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 class _Rectified(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        s, t, cdf, pdf = _normal_parts(m, v)
+        s, t, cdf, pdf = normal_parts(m, v)
         g = torch.addcmul(pdf, t, cdf)
         mean = (m * cdf).addcmul_(s, pdf)
         variance = torch.sub(g, t, out=t).mul_(g).neg_().add_(cdf).mul_(v).clamp_(min=0)
@@ -55,16 +55,16 @@ class _Rectified(torch.autograd.Function):
         return a.addcmul_(cdf, b), (g_variance * cdf).addcmul_(curvature, b, value=0.5)
 
 
-def _normal_parts(m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def normal_parts(m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """s, t, Phi(t) and phi(t)."""
-    s = v.clamp(min=_TINY).sqrt_()
+    s = v.clamp(min=TINY).sqrt_()
     t = (m / s).clamp_(-20, 20)  # beyond, nothing changes, and its square stays finite
     cdf = (t * -math.sqrt(0.5)).erfc_().mul_(0.5)
     pdf = torch.addcmul(t.new_tensor(-0.5 * math.log(2 * math.pi)), t, t, value=-0.5).exp_()
     return s, t, cdf, pdf
 
 
-def _differentiated(loc: Tensor, variance: Tensor) -> bool:
+def takes_gradient(loc: Tensor, variance: Tensor) -> bool:
     """Whether anybody will ask for derivatives."""
     return loc.requires_grad or variance.requires_grad
 
@@ -98,13 +98,13 @@ def leaky_relu_moments(loc: Tensor, variance: Tensor, slope: float) -> tuple[Ten
     (tensor(0.5000), tensor(1.))
     """
     with torch.no_grad():
-        s, t, cdf, pdf = _normal_parts(loc, variance)
+        s, t, cdf, pdf = normal_parts(loc, variance)
         above = torch.addcmul(pdf, t, cdf)  # means of the two halves, in units of s
         below = above - t
         mean = slope * loc + (1 - slope) * (loc * cdf + s * pdf)
         square = cdf + slope**2 * (1 - cdf)
         spread = (square - (1 - slope) ** 2 * above * below).clamp_(min=0) * variance
-        if not _differentiated(loc, variance):
+        if not takes_gradient(loc, variance):
             return mean, spread
         slopes = (
             slope + (1 - slope) * cdf,

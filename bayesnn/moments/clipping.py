@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bayesnn.moments.activations import Differentiated, _differentiated, _normal_parts, relu_moments
+from bayesnn.moments.activations import Differentiated, normal_parts, relu_moments, takes_gradient
 from bayesnn.moments.table import moment_rule
 from bayesnn.moments.value import Moments
 
@@ -18,11 +18,11 @@ def clip_moments(loc: Tensor, variance: Tensor, low: float, high: float) -> tupl
     if bool(high - loc.amax() > 10 * variance.amax().sqrt()):
         mean, spread = relu_moments(loc - low, variance)  # the upper bound is out of reach
         return mean + low if low else mean, spread
-    if not (torch.is_grad_enabled() and _differentiated(loc, variance)):
+    if not (torch.is_grad_enabled() and takes_gradient(loc, variance)):
         return _in_blocks(loc, variance, low, high)
     with torch.no_grad():
-        s, t, cdf, pdf = _normal_parts(loc - low, variance)
-        _, t_high, cdf_high, pdf_high = _normal_parts(loc - high, variance)
+        s, t, cdf, pdf = normal_parts(loc - low, variance)
+        _, t_high, cdf_high, pdf_high = normal_parts(loc - high, variance)
         inside, edge = cdf - cdf_high, (pdf - pdf_high) / (2 * s)
         falling, width = cdf_high.clone(), high - low
         steep = inside - width * pdf_high / s
@@ -59,8 +59,8 @@ def _in_blocks(loc: Tensor, variance: Tensor, low: float, high: float, size: int
     size = size if m.device.type == "cpu" else max(len(m), 1)
     for part in range(0, len(m), size):
         at = slice(part, part + size)
-        s, *lower = _normal_parts(m[at] - low, v[at])
-        _, *upper = _normal_parts(m[at] - high, v[at])
+        s, *lower = normal_parts(m[at] - low, v[at])
+        _, *upper = normal_parts(m[at] - high, v[at])
         mean[at], spread[at] = _clipped(
             m[at], v[at], low, high, s, (lower[0], lower[1], lower[2]), (upper[0], upper[1], upper[2])
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from bayesnn.moments.activations import _TINY, _normal_parts, leaky_relu_moments, relu_moments
+from bayesnn.moments.activations import TINY, leaky_relu_moments, normal_parts, relu_moments
 from bayesnn.moments.joint import JointMoments, covariance_rule
 
 _CLOSEST = 1 - 1e-6  # to a correlation of 1, where the derivative of the approximation has a pole
@@ -53,7 +53,7 @@ class _RectifiedCovariance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, covariance: Tensor, m: Tensor, v: Tensor, result: Tensor, slope: float) -> Tensor:
-        s, u, cdf, pdf = _normal_parts(m, v)
+        s, u, cdf, pdf = normal_parts(m, v)
         ctx.save_for_backward(covariance, v, s, u, cdf, pdf)
         ctx.slope = slope
         gain, out = slope + (1 - slope) * cdf, torch.empty_like(covariance)
@@ -89,7 +89,7 @@ class _RectifiedCovariance(torch.autograd.Function):
             both.mul_(remainder)
             across = (both * parts.d) @ u[at].unsqueeze(-1)
             in_u[at] = steep[at] * along.squeeze(-1) + across.squeeze(-1) - 2 * u[at] * both.mul_(parts.b).sum(-1)
-        in_variance = torch.where(v > _TINY, (in_log - u * in_u) / (2 * v.clamp(min=_TINY)), 0)
+        in_variance = torch.where(v > TINY, (in_log - u * in_u) / (2 * v.clamp(min=TINY)), 0)
         diagonal = gradient.diagonal(dim1=-2, dim2=-1) if ctx.needs_input_grad[3] else None
         return in_covariance, in_u / s, in_variance, diagonal, None
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bayesnn.moments.activations import _TINY
+from bayesnn.moments.activations import TINY
 from bayesnn.moments.clipping import clip_moments
 from bayesnn.moments.joint import JointMoments, covariance_rule
 from bayesnn.moments.joint_activations import rectified
@@ -69,7 +69,7 @@ def _clipped(x: JointMoments, low: float, high: float) -> Any:
     """To first order; as a ReLU where the upper bound is out of reach."""
     if bool(high - x.loc.amax() > 10 * x.variance.amax().sqrt()):
         return rectified(x - low) + low  # type: ignore[arg-type]
-    s = x.variance.clamp(min=_TINY).sqrt()
+    s = x.variance.clamp(min=TINY).sqrt()
     slope = torch.special.ndtr((x.loc - low) / s) - torch.special.ndtr((x.loc - high) / s)
     return first_order(x, Moments(*clip_moments(x.loc, x.variance, low, high)), slope)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bayesnn.moments.activations import _TINY
+from bayesnn.moments.activations import TINY
 from bayesnn.moments.joint import JointMoments
 from bayesnn.moments.joint_activations import blocks
 from bayesnn.moments.value import Moments
@@ -40,7 +40,7 @@ class _Expanded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, covariance: Tensor, m: Tensor, v: Tensor, result: Tensor, *b: Tensor) -> Tensor:
         ctx.save_for_backward(covariance, v, *b)
-        inverse, out = v.clamp(min=_TINY).rsqrt(), torch.empty_like(covariance)
+        inverse, out = v.clamp(min=TINY).rsqrt(), torch.empty_like(covariance)
         for at in blocks(covariance):
             r = _correlation(covariance[at], inverse[at])
             kernel = torch.zeros_like(r)
@@ -55,7 +55,7 @@ class _Expanded(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """With d E[f^(k)] / dm = b_{k+1} / s^k and d E[f^(k)] / dv = b_{k+2} / (2 s^{k+1})."""
         covariance, v, *b = ctx.saved_tensors
-        inverse = v.clamp(min=_TINY).rsqrt()
+        inverse = v.clamp(min=TINY).rsqrt()
         in_covariance, in_m, in_log = torch.empty_like(covariance), torch.zeros_like(v), torch.zeros_like(v)
         for at in blocks(covariance):
             r = _correlation(covariance[at], inverse[at])
@@ -72,7 +72,7 @@ class _Expanded(torch.autograd.Function):
                 power = power * r
             torch.mul(gradient[at], steep, out=in_covariance[at])
             in_covariance[at].diagonal(dim1=-2, dim2=-1).zero_()
-        in_variance = torch.where(v > _TINY, in_log / (2 * v.clamp(min=_TINY)), 0)
+        in_variance = torch.where(v > TINY, in_log / (2 * v.clamp(min=TINY)), 0)
         return in_covariance, in_m * inverse, in_variance, gradient.diagonal(dim1=-2, dim2=-1), *(None,) * len(b)
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from bayesnn.moments.joint import JointMoments, covariance_rule, no_covariances
 from bayesnn.moments.joint_arithmetic import covariance_of
-from bayesnn.moments.shapes import _NAMES, _certain
+from bayesnn.moments.shapes import MOVES, size_rule
 from bayesnn.moments.value import Moments, loc_of
 
 _SAME = "to float double cpu cuda type_as contiguous clone detach"
@@ -89,7 +89,7 @@ def _zeros(value: Tensor) -> Tensor:
 
 
 _function: Any
-for _name in _NAMES.split():
+for _name in MOVES.split():
     for _owner in (torch, Tensor):
         _function = getattr(_owner, _name, None)
         if callable(_function):
@@ -97,6 +97,6 @@ for _name in _NAMES.split():
 covariance_rule(Tensor.detach, torch.detach)(_same(torch.detach))
 covariance_rule(torch.cat, torch.concat, torch.concatenate)(_joined)
 for _function in (Tensor.new_zeros, Tensor.new_ones, Tensor.new_tensor, Tensor.new_full, Tensor.new_empty):
-    covariance_rule(_function)(_certain(_function))
+    covariance_rule(_function)(size_rule(_function))
 for _function in (torch.zeros_like, torch.ones_like, torch.randn_like, torch.rand_like, torch.full_like):
-    covariance_rule(_function)(_certain(_function))
+    covariance_rule(_function)(size_rule(_function))

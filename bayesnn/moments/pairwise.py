@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bayesnn.moments.pooling import _each
+from bayesnn.moments.pooling import per_axis
 from bayesnn.moments.table import moment_rule
 from bayesnn.moments.value import Moments, loc_of, variance_of
 
@@ -53,7 +53,7 @@ def pairwise_max_pool(
         raise NotImplementedError("moments: pairwise_max_pool has no rule for return_indices or ceil_mode")
     given = kernel_size if stride is None or stride == () or stride == [] else stride
     spatial = input.loc.dim() - (2 if input.loc.dim() > 2 else 1)
-    kernel, stride, padding, dilation = (_each(v, spatial) for v in (kernel_size, given, padding, dilation))
+    kernel, stride, padding, dilation = (per_axis(v, spatial) for v in (kernel_size, given, padding, dilation))
     loc, variance = input.loc, input.variance
     for axis in range(-1, -1 - spatial, -1):
         if padding[axis]:

@@ -29,8 +29,8 @@ def _average(spatial: int, function: Any) -> Callable[..., Moments]:
         more = (divisor_override,) if spatial > 1 else ()
         averaged = function(input.variance, *options, *more)
         loc = function(input.loc, *options, *more)
-        if not ceil_mode and (count_include_pad or not any(_each(padding, spatial))):
-            return Moments(loc, averaged / (divisor_override or math.prod(_each(kernel_size, spatial))))
+        if not ceil_mode and (count_include_pad or not any(per_axis(padding, spatial))):
+            return Moments(loc, averaged / (divisor_override or math.prod(per_axis(kernel_size, spatial))))
         ones = torch.ones((1, 1, *input.loc.shape[-spatial:]), dtype=loc.dtype, device=loc.device)
         cells = _window_sum(ones, kernel_size, stride, padding, ceil_mode, spatial)
         divisor = cells / function(ones, *options, *more)  # by which the sum of every window was divided
@@ -41,9 +41,9 @@ def _average(spatial: int, function: Any) -> Callable[..., Moments]:
 
 def _window_sum(ones: Tensor, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, spatial: int) -> Tensor:
     if spatial == 1:
-        wide, step = ((1, *_each(value, 1)) for value in (kernel, stride))
+        wide, step = ((1, *per_axis(value, 1)) for value in (kernel, stride))
         flat = ones.unsqueeze(-2)
-        return F.avg_pool2d(flat, wide, step, (0, *_each(padding, 1)), ceil_mode, divisor_override=1).squeeze(-2)
+        return F.avg_pool2d(flat, wide, step, (0, *per_axis(padding, 1)), ceil_mode, divisor_override=1).squeeze(-2)
     function: Any = F.avg_pool2d if spatial == 2 else F.avg_pool3d
     return function(ones, kernel, stride, padding, ceil_mode, divisor_override=1)
 
@@ -87,5 +87,6 @@ for _spatial in (1, 2, 3):
         moment_rule(_function)(_largest_mean(_spatial, _function))
 
 
-def _each(value: Any, count: int) -> tuple[int, ...]:
+def per_axis(value: Any, count: int) -> tuple[int, ...]:
+    """One number for each spatial axis, of an argument that may be one for all."""
     return (value,) * count if isinstance(value, int) else (tuple(value) * count if len(value) == 1 else tuple(value))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bayesnn.moments.activations import Differentiated, _differentiated
+from bayesnn.moments.activations import Differentiated, takes_gradient
 from bayesnn.moments.joint import JointMoments
 from bayesnn.moments.joint_expansion import expanded
 from bayesnn.moments.table import MOMENT_RULES
@@ -56,7 +56,7 @@ def _applied(function: Callable[..., Tensor], args: Any, kwargs: Any, x: Tensor)
 
 
 def _quadrature(f: Callable[[Tensor], Tensor], loc: Tensor, variance: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-    differentiated = torch.is_grad_enabled() and _differentiated(loc, variance)
+    differentiated = torch.is_grad_enabled() and takes_gradient(loc, variance)
     m, v = loc.detach(), variance.detach()
     s = v.clamp(min=1e-30).sqrt()
     centre = f(m)

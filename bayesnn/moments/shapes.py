@@ -30,13 +30,13 @@ def both_moments(function: Any) -> Callable[..., Any]:
     return rule
 
 
-_NAMES = (
+MOVES = (
     "flatten unflatten reshape view view_as reshape_as permute transpose swapaxes movedim moveaxis squeeze unsqueeze "
     "chunk split tensor_split unbind narrow select expand expand_as broadcast_to repeat flip roll contiguous clone "
     "index_select tile t unfold to float double cpu cuda type_as __getitem__ repeat_interleave adjoint diagonal"
 )
 _function: Any
-for _name in _NAMES.split():
+for _name in MOVES.split():
     for _owner in (torch, Tensor):
         _function = getattr(_owner, _name, None)
         if callable(_function):  # torch.float is a type of numbers
@@ -76,14 +76,15 @@ def _interpolate(input: Moments, size: Any = None, scale_factor: Any = None, mod
     return both_moments(F.interpolate)(input, size, scale_factor, mode)
 
 
-def _certain(function: Any) -> Callable[..., Tensor]:
+def size_rule(function: Any) -> Callable[..., Tensor]:
+    """The rule of a function that takes the shape, type and device of its argument alone."""
     return lambda x, *args, **kwargs: function(x.loc, *args, **kwargs)
 
 
 for _function in (Tensor.new_zeros, Tensor.new_ones, Tensor.new_tensor, Tensor.new_full, Tensor.new_empty):
-    moment_rule(_function)(_certain(_function))
+    moment_rule(_function)(size_rule(_function))
 for _function in (torch.zeros_like, torch.ones_like, torch.randn_like, torch.rand_like, torch.full_like):
-    moment_rule(_function)(_certain(_function))
+    moment_rule(_function)(size_rule(_function))
 
 
 @moment_rule(Tensor.detach)

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from bayesnn.moments.place import place
-from bayesnn.moments.value import Moments
 
 Rule = Callable[..., Any]
 _R = TypeVar("_R", bound=Rule)
@@ -45,6 +44,7 @@ def moment_rule(*functions: Any) -> Callable[[_R], _R]:
         functions: as torch calls them (`F.relu` and `torch.relu` are two), or subclasses of `nn.Module`.
 
     >>> import torch
+    >>> from bayesnn.moments import Moments, elementwise_moments, propagate_moments
     >>> @moment_rule(torch.negative)
     ... def negative(x: Moments) -> Moments:
     ...     return Moments(-x.loc, x.variance)
@@ -53,7 +53,6 @@ def moment_rule(*functions: Any) -> Callable[[_R], _R]:
 
     A gate that multiplies its input by a function of it has no rule as a product, but one as a whole:
 
-    >>> from bayesnn.moments import elementwise_moments, propagate_moments
     >>> class Gate(torch.nn.Module):
     ...     def forward(self, h):
     ...         return h * torch.sigmoid(h)
@@ -78,7 +77,7 @@ def using_moment_rules(rules: Mapping[Any, Rule]) -> Iterator[None]:
     """Inside, these rules stand before those of the table.
 
     >>> from torch.nn import functional as F
-    >>> from bayesnn.moments import pairwise_max_pool
+    >>> from bayesnn.moments import Moments, pairwise_max_pool
     >>> import torch
     >>> x = Moments(torch.zeros(1, 1, 2), torch.ones(1, 1, 2))
     >>> with using_moment_rules({F.max_pool1d: pairwise_max_pool}):
@@ -92,6 +91,29 @@ def using_moment_rules(rules: Mapping[Any, Rule]) -> Iterator[None]:
         _INSTEAD.reset(token)
 
 
+class RandomTensor(Tensor):
+    """A tensor for which the table stands in the place of torch's functions: what `Moments` are.
+
+    Attributes:
+        loc: its mean.
+    """
+
+    loc: Tensor
+
+    @property
+    def stale(self) -> bool:
+        """Whether something that shares its storage was changed in place."""
+        raise NotImplementedError
+
+    def write(self, other: Any) -> Any:
+        """What an in-place operation does: become the other."""
+        raise NotImplementedError
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return dispatch(func, args, kwargs or {})
+
+
 def rule_of(func: Any) -> Rule | None:
     """The rule that holds at present, if there is one."""
     instead = _INSTEAD.get()
@@ -101,7 +123,7 @@ def rule_of(func: Any) -> Rule | None:
 def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any], find: Callable[[Any], Rule | None] = rule_of) -> Any:
     """What a torch function returns that was called with `Moments`, by the rules that `find` finds."""
     for value in (*args, *args[0]) if args and isinstance(args[0], (list, tuple)) else args:
-        if isinstance(value, Moments) and value.stale:
+        if isinstance(value, RandomTensor) and value.stale:
             raise NotImplementedError(
                 f"moments: {_name(func)} at {place()} uses a view of a tensor that was since changed in place; write "
                 "the operation that changes it without inplace=True or the final '_'"
@@ -118,7 +140,7 @@ def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any], find: Callable[[An
     base = _out_of_place(name, find)
     if base is not None:
         result = base(*args, **kwargs)
-        if isinstance(args[0], Moments):
+        if isinstance(args[0], RandomTensor):
             return args[0].write(result)
         if name.startswith("__"):  # x += random: Python puts the result in the place of x
             return result
@@ -130,7 +152,7 @@ def types_with_rules() -> bool:
     return any(isinstance(key, type) for rules in (MOMENT_RULES, _INSTEAD.get()) for key in rules)
 
 
-def _attribute(getter: Any, value: Moments, find: Callable[[Any], Rule | None]) -> Any:
+def _attribute(getter: Any, value: RandomTensor, find: Callable[[Any], Rule | None]) -> Any:
     name = getter.__self__.__name__
     if name in _NO_QUERIES:
         raise _unsupported(f"Tensor.{name}")

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesnn.moments.table import RandomTensor
 
-class Moments(Tensor):
+
+class Moments(RandomTensor):
     """A random tensor with independent entries, known by mean and variance; for a network it is a tensor.
 
     Every torch function that meets one looks up its rule in `MOMENT_RULES` and returns another. It looks like its mean
@@ -68,12 +70,6 @@ class Moments(Tensor):
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Moments(loc={self.loc}, variance={self.variance})"
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from bayesnn.moments.table import dispatch
-
-        return dispatch(func, args, kwargs or {})
 
 
 class Multiplicative(Moments):

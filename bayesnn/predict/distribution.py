@@ -12,6 +12,7 @@ from torch import distributions as torch_dist
 from bayesnn.predict.cdf import component_cdf
 from bayesnn.predict.quantile import quantile
 from bayesnn.predict.shortest import shortest
+from bayesnn.sites import base_of
 
 NUMBERS = 2**24
 """How many numbers are drawn at a time."""
@@ -54,7 +55,7 @@ class PredictiveDistribution(dist.TorchDistribution):
     def __repr__(self) -> str:
         """The family of the components and their number."""
         shapes = f"draws: {self.draws}, batch: {self.batch_shape[0]}, event: {tuple(self.event_shape)}"
-        return f"PredictiveDistribution({type(_base(self.components)).__name__}, {shapes})"
+        return f"PredictiveDistribution({type(base_of(self.components)).__name__}, {shapes})"
 
     @property
     def draws(self) -> int:
@@ -74,7 +75,7 @@ class PredictiveDistribution(dist.TorchDistribution):
     @property
     def component_probs(self) -> Tensor:
         """Class probabilities of every draw, [draw, batch, *event, class]; for a binary target P(0), P(1)."""
-        base = _base(self.components)
+        base = base_of(self.components)
         if isinstance(base, torch_dist.Categorical):
             return base.probs
         if isinstance(base, torch_dist.Bernoulli):
@@ -140,11 +141,11 @@ class PredictiveDistribution(dist.TorchDistribution):
 
     def component_cdf(self, value: Tensor) -> Tensor:
         """P(y <= value) under every draw, [*sample, draw, batch, *event]."""
-        return component_cdf(_base(self.components), value.unsqueeze(-2 - self.event_dim))
+        return component_cdf(base_of(self.components), value.unsqueeze(-2 - self.event_dim))
 
     def icdf(self, level: Tensor | float) -> Tensor:
         """The quantile at `level` in (0, 1) for each target, [batch, *event], by bracketing; counts: the smallest y."""
-        return quantile(self.cdf, _base(self.components), level)
+        return quantile(self.cdf, base_of(self.components), level)
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """The equal-tailed interval of probability `level`: (lower, upper), each [batch, *event]."""
@@ -166,7 +167,7 @@ class PredictiveDistribution(dist.TorchDistribution):
         >>> [round(end.item(), 4) for end in p.highest_density_interval(0.9)]   # 0 and log 10
         [0.0, 2.3026]
         """
-        return shortest(_base(self.components), level)
+        return shortest(base_of(self.components), level)
 
     def probs_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """How far the draws agree on `probs`: equal-tailed quantiles of `component_probs`, each [batch, *event, class].
@@ -200,13 +201,13 @@ class PredictiveDistribution(dist.TorchDistribution):
 
     def _is_finite(self) -> bool:
         """Whether it is a table of class probabilities. Several binary targets are not: the draws make them depend."""
-        base = _base(self.components)
+        base = base_of(self.components)
         if isinstance(base, torch_dist.Categorical):
             return not self.event_shape
         return isinstance(base, torch_dist.Bernoulli) and self.event_shape.numel() == 1
 
     def _moment(self, name: str) -> Tensor:
-        base = _base(self.components)
+        base = base_of(self.components)
         if isinstance(base, torch_dist.Categorical):
             raise NotImplementedError(f"labels have no {name}; use probs")
         value: Tensor = getattr(base, name)
@@ -214,12 +215,6 @@ class PredictiveDistribution(dist.TorchDistribution):
             family = type(base).__name__
             raise NotImplementedError(f"{family} has no finite {name} here; use icdf(0.5) and interval(...)")
         return value
-
-
-def _base(distribution: torch_dist.Distribution) -> torch_dist.Distribution:
-    while isinstance(distribution, torch_dist.Independent):
-        distribution = distribution.base_dist
-    return distribution
 
 
 def _between(ordered: Tensor, level: float) -> Tensor:

@@ -6,12 +6,12 @@ from typing import Any, TypeAlias
 
 import torch
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.functional import alone
 from bayesnn.models import Draws, Guide, Model, is_model
 from bayesnn.predict.ownership import model_for, own_model
+from bayesnn.sites import is_auxiliary, latent_nodes, without_plates
 from bayesnn.tempering import noted, noted_draws
 
 Posterior: TypeAlias = "Guide | Callable[..., Any] | Draws"
@@ -76,14 +76,7 @@ def _from_guide(guide: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, T
     with alone(), poutine.block(), poutine.trace() as traced:  # Pyro's stack of handlers is that of all threads
         guide(*args)
     nodes: Mapping[str, Any] = traced.trace.nodes
-    return {
-        name: node["value"].detach()
-        for name, node in nodes.items()
-        if node["type"] == "sample"
-        and not node["is_observed"]
-        and not node["infer"].get("is_auxiliary")
-        and not site_is_subsample(node)  # the indices of a plate
-    }
+    return {name: node["value"].detach() for name, node in latent_nodes(nodes).items() if not is_auxiliary(node)}
 
 
 def _from_dict(held: Draws, draws: int, model: Model | None) -> Iterator[dict[str, Tensor]]:
@@ -101,12 +94,12 @@ def _from_dict(held: Draws, draws: int, model: Model | None) -> Iterator[dict[st
 
 def _event(name: str, value: Tensor, shape: torch.Size | None) -> Tensor:
     """The value of one draw without axes of size 1 that `Predictive` leaves for plates."""
-    if shape is None or value.shape == shape:
+    if shape is None:
         return value
-    extra = value.dim() - len(shape)
-    if extra > 0 and value.shape[:extra].numel() == 1 and value.shape[extra:] == shape:
-        return value.reshape(shape)
-    raise ValueError(
-        f"draw: a draw of {name!r} has shape {tuple(value.shape)}, but the model's block has {tuple(shape)}; "
-        "are these draws of another model?"
-    )
+    fitting = without_plates(value, shape)
+    if fitting is None:
+        raise ValueError(
+            f"draw: a draw of {name!r} has shape {tuple(value.shape)}, but the model's block has {tuple(shape)}; "
+            "are these draws of another model?"
+        )
+    return fitting

@@ -13,6 +13,7 @@ from bayesnn.functional.call import batch_size
 from bayesnn.models import LinearisedGuide, is_flat_guide
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
+from bayesnn.sites import from_vector
 
 
 @torch.no_grad()
@@ -83,8 +84,4 @@ def _mean(posterior: Posterior) -> tuple[Any, dict[str, Tensor]]:
             f"linearised: joint=True needs a guide with a mean of exactly its model's weights, loc [param] and model; "
             f"{type(posterior).__name__} has none; use Laplace, a MeanField without latent scales, or predict(...)"
         )
-    sites = posterior.model.sites
-    parts = posterior.loc.detach().split([shape.numel() for shape in sites.values()])
-    return posterior.model, {
-        site: part.reshape(shape) for (site, shape), part in zip(sites.items(), parts, strict=True)
-    }
+    return posterior.model, from_vector(posterior.loc.detach(), posterior.model.sites)

@@ -7,6 +7,7 @@ from torch import distributions as torch_dist
 
 from bayesnn.likelihoods import HasBridgePredictive, HasNormalPredictive, HasProbitPredictive, Likelihood
 from bayesnn.predict.distribution import PredictiveDistribution
+from bayesnn.sites import base_of
 
 
 @torch.no_grad()
@@ -140,7 +141,7 @@ def _unable(where: str, likelihood: object, method: str, able: str) -> ValueErro
 
 def _moments(where: str, outputs: torch_dist.Distribution) -> tuple[Tensor, Tensor]:
     """Means and variances [batch, class] of outputs that this link can take."""
-    base = outputs.base_dist if isinstance(outputs, torch_dist.Independent) else outputs
+    base = base_of(outputs)
     if not isinstance(base, (torch_dist.MultivariateNormal, torch_dist.Normal)):
         raise TypeError(
             f"{where}: a normal distribution of outputs is needed, such as guide.output_distribution(x), not "

@@ -15,6 +15,7 @@ from bayesnn.predict.draw import Posterior, draw_each
 from bayesnn.predict.linearised import linearised as linearised_outputs
 from bayesnn.predict.outputs import outputs_and_latents
 from bayesnn.predict.ownership import network_model_for
+from bayesnn.sites import latent_nodes, without_plates
 
 
 @torch.no_grad()
@@ -58,7 +59,7 @@ def predictive(
     else:
         outputs, latents = outputs_and_latents(posterior, x, draws, model=model, chunk=chunk, progress=progress)
         shapes = _latent_shapes(model, outputs)
-    latents = {name: _without_plates(name, value, shapes.get(name)) for name, value in latents.items()}
+    latents = {name: _event(name, value, shapes.get(name)) for name, value in latents.items()}
     return PredictiveDistribution(likelihood_given(model.likelihood, outputs, latents, name=model.name))
 
 
@@ -67,7 +68,7 @@ def _latent_shapes(model: Model, outputs: Tensor) -> dict[str, Size]:
     with alone(), poutine.block(), poutine.trace() as traced, prefixed(model.name):
         model.likelihood(outputs[0])
     nodes: Mapping[str, Any] = traced.trace.nodes
-    return {n: s["fn"].shape() for n, s in nodes.items() if s["type"] == "sample" and not s["is_observed"]}
+    return {name: node["fn"].shape() for name, node in latent_nodes(nodes).items()}
 
 
 def _draw_latents(model: Model, posterior: Posterior, x: Inputs, draws: int) -> dict[str, Tensor]:
@@ -79,13 +80,14 @@ def _draw_latents(model: Model, posterior: Posterior, x: Inputs, draws: int) -> 
     return {name: torch.stack([one[name] for one in kept]) for name in kept[0]}
 
 
-def _without_plates(name: str, value: Tensor, shape: Size | None) -> Tensor:
+def _event(name: str, value: Tensor, shape: Size | None) -> Tensor:
     """Draws of a latent site as [draw, *event]: `Predictive` leaves axes of size 1 for plates in between."""
     if shape is None:  # no site of the likelihood
         return value
-    if value[0].numel() != shape.numel():
+    fitting = without_plates(value, shape, leading=1)
+    if fitting is None:
         raise ValueError(
             f"predictive: a draw of {name!r} has shape {tuple(value[0].shape)}, but the likelihood's site has "
             f"{tuple(shape)}; are these draws of another model?"
         )
-    return value.reshape(len(value), *shape)
+    return fitting

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bayesnn.priors.protocol import Prior
 from bayesnn.scales import check
+from bayesnn.sites import base_of
 
 
 class Rescaled(nn.Module):
@@ -33,8 +34,7 @@ class Rescaled(nn.Module):
 
     def forward(self, name: str, value: Tensor) -> dist.TorchDistribution:
         """p(block)."""
-        prior = self.prior(name, value)
-        base = prior.base_dist if isinstance(prior, dist.Independent) else prior
+        base = base_of(self.prior(name, value))
         if not isinstance(base, dist.Normal):
             raise TypeError(f"priors.rescaled: the prior of {name!r} is {type(base).__name__}, not normal")
         return dist.Normal(base.loc, base.scale * self.of(name, value), validate_args=False)

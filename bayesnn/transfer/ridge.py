@@ -1,7 +1,7 @@
 """Ridge regression with leave-one-out errors in closed form, and its logistic kin."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,12 +24,21 @@ class Ridge:
         weights: [feature].
         strength: the penalty, in units of y^2 / w^2.
         left_out: y_i minus its prediction without it, [batch]; empty for a logistic fit.
-        noise: standard deviation of y about H w, by the effective degrees of freedom; 1 for a logistic fit.
     """
 
     weights: Tensor
     strength: float
     left_out: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class BayesianRidge(Ridge):
+    """The same with a normal prior and normal noise, both fitted.
+
+    Attributes:
+        noise: standard deviation of y about H w.
+    """
+
     noise: float
 
 
@@ -71,12 +80,10 @@ def ridge_at(h: Tensor, y: Tensor, penalty: Tensor, strength: float) -> Ridge:
     weights = inverse @ (h.mT @ y)
     leverage = ((h @ inverse) * h).sum(1)
     residual = y - h @ weights
-    freedom = max(len(y) - float(leverage.sum()), 1.0)
-    noise = float((residual.square().sum() / freedom).sqrt())
-    return Ridge(weights, strength, residual / (1 - leverage).clamp(min=1e-9), noise)
+    return Ridge(weights, strength, residual / (1 - leverage).clamp(min=1e-9))
 
 
-def bayesian_ridge(h: Tensor, y: Tensor) -> Ridge:
+def bayesian_ridge(h: Tensor, y: Tensor) -> BayesianRidge:
     """The strength noise^2 / scale^2 that maximises the evidence N(y; 0, noise^2 (I + H H^T / strength)).
 
     The noise is that which maximises it at this strength; all weights have the prior N(0, scale^2).
@@ -92,7 +99,8 @@ def bayesian_ridge(h: Tensor, y: Tensor) -> Ridge:
         return -(len(y) * math.log(variance) + float(ratio.log().sum())) / 2, variance
 
     best = max(strengths(h), key=lambda strength: log_evidence(strength)[0])
-    return replace(ridge_at(h, y, torch.ones_like(h[0]), best), noise=math.sqrt(log_evidence(best)[1]))
+    fit = ridge_at(h, y, torch.ones_like(h[0]), best)
+    return BayesianRidge(fit.weights, best, fit.left_out, math.sqrt(log_evidence(best)[1]))
 
 
 def logistic_ridge(h: Tensor, y: Tensor, penalty: Tensor, offset: Tensor) -> Ridge:
@@ -117,7 +125,7 @@ def logistic_ridge(h: Tensor, y: Tensor, penalty: Tensor, offset: Tensor) -> Rid
             loss += float(F.binary_cross_entropy_with_logits(logits, y[left], reduction="sum"))
         losses[strength] = loss
     best = min(losses, key=lambda strength: losses[strength])
-    return Ridge(logistic_at(h, y, penalty, offset, best), best, y[:0], 1.0)
+    return Ridge(logistic_at(h, y, penalty, offset, best), best, y[:0])
 
 
 def logistic_at(h: Tensor, y: Tensor, penalty: Tensor, offset: Tensor, strength: float) -> Tensor:

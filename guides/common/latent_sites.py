@@ -7,15 +7,14 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import distributions as dist
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Size, Tensor
 from torch.distributions.constraints import Constraint
 
 from bayesnn.functional import alone
 from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
+from bayesnn.sites import base_of, latent_nodes
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,7 @@ def latent_sites(model: Any, example: tuple[Any, ...]) -> tuple[dict[str, Latent
             model.sample_blocks()
         else:
             raise TypeError("MeanField: give the arguments of one call of the model, MeanField(model, x, y)")
-    nodes: dict[str, Any] = {
-        name: node
-        for name, node in traced.trace.nodes.items()
-        if node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
-    }
+    nodes = latent_nodes(traced.trace.nodes)
     if isinstance(model, BNN) and prefix_of(model.name) + "y" in nodes:
         raise ValueError("MeanField: the example has no targets, so y would be latent; give MeanField(model, x, y)")
     if not nodes:
@@ -70,9 +65,7 @@ def latent_sites(model: Any, example: tuple[Any, ...]) -> tuple[dict[str, Latent
 
 
 def _site(name: str, node: dict[str, Any]) -> LatentSite:
-    fn = node["fn"]
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
+    fn = base_of(node["fn"])
     if fn.has_enumerate_support or fn.support.is_discrete:
         raise ValueError(f"MeanField: site {name!r} is discrete; sum it out of the model (pyro.infer.config_enumerate)")
     frames = [frame for frame in node["cond_indep_stack"] if frame.vectorized]

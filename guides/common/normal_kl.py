@@ -6,6 +6,8 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
+from bayesnn.sites import base_of
+
 
 def normal_kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor | None:
     """KL(q || p) = 1/2 sum_j [ (s_j^2 + (m_j - m0_j)^2) / s0_j^2 - 1 - log(s_j^2 / s0_j^2) ] in nats, over all axes.
@@ -16,12 +18,12 @@ def normal_kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor | 
     >>> normal_kl(dist.Normal(torch.ones(2), 1.0), dist.Normal(torch.zeros(2), 1.0))
     tensor(1.)
     """
-    q, p = _independent(q), _independent(p)
+    q, p = base_of(q), base_of(p)
     if type(q) is not dist.Normal or type(p) is not dist.Normal:
         return None
     loc, scale = q.loc, q.scale
     prior_loc, prior_scale = _shared(p.loc), _shared(p.scale)
-    difference = loc if _is_zero(prior_loc) else loc - prior_loc
+    difference = loc if is_zero(prior_loc) else loc - prior_loc
     if prior_scale.numel() == 1:
         prior_scale = prior_scale.reshape(())
         squares = (_square_sum(scale) + _square_sum(difference)) * (prior_scale**-2 / 2)
@@ -30,12 +32,6 @@ def normal_kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor | 
         squares = (_square_sum(scale / prior_scale) + _square_sum(difference / prior_scale)) / 2
         constant = prior_scale.log().expand_as(loc).sum() - loc.numel() / 2
     return squares - scale.log().sum() + constant
-
-
-def _independent(distribution: dist.TorchDistribution) -> dist.TorchDistribution:
-    while isinstance(distribution, dist.Independent):
-        distribution = distribution.base_dist
-    return distribution
 
 
 def _square_sum(value: Tensor) -> Tensor:
@@ -50,6 +46,6 @@ def _shared(value: Tensor) -> Tensor:
     return value
 
 
-def _is_zero(value: Tensor) -> bool:
+def is_zero(value: Tensor) -> bool:
     """Whether it is the constant 0, as far as that is known without waiting for a GPU."""
     return value.numel() == 1 and not value.requires_grad and value.device.type == "cpu" and value.item() == 0

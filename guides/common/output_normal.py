@@ -11,6 +11,7 @@ from bayesnn.functional import Inputs, check_evaluation_mode
 from bayesnn.functional.roots import triangular
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
+from bayesnn.sites import to_vector
 
 
 def output_normal(chunks: Iterable[tuple[Tensor, Tensor]]) -> dist.MultivariateNormal:
@@ -46,6 +47,6 @@ def linearised_outputs(
         raise TypeError(f"{name}: linearisation needs a BNN as the model")
     check_evaluation_mode(model.net, name)
     check_inputs(x)
-    scale = torch.cat([scales[site].expand(shape).flatten() for site, shape in model.sites.items()])
+    scale = to_vector({site: scales[site].expand(shape) for site, shape in model.sites.items()}, model.sites)
     chunks = jacobian_chunks(model.outputs, {site: means[site] for site in model.sites}, x, numbers=model.touched)
     return output_normal((outputs, jac * scale) for _, outputs, jac in chunks)

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.functional import alone
 from bayesnn.guides.expectations.logit_draws import LogitDraws
 from bayesnn.guides.expectations.output_covariance import covariance_root
 from bayesnn.likelihoods import HasExpectation, HasLabelExpectation, Likelihood
+from bayesnn.sites import latent_nodes
 
 _DRAWS = LogitDraws()
 
@@ -60,9 +60,7 @@ def _drawn(likelihood: Likelihood, mean: Tensor, variance: Tensor, y: Tensor, dr
         noise = variance.clamp(min=1e-30).sqrt() * noise
     with alone(), poutine.trace() as traced:
         distribution: Any = likelihood(mean + noise)
-    nodes = traced.trace.nodes
-    latent = [name for name in traced.trace.stochastic_nodes if not site_is_subsample(nodes[name])]
-    if latent:
+    if latent := list(latent_nodes(traced.trace.nodes)):
         raise ValueError(
             f"MomentPropagationELBO: the likelihood's {latent[0]!r} is latent; use learned(...), or MeanField"
         )

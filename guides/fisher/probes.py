@@ -12,9 +12,10 @@ from bayesnn.functional import alone
 from bayesnn.guides.fisher import signs
 from bayesnn.guides.fisher.exact import check_fisher, fisher_root
 from bayesnn.guides.fisher.protocol import Pass
-from bayesnn.guides.fisher.rules import RULES, Rule, rule_of, unwrapped
+from bayesnn.guides.fisher.rules import RULES, Rule, rule_of
 from bayesnn.guides.fisher.scores import check_draws
 from bayesnn.likelihoods import Likelihood
+from bayesnn.sites import base_of
 
 if TYPE_CHECKING:
     from bayesnn.guides.variational_laplace.conditional import ConditionalSite
@@ -64,7 +65,7 @@ class FisherProbes:
         """[batch, out] of each draw: through the parameters of the distribution back to the outputs."""
         with alone(), torch.enable_grad(), poutine.block():
             at = outputs.detach().requires_grad_()
-            fn = unwrapped(likelihood(at))
+            fn = base_of(likelihood(at))
             rule = rule_of(fn, {**RULES, **self.rules})
             reaching = []
             for parameter, root in [] if rule is None else rule(fn):

@@ -17,13 +17,6 @@ Rule = Callable[[Any], list[tuple[Tensor, Root | None]]]
 """A distribution -> its parameters, each with its root (None: unknown). Between parameters the information is zero."""
 
 
-def unwrapped(fn: Any) -> Any:
-    """A distribution without its independent axes."""
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
-    return fn
-
-
 def rule_of(fn: Any, rules: Mapping[type, Rule]) -> Rule | None:
     """The rule of a distribution's class, or of the nearest above it."""
     return next((rules[kind] for kind in type(fn).__mro__ if kind in rules), None)

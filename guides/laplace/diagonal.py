@@ -36,11 +36,9 @@ class Diagonal(Separable):
 
     def bases(self) -> Mapping[str, Basis]:
         """Every weight is its own."""
-        bases, start = {}, 0
+        bases = {}
         for name, chosen in self.rows.index.items():
             shape = self.rows.values[name].shape if chosen is None else Size([len(chosen)])
-            values = self.diagonal[start : start + shape.numel()]
-            out = shape[0] if len(shape) > 1 else 1
-            bases[name] = Basis(shape, values.reshape(1, out, -1))
-            start += shape.numel()
+            values = self.diagonal[self.rows.places[name]]
+            bases[name] = Basis(shape, values.reshape(1, shape[0] if len(shape) > 1 else 1, -1))
         return bases

@@ -13,6 +13,7 @@ from bayesnn.likelihoods import HasNormalNoise, Likelihood, learned
 from bayesnn.models import BNN
 from bayesnn.priors import rescaled
 from bayesnn.scales import Learned
+from bayesnn.sites import from_vector
 
 log = logging.getLogger(__name__)
 
@@ -206,8 +207,5 @@ def _noisier(likelihood: Likelihood, factor: float) -> Likelihood:
 
 def _by_block(model: BNN, factors: Tensor, per: Per) -> dict[str, Tensor]:
     """{block: factor of its prior scale}: one number, or one for every entry."""
-    names = model.subset.names
-    parts = factors.split([model.subset.count(name) for name in names])
-    if per == "weight":
-        return {n: part.reshape(model.subset.event_shape(n)) for n, part in zip(names, parts, strict=True)}
-    return {n: part[0] for n, part in zip(names, parts, strict=True)}
+    parts = from_vector(factors, {name: model.subset.event_shape(name) for name in model.subset.names})
+    return parts if per == "weight" else {name: part.reshape(-1)[0] for name, part in parts.items()}

@@ -126,12 +126,11 @@ class LowRankPosterior(Posterior):
                 yield outputs, half @ half.mT + inside @ inside.mT
 
     def _by_layers(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        bases, scales, start = {}, {}, 0
+        bases, scales = {}, {}
         for name, chosen in rows.index.items():
             shape = rows.values[name].shape if chosen is None else Size([len(chosen)])
-            scale = self.scale[start : start + shape.numel()].reshape(1, shape[0] if len(shape) > 1 else 1, -1)
+            scale = self.scale[rows.places[name]].reshape(1, shape[0] if len(shape) > 1 else 1, -1)
             bases[name], scales[name] = Basis(shape, torch.ones_like(scale)), scale
-            start += shape.numel()
         prior, products = RotatedPosterior(bases, scales), GGNProducts(rows)
         taken = self.directions * (self.gains / (1 + self.gains)).sqrt().unsqueeze(-1) * self.scale
         for part in chunks(x, EXAMPLES):

@@ -8,6 +8,7 @@ from torch import Tensor
 from bayesnn.functional import alone
 from bayesnn.models import BNN
 from bayesnn.priors import Prior, rescaled
+from bayesnn.sites import base_of, sample_nodes
 
 
 @torch.no_grad()
@@ -20,15 +21,13 @@ def normal_prior(model: BNN) -> tuple[Tensor, Tensor]:
     # At given values: to draw them would move the global random numbers, and takes time for a large network.
     with alone(), poutine.block(), poutine.trace() as traced, poutine.condition(data=model.values()):
         model.sample_blocks()
-    nodes = {name: site for name, site in traced.trace.nodes.items() if site["type"] == "sample"}
+    nodes = sample_nodes(traced.trace.nodes)
     extra = [name for name in nodes if name not in model.sites]
     if extra:
         raise ValueError(f"Laplace: the prior has the latent site {extra[0]!r}; a fixed normal prior is needed")
     locs, precisions = [], []
     for name, shape in model.sites.items():
-        base = nodes[name]["fn"]
-        while isinstance(base, dist.Independent):
-            base = base.base_dist
+        base = base_of(nodes[name]["fn"])
         if not isinstance(base, dist.Normal):
             raise ValueError(
                 f"Laplace: the prior of {name!r} is {type(base).__name__}; a normal prior is needed, whose precision "

@@ -13,6 +13,7 @@ from bayesnn.curvature.layer_rules import Matrix
 from bayesnn.curvature.layers import Pass
 from bayesnn.functional import Inputs, chunks, memory
 from bayesnn.guides.laplace.structure import Posterior
+from bayesnn.sites import from_vector
 
 EXAMPLES = 64
 """Examples whose passes back to the layers are held together, one a class."""
@@ -92,6 +93,7 @@ class RotatedPosterior(Posterior):
 
     def __init__(self, bases: Mapping[str, Basis], scales: Mapping[str, Tensor]) -> None:
         self.bases, self.scales = bases, scales
+        self.shapes = {name: basis.shape for name, basis in bases.items()}
 
     def distributions(self, loc: dict[str, Tensor]) -> dict[str, dist.TorchDistribution]:
         """One a block."""
@@ -115,20 +117,14 @@ class RotatedPosterior(Posterior):
         for name, basis in self.bases.items():
             count = basis.values.numel()
             eye = torch.eye(count, dtype=basis.values.dtype, device=basis.values.device)
-            half = (basis.turn(eye.reshape(count, *basis.shape)) * self.scales[name]).flatten(1)
+            half = self._half(name, eye.reshape(count, *basis.shape)).flatten(1)
             blocks.append(half @ half.mT)
         return torch.block_diag(*blocks)
 
     def quadratic(self, vector: Tensor) -> Tensor:
         """v^T Sigma v."""
-        parts = vector.split([basis.values.numel() for basis in self.bases.values()])
-        blocks = zip(self.bases.items(), parts, strict=True)
-        return torch.stack(
-            [
-                (basis.turn(part.reshape(basis.shape)) * self.scales[name]).square().sum()
-                for (name, basis), part in blocks
-            ]
-        ).sum()
+        parts = from_vector(vector, self.shapes)
+        return torch.stack([self._half(name, part).square().sum() for name, part in parts.items()]).sum()
 
     def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Layer by layer: where a layer has one position no derivative of the size of its weights is formed."""
@@ -140,13 +136,12 @@ class RotatedPosterior(Posterior):
             else:
                 yield done.outputs.detach(), self._of_layers(done, rows, diagonal=diagonal)
 
+    def _half(self, name: str, value: Tensor) -> Tensor:
+        """scale U^T w of one block, [*lead, group, out, in]."""
+        return self.bases[name].turn(value) * self.scales[name]
+
     def _of_rows(self, jac: Tensor, *, diagonal: bool) -> Tensor:
-        parts = jac.split([basis.values.numel() for basis in self.bases.values()], -1)
-        blocks = zip(self.bases.items(), parts, strict=True)
-        halves = [
-            (basis.turn(part.reshape(part.shape[:-1] + basis.shape)) * self.scales[name]).flatten(2)
-            for (name, basis), part in blocks
-        ]
+        halves = [self._half(name, part).flatten(2) for name, part in from_vector(jac, self.shapes).items()]
         return sum((_product(half, diagonal=diagonal) for half in halves), jac.new_zeros(()))
 
     def _of_layers(self, done: Pass, rows: JacobianRows, *, diagonal: bool) -> Tensor:

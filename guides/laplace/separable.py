@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bayesnn.guides.laplace.rotated import Basis, RotatedPosterior
 from bayesnn.guides.laplace.structure import OnePass
+from bayesnn.sites import from_vector
 
 
 class Separable(OnePass):
@@ -35,9 +36,9 @@ class Separable(OnePass):
         """{block: (eigenvalues, prior precisions that broadcast to them)}, in double precision."""
         bases = self.bases()
         pairs = {}
-        parts = precision.split([basis.values.numel() for basis in bases.values()])
-        for (name, basis), part in zip(bases.items(), parts, strict=True):
-            values = basis.values.double()
+        parts = from_vector(precision, {name: basis.shape for name, basis in bases.items()})
+        for name, basis in bases.items():
+            values, part = basis.values.double(), parts[name]
             if basis.left is None and basis.right is None:
                 pairs[name] = (values, part.reshape(values.shape))
             elif bool(part.detach().max() > part.detach().min() * (1 + 1e-5)):

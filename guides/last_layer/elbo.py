@@ -3,20 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.functional import Inputs
 from bayesnn.guides.common.closed_form_elbo import ClosedFormELBO
-from bayesnn.guides.expectations.label_bounds import generative_bound, jensen_bound
-from bayesnn.guides.last_layer.moments import Rows, output_moments, row_kl, rows_of
+from bayesnn.guides.expectations import jensen_bound
+from bayesnn.guides.last_layer.moments import Rows, generative_bound, output_moments, row_kl, rows_of
 from bayesnn.handlers import prefix_of, prefixed
 from bayesnn.likelihoods import HasExpectation, HasLabelExpectation
 from bayesnn.models import GenerativeClassifier
 from bayesnn.models.last_layer.model import LastLayerModel
+from bayesnn.sites import log_density, sample_nodes, weighted_sum
 
 
 class LastLayerELBO(ClosedFormELBO):
@@ -79,17 +78,15 @@ class LastLayerELBO(ClosedFormELBO):
 
     def _terms(self, model: LastLayerModel, rows: Rows, phi: Tensor, nodes: Mapping[str, Any], y: Tensor) -> Tensor:
         total = phi.new_zeros(())
-        for name, node in nodes.items():
-            if node["type"] != "sample" or site_is_subsample(node):
-                continue
+        for name, node in sample_nodes(nodes).items():
             if name == model.site:
                 prior = rows_of(node["fn"])
                 assert isinstance(prior, dist.Normal)
-                total = total + _scaled(row_kl(rows, prior), node)
+                total = total + weighted_sum(row_kl(rows, prior), node)
             elif name == prefix_of(model.name) + "y":
-                total = total - _scaled(self._expectation(model, rows, phi, y), node)
+                total = total - weighted_sum(self._expectation(model, rows, phi, y), node)
             elif node["is_observed"]:  # the density of a point estimate
-                total = total - _scaled(node["fn"].log_prob(node["value"]), node)
+                total = total - weighted_sum(log_density(node), node)
             else:
                 raise ValueError(f"LastLayerELBO: the site {name!r} is latent; use learned(...), or MeanFieldELBO")
         return total
@@ -109,9 +106,3 @@ class LastLayerELBO(ClosedFormELBO):
         raise ValueError(
             f"LastLayerELBO: the likelihood {kind} has no closed form here; use MeanFieldELBO, which draws"
         )
-
-
-def _scaled(log_prob: Tensor, node: Any) -> Tensor:
-    if node["mask"] is not None:
-        log_prob = torch.where(torch.as_tensor(node["mask"], device=log_prob.device), log_prob, 0.0)
-    return (log_prob * node["scale"]).sum()

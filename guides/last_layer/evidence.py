@@ -1,8 +1,5 @@
 """The log evidence of a neural linear model, with the inner minimisation over the last layer left open."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from pyro import distributions as dist
 from pyro import poutine
@@ -13,6 +10,7 @@ from bayesnn.guides.last_layer.moments import rows_of
 from bayesnn.models import NeuralLinear
 from bayesnn.models.observe import check_target
 from bayesnn.scales import Learned
+from bayesnn.sites import log_density, sample_nodes
 
 
 class LastLayerEvidence(nn.Module):
@@ -114,6 +112,5 @@ def _factors(model: NeuralLinear) -> Tensor:
     """The densities of point estimates, in nats."""
     with alone(), poutine.block(), poutine.trace() as traced:
         model.factors()
-    nodes: Mapping[str, Any] = traced.trace.nodes
-    densities = [node["fn"].log_prob(node["value"]).sum() for node in nodes.values() if node["type"] == "sample"]
+    densities = [log_density(node).sum() for node in sample_nodes(traced.trace.nodes).values()]
     return sum(densities, model.noise_scale().new_zeros(()))

@@ -7,15 +7,15 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from bayesnn.models import GenerativeClassifier
+from bayesnn.sites import base_of
 
 Rows = dist.Normal | dist.MultivariateNormal
 
 
 def rows_of(q: dist.TorchDistribution) -> Rows | None:
     """The normal distributions of the rows, [row, feature] or [row] x [feature]; None for any other family."""
-    while isinstance(q, dist.Independent):
-        q = q.base_dist
-    return q if type(q) in (dist.Normal, dist.MultivariateNormal) else None
+    base = base_of(q)
+    return base if type(base) in (dist.Normal, dist.MultivariateNormal) else None
 
 
 def output_moments(rows: Rows, phi: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,3 +57,15 @@ def class_log_densities(model: GenerativeClassifier, rows: Rows, phi: Tensor) ->
         half_log_det = 0.5 * variance.log().sum(-1)
     constant = phi.shape[-1] / 2 * math.log(2 * math.pi)
     return model.log_class_probs - 0.5 * squares - half_log_det - constant
+
+
+def generative_bound(model: GenerativeClassifier, rows: Rows, phi: Tensor, y: Tensor) -> Tensor:
+    """A lower bound of E_q[log p(y | x, mu)] for a `GenerativeClassifier`, [batch], in nats.
+
+    log rho_y + log N(phi; m_y, V) - 1/2 tr(V^-1 S_y) - log sum_k rho_k N(phi; m_k, V + S_k) with V = diag(noise^2): the
+    first terms are exact, the last is Jensen's inequality.
+    """
+    noise = model.noise_scale().square()
+    exact = model.outputs_of_features(rows.mean, phi) - 0.5 * (rows.variance / noise).sum(-1)
+    own = exact.gather(-1, y.long().unsqueeze(-1)).squeeze(-1)
+    return own - class_log_densities(model, rows, phi).logsumexp(-1)

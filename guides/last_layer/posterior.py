@@ -1,15 +1,16 @@
 """The exact posterior of a last layer under a normal likelihood, and its extrapolation tuned on validation data."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyro
 import torch
 from pyro import distributions as dist
-from torch import Size, Tensor, nn
+from torch import Tensor
 
 from bayesnn.functional import Inputs, to_device
+from bayesnn.guides.common.checked_state import CheckedState
 from bayesnn.guides.last_layer import regression
 from bayesnn.guides.last_layer.evidence import check_model
 from bayesnn.guides.last_layer.moments import rows_of
@@ -21,7 +22,7 @@ SUMS = ("gram", "products", "squares", "count")
 STATISTICS = (*SUMS, "loc", "scale_tril")
 
 
-class LastLayerPosterior(nn.Module):
+class LastLayerPosterior(CheckedState):
     """q(W) = prod_k N(w_k; m_k, S_k), S_k = (Phi^T Phi / noise_k^2 + P_k)^-1, m_k = S_k Phi^T y_k / noise_k^2: exact.
 
     The posterior of a `NeuralLinear` with normal likelihood, given its body and scales as they are when `fit` is called
@@ -129,18 +130,14 @@ class LastLayerPosterior(nn.Module):
         """Sample the last layer; the arguments are the model's and are not used."""
         return {self.model.site: pyro.sample(self.model.site, self.matrix_distribution())}
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        shape, device = self._shape_and_device()
-        held = state_dict.get(prefix + "loc")
-        if held is not None and held.shape != shape:
-            raise ValueError(
-                "LastLayerPosterior: this state belongs to another network, subset or model: its last layer is "
-                f"{list(held.shape)}, this guide's {list(shape)}"
-            )
+    def _prepare(self, state: Mapping[str, Any]) -> None:
+        device = self.model.noise_scale().device
         for name in STATISTICS:
-            held = state_dict.get(prefix + name)
+            held = state.get(name)
             setattr(self, name, None if held is None else torch.empty_like(held, device=device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _fingerprint(self) -> str:
+        return f"{type(self.model).__name__} {self.model.site} {list(self.model.sites[self.model.site])}"
 
     def _fitted(self, name: str) -> Tensor:
         value: Tensor | None = getattr(self, name)
@@ -175,9 +172,6 @@ class LastLayerPosterior(nn.Module):
         self.loc = regression.mean(found, self._statistic("products"), self._scales()[1]).to(dtype)
         self.scale_tril = regression.covariance_root(found).to(dtype)
         return self
-
-    def _shape_and_device(self) -> tuple[Size, torch.device]:
-        return self.model.sites[self.model.site], self.model.noise_scale().device
 
     def _scales(self) -> tuple[Tensor, Tensor]:
         """Standard deviations of the prior, [out, feature], and of the noise, [out], in double precision."""

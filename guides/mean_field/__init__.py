@@ -1,13 +1,12 @@
 """Factorised normal guides and their ELBOs."""
 
 from bayesnn.guides.mean_field.elbo import MeanFieldELBO as MeanFieldELBO
-from bayesnn.guides.mean_field.faster_variances import faster_variances as faster_variances
 from bayesnn.guides.mean_field.flipout import FlipoutELBO as FlipoutELBO
 from bayesnn.guides.mean_field.guide import MeanField as MeanField
 from bayesnn.guides.mean_field.local_reparameterisation import (
     LocalReparameterisationELBO as LocalReparameterisationELBO,
 )
 from bayesnn.guides.mean_field.shared_variance import SharedVariance as SharedVariance
-from bayesnn.guides.mean_field.variance_groups import per_layer as per_layer
-from bayesnn.guides.mean_field.variance_groups import per_network as per_network
-from bayesnn.guides.mean_field.variance_groups import per_tensor as per_tensor
+from bayesnn.guides.mean_field.shared_variance import per_layer as per_layer
+from bayesnn.guides.mean_field.shared_variance import per_network as per_network
+from bayesnn.guides.mean_field.shared_variance import per_tensor as per_tensor

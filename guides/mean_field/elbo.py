@@ -1,14 +1,19 @@
 """An ELBO with the KL divergence in closed form."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bayesnn.guides.common.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.common.normal_kl import normal_kl
+from bayesnn.guides.mean_field.layer_noise_tensors import NormalTensor
+from bayesnn.sites import Node, latent_nodes, log_density, sample_nodes, weighted_sum
+
+_NONE: Mapping[str, NormalTensor] = MappingProxyType({})
 
 
 class MeanFieldELBO(ClosedFormELBO):
@@ -40,27 +45,49 @@ class MeanFieldELBO(ClosedFormELBO):
         self.kl_weight = float(kl_weight)
 
     def _negative_elbo(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        terms = [_of_one_draw(model, guide, args, kwargs, self.kl_weight) for _ in range(self.num_particles)]
+        return self._mean_over_draws(model, guide, args, kwargs)
+
+    def _mean_over_draws(
+        self,
+        model: Any,
+        guide: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        at_means: Mapping[str, NormalTensor] = _NONE,
+    ) -> Tensor:
+        """The mean over `num_particles` draws; `at_means` has the sites that the guide leaves at their means.
+
+        Guides that leave the drawing to the layers fill it as they are called. Such a site is drawn here where its KL
+        divergence has no closed form.
+        """
+        terms = [_of_one_draw(model, guide, args, kwargs, self.kl_weight, at_means) for _ in range(self.num_particles)]
         return terms[0] if len(terms) == 1 else torch.stack(terms).mean()
 
 
-def _of_one_draw(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], kl_weight: float) -> Tensor:
+def _of_one_draw(
+    model: Any,
+    guide: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    kl_weight: float,
+    at_means: Mapping[str, NormalTensor],
+) -> Tensor:
     guided = poutine.trace(guide).get_trace(*args, **kwargs)
     modelled = poutine.trace(poutine.replay(model, trace=guided)).get_trace(*args, **kwargs)
-    sites = _sample_sites(modelled)
-    _check_sites(sites, _sample_sites(guided))
+    sites = sample_nodes(modelled.nodes)
+    _check_sites(sites, guided.nodes)
     total: Tensor | float = 0.0
     for name, site in sites.items():
         if site["is_observed"]:
-            total = total - _scaled(site["fn"].log_prob(site["value"]), site)
+            total = total - weighted_sum(log_density(site), site)
         else:
-            kl = _kl(guided.nodes[name], site)
+            kl = _kl(guided.nodes[name], site, at_means.get(name))
             total = total + (kl if kl_weight == 1 else kl_weight * kl)
     assert isinstance(total, Tensor)
     return total
 
 
-def _kl(guide_site: Any, model_site: Any) -> Tensor:
+def _kl(guide_site: Any, model_site: Node, undrawn: NormalTensor | None) -> Tensor:
     scale = model_site["scale"]
     if model_site["mask"] is None and guide_site["mask"] is None and _same_number(scale, guide_site["scale"]):
         exact = normal_kl(guide_site["fn"], model_site["fn"])
@@ -68,10 +95,9 @@ def _kl(guide_site: Any, model_site: Any) -> Tensor:
             return exact * scale
     if not guide_site["fn"].has_rsample:
         raise ValueError(f"MeanFieldELBO: site {guide_site['name']!r} cannot be reparameterised; use Trace_ELBO")
-    draw = guide_site["infer"].get("draw")  # of a guide that leaves the drawing to the layers
-    value = guide_site["value"] if draw is None else draw()
+    value = guide_site["value"] if undrawn is None else undrawn.draw()
     log_q, log_p = guide_site["fn"].log_prob(value), model_site["fn"].log_prob(value)
-    return _scaled(log_q, guide_site) - _scaled(log_p, model_site)
+    return weighted_sum(log_q, guide_site) - weighted_sum(log_p, model_site)
 
 
 def _same_number(scale: float | Tensor, other: float | Tensor) -> bool:
@@ -81,21 +107,8 @@ def _same_number(scale: float | Tensor, other: float | Tensor) -> bool:
     return bool(scale == other)
 
 
-def _scaled(log_prob: Tensor, site: Any) -> Tensor:
-    if site["mask"] is not None:
-        log_prob = torch.where(torch.as_tensor(site["mask"], device=log_prob.device), log_prob, 0.0)
-    scale = site["scale"]
-    # A scale for every element comes before the sum; one number after it, where it is cheaper.
-    return (log_prob * scale).sum() if isinstance(scale, Tensor) else log_prob.sum() * scale
-
-
-def _sample_sites(trace: Any) -> dict[str, Any]:
-    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
-
-
-def _check_sites(modelled: dict[str, Any], guided: dict[str, Any]) -> None:
-    latent = {name for name, site in modelled.items() if not site["is_observed"]}
-    drawn = {name for name, site in guided.items() if not site["is_observed"]}
+def _check_sites(modelled: Mapping[str, Any], guided: Mapping[str, Any]) -> None:
+    latent, drawn = latent_nodes(modelled).keys(), latent_nodes(guided).keys()
     if latent - drawn:
         name = sorted(latent - drawn)[0]
         raise ValueError(

@@ -16,6 +16,7 @@ from bayesnn.guides.mean_field.layer_noise_tensors import NormalTensor
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 from bayesnn.models.observe import observe
+from bayesnn.sites import base_of
 
 
 class LayerNoiseELBO(MeanFieldELBO):
@@ -41,7 +42,7 @@ class LayerNoiseELBO(MeanFieldELBO):
             observe(outputs, model.likelihood, y, size=model.size, name=model.name)
             return outputs
 
-        return super()._negative_elbo(noisy, undrawn, *args, **kwargs)
+        return self._mean_over_draws(noisy, undrawn, args, kwargs, means.normals)
 
     def _noise(self, layer: Product) -> Tensor:
         raise NotImplementedError
@@ -56,13 +57,10 @@ class _Means(Messenger):
         self.normals: dict[str, NormalTensor] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        fn = msg["fn"]
-        while isinstance(fn, dist.Independent):
-            fn = fn.base_dist
+        fn = base_of(msg["fn"])
         if msg["name"] in self.model.sites and type(fn) is dist.Normal:
             normal = self.normals[msg["name"]] = NormalTensor(fn.loc, fn.scale)
             msg["value"] = normal.loc
-            msg["infer"]["draw"] = normal.draw  # for a KL divergence without a closed form
 
     def full(self, values: dict[str, Tensor]) -> dict[str, NormalTensor | Tensor]:
         """{parameter: normal or value, of its whole shape}: entries that are not random have no deviation."""

@@ -19,6 +19,7 @@ from bayesnn.handlers import param_site, prefix_of, prefixed
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
 from bayesnn.moments import Moments, propagate_moments
+from bayesnn.sites import from_vector, to_vector
 
 
 class MultiplicativeNoise(CheckedState):
@@ -75,14 +76,14 @@ class MultiplicativeNoise(CheckedState):
         self._model, self.covariance = (model,), covariance
         self.family = PerInput() if family is None else family
         self._layouts = {name: layout(model.net, name, model.subset.index[name]) for name in model.subset.names}
-        values = model.values().values()
-        self._shapes = [value.shape for value in values]
-        loc = torch.cat([value.reshape(-1) for value in values])
+        values = dict(zip(self._layouts, model.values().values(), strict=True))
+        self._shapes = {name: value.shape for name, value in values.items()}
+        loc = to_vector(values, values)
         self._dtype = loc.dtype  # of draws; squares of halves overflow
         self.loc = nn.Parameter(loc.float() if loc.dtype in (torch.float16, torch.bfloat16) else loc)
-        starts = [self.family.start(of) for of in self._layouts.values()]
-        self._counts = [len(start) for start in starts]
-        numbers = torch.cat(starts).double()
+        starts = {name: self.family.start(of) for name, of in self._layouts.items()}
+        self._counts = {name: start.shape for name, start in starts.items()}
+        numbers = to_vector(starts, starts).double()
         if not bool((numbers > 0).all()):
             raise ValueError(f"MultiplicativeNoise: variances start at positive numbers, not as {self.family}")
         self.raw = nn.Parameter(numbers.expm1().log().to(self.loc))  # softplus(raw) = numbers
@@ -184,10 +185,9 @@ class MultiplicativeNoise(CheckedState):
     def _blocks(self) -> dict[str, tuple[Tensor, Tensor]]:
         """{parameter: (means of its random entries, the family's numbers)}."""
         owner = f"MultiplicativeNoise[{next(iter(self.model.sites))}]"  # site names differ where two guides meet
-        locs = param_site(f"{owner}.loc", self.loc).split([shape.numel() for shape in self._shapes])
-        numbers = F.softplus(param_site(f"{owner}.raw", self.raw)).split(self._counts)
-        blocks = zip(self._layouts, locs, numbers, self._shapes, strict=True)
-        return {name: (loc.reshape(shape), number) for name, loc, number, shape in blocks}
+        locs = from_vector(param_site(f"{owner}.loc", self.loc), self._shapes)
+        numbers = from_vector(F.softplus(param_site(f"{owner}.raw", self.raw)), self._counts)
+        return {name: (locs[name], numbers[name]) for name in self._layouts}
 
     def _fingerprint(self) -> str:
         sites = ", ".join(f"{site} {list(shape)}" for site, shape in self.model.sites.items())

@@ -6,9 +6,10 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from bayesnn.guides.common.normal_kl import _is_zero, normal_kl
+from bayesnn.guides.common.normal_kl import is_zero, normal_kl
 from bayesnn.guides.multiplicative_noise.squares import Squares
 from bayesnn.moments import Moments, Multiplicative
+from bayesnn.sites import base_of
 
 
 def noise_kl(name: str, weight: Moments, prior: Any) -> Tensor:
@@ -31,15 +32,13 @@ def noise_kl(name: str, weight: Moments, prior: Any) -> Tensor:
     >>> noise_kl("weight", weight, dist.Normal(torch.zeros(()), 0.5))
     tensor(13.0330)
     """
-    base = prior
-    while isinstance(base, dist.Independent):
-        base = base.base_dist
+    base = base_of(prior)
     squares: Squares | None = weight.squares if isinstance(weight, Multiplicative) else None
     if squares is not None and type(base) is dist.Normal and base.scale.numel() == base.loc.numel() == 1:
         assert isinstance(weight, Multiplicative)
         precision, count = base.scale.reshape(()) ** -2, weight.loc.numel()
         fits = torch.dot(weight.noise, squares.columns) + squares.columns.sum() - count * squares.floor**2
-        if not _is_zero(base.loc):
+        if not is_zero(base.loc):
             centre = base.loc.reshape(())
             fits = fits + centre * (count * centre - 2 * weight.loc.sum())
         logs = squares.logs + (count // len(weight.noise)) * weight.noise.log().sum()

@@ -2,16 +2,17 @@
 
 import warnings
 from functools import partial
+from typing import Any
 
 from pyro.infer import MCMC
+from pyro.infer.mcmc.util import select_samples
 from torch import Tensor
 
 from bayesnn.functional import Inputs
-from bayesnn.guides.recast.chains import RECaSTChains
 from bayesnn.guides.recast.guide import Density, in_numbers, laplace
 from bayesnn.guides.recast.slopes import slopes_of
 from bayesnn.guides.recast.small_nuts import SmallNUTS
-from bayesnn.models.recast import RECaST
+from bayesnn.models.recast import RECaST, with_source
 
 
 def recast_nuts(
@@ -52,3 +53,26 @@ def recast_nuts(
         run = RECaSTChains(density, kernel, **options)
         run.run()
     return run
+
+
+class RECaSTChains(MCMC):
+    """Pyro's chains of the numbers, their source summed over; `get_samples` has an exact draw of its index for each."""
+
+    def __init__(self, density: Density, kernel: Any, **options: Any) -> None:
+        super().__init__(kernel, **options)
+        self.density = density
+        self._index: dict[str, Tensor] = {}
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Run the chains, then draw the indices."""
+        super().run(*args, **kwargs)
+        numbers = super().get_samples()
+        density = self.density
+        drawn = with_source(density.model, numbers, density.f, density.y)
+        self._index = {site: value for site, value in drawn.items() if site not in numbers}
+
+    def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
+        """As Pyro's."""
+        grouped = super().get_samples(group_by_chain=True)
+        index = {site: value.reshape(self.num_chains, -1) for site, value in self._index.items()}
+        return select_samples({**grouped, **index}, num_samples, group_by_chain)

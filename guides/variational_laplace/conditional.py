@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from bayesnn.guides.fisher.rules import Root, Rule, rule_of, unwrapped
+from bayesnn.guides.fisher.rules import Root, Rule, rule_of
 from bayesnn.guides.variational_laplace.means import Block, depends_on
+from bayesnn.sites import base_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class ConditionalSite:
 
     def roots(self, rules: Mapping[type, Rule]) -> Iterator[tuple[Tensor, Root]]:
         """(parameter, root) of the parameters that depend on the means; the roots have the weight."""
-        fn = unwrapped(self.fn)
+        fn = base_of(self.fn)
         rule = rule_of(fn, rules)
         for parameter, root in [] if rule is None else rule(fn):
             if not depends_on([parameter], self.blocks):

@@ -9,9 +9,9 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
-from bayesnn.guides.fisher.rules import unwrapped
 from bayesnn.guides.variational_laplace.distributions import steps, unconstrained
 from bayesnn.guides.variational_laplace.means import Block
+from bayesnn.sites import base_of
 
 
 def in_unconstrained_space(block: Block, sites: Mapping[str, Any]) -> tuple[Block, dict[str, Any]]:
@@ -27,7 +27,7 @@ def in_unconstrained_space(block: Block, sites: Mapping[str, Any]) -> tuple[Bloc
     for name, transform in block.constrained.items():
         site, value = sites[name], block.pieces[name]
         if transform is None:
-            transform = biject_to(unwrapped(site["fn"]).support)
+            transform = biject_to(base_of(site["fn"]).support)
             pieces[name] = _before(name, transform, value, block, site)
         else:
             pieces[name] = block.mean

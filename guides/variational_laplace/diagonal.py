@@ -10,12 +10,12 @@ from torch import Tensor
 from bayesnn.functional import Inputs
 from bayesnn.guides.fisher.exact import EXACT
 from bayesnn.guides.fisher.protocol import Curvature
-from bayesnn.guides.fisher.rules import unwrapped
 from bayesnn.guides.laplace import Diagonal, Laplace
 from bayesnn.guides.variational_laplace.constrained import in_unconstrained_space
 from bayesnn.guides.variational_laplace.means import at_means
 from bayesnn.guides.variational_laplace.model import at_values, conditionals
 from bayesnn.models import BNN
+from bayesnn.sites import base_of
 
 
 def of_network(
@@ -72,7 +72,7 @@ def _of_batch(model: Any, guide: Any, args: tuple[Any, ...], curvature: Curvatur
 
 
 def _precision(name: str, site: Any, mean: Tensor) -> Tensor:
-    prior = unwrapped(site["fn"])
+    prior = base_of(site["fn"])
     if not isinstance(prior, dist.Normal):
         raise ValueError(f"fit_variances: the prior of {name!r} is {type(prior).__name__}, not normal")
     return (prior.scale**-2).expand_as(mean).double().flatten()

@@ -1,4 +1,4 @@
-"""What distributions are made of: without independent axes, without transforms, down to their tensors."""
+"""What distributions are made of: without transforms, down to their tensors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,18 +9,17 @@ from torch import Tensor
 from torch.distributions import Transform
 from torch.distributions.transforms import AffineTransform, ComposeTransform
 
-from bayesnn.guides.fisher.rules import unwrapped
+from bayesnn.sites import base_of
 
 
 def unconstrained(fn: Any) -> tuple[Any, Transform | None]:
     """(p(u), T) of a distribution of T(u) that is made of one of u and a bijection; (itself, None) of any other."""
-    inner = unwrapped(fn)
+    inner = base_of(fn)
     transforms = list(getattr(inner, "transforms", []))
     if not transforms or not all(transform.bijective for transform in transforms):
         return fn, None
-    base, axes = inner.base_dist, fn.event_dim - inner.event_dim
-    while isinstance(base, torch.distributions.Independent):
-        base, axes = base.base_dist, axes + base.reinterpreted_batch_ndims
+    base = base_of(inner.base_dist)
+    axes = fn.event_dim - inner.event_dim + len(inner.base_dist.event_shape) - len(base.event_shape)
     if isinstance(base, torch.distributions.Normal):  # torch's own, inside Pyro's LogNormal
         base = dist.Normal(base.loc, base.scale, validate_args=False)
     if not hasattr(base, "to_event"):

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from bayesnn.guides.common.normal_kl import normal_kl
-from bayesnn.guides.fisher.rules import unwrapped
 from bayesnn.guides.variational_laplace.constrained import in_unconstrained_space, places
 from bayesnn.guides.variational_laplace.distributions import tensors_of
 from bayesnn.guides.variational_laplace.means import Block, depends_on
+from bayesnn.sites import base_of, weighted_sum
 
 
 def block_kl(block: Block, modelled: Any) -> Tensor:
@@ -31,15 +31,14 @@ def block_kl(block: Block, modelled: Any) -> Tensor:
         _check_scales(name, block.site, site)
     ((name, value), *more) = block.pieces.items()
     prior = sites[name]["fn"]
-    if more or value is not block.mean or (_spread(block) and isinstance(unwrapped(prior), dist.Normal)):
+    if more or value is not block.mean or (_spread(block) and isinstance(base_of(prior), dist.Normal)):
         return _joint(block, sites) * sites[name]["scale"]
     scale, mask = sites[name]["scale"], sites[name]["mask"]
     if mask is None and not (isinstance(scale, Tensor) and scale.dim()):
         exact = normal_kl(block.site["fn"], prior)
         if exact is not None:
             return exact * scale
-    each = _each(block.site["fn"], prior)
-    return ((each if mask is None else torch.where(torch.as_tensor(mask), each, 0.0)) * scale).sum()
+    return weighted_sum(_each(block.site["fn"], prior), sites[name])
 
 
 def _check_scales(name: str, guided: Any, modelled: Any) -> None:
@@ -59,8 +58,8 @@ def _spread(block: Block) -> bool:
 
 def _each(q: Any, p: Any) -> Tensor:
     """KL(q || p) over the batch shape."""
-    normal = unwrapped(q)
-    if isinstance(unwrapped(p), dist.MultivariateNormal) and isinstance(normal, dist.Normal) and q.event_dim == 1:
+    normal = base_of(q)
+    if isinstance(base_of(p), dist.MultivariateNormal) and isinstance(normal, dist.Normal) and q.event_dim == 1:
         q = dist.MultivariateNormal(normal.loc, scale_tril=torch.diag_embed(normal.scale), validate_args=False)
     try:
         found: Tensor = kl_divergence(q, p)
@@ -75,7 +74,7 @@ def _joint(block: Block, sites: dict[str, Any]) -> Tensor:
     values, precisions, cross = [], [], torch.zeros((), dtype=block.mean.dtype, device=block.mean.device)
     drawn: Tensor | None = None
     for name, site in sites.items():
-        prior, value = unwrapped(site["fn"]), block.pieces[name]
+        prior, value = base_of(site["fn"]), block.pieces[name]
         if depends_on(tensors_of(prior), [block]):
             raise ValueError(
                 f"VariationalLaplaceELBO: site {name!r} is a part of a normal distribution with covariances, so its "

@@ -8,13 +8,12 @@ import torch
 from pyro import distributions as dist
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.distributions import Transform
 
-from bayesnn.guides.fisher.rules import unwrapped
 from bayesnn.guides.variational_laplace.distributions import tensors_of, unconstrained
+from bayesnn.sites import base_of, is_auxiliary, is_latent, latent_nodes
 
 NORMAL = (dist.Normal, dist.MultivariateNormal, dist.LowRankMultivariateNormal)
 
@@ -58,11 +57,9 @@ def at_means(guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
     with _AtMeans() as at:
         trace = poutine.trace(guide).get_trace(*args, **kwargs)
     blocks, points = list[Block](), []
-    for name, site in trace.nodes.items():
-        if site["type"] != "sample" or site["is_observed"] or site_is_subsample(site):
-            continue
+    for name, site in latent_nodes(trace.nodes).items():
         fn, transform = unconstrained(site["fn"])
-        normal = unwrapped(fn)
+        normal = base_of(fn)
         if isinstance(normal, dist.Delta):
             points.append((name, site, normal))
             continue
@@ -72,7 +69,7 @@ def at_means(guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
                 f"VariationalLaplaceELBO: the guide's site {name!r} depends on the draw of another site, so that the "
                 "guide is no product of normal distributions; put both sites into one MultivariateNormal"
             )
-        if not site["infer"].get("is_auxiliary"):
+        if not is_auxiliary(site):
             block.pieces[name] = site["value"]
             if transform is not None:
                 block.constrained[name] = transform
@@ -112,16 +109,14 @@ class _AtMeans(Messenger):
         self.means: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
+        if msg["value"] is not None or not is_latent(msg):
             return
         inner, transform = unconstrained(msg["fn"])
-        fn = unwrapped(inner)
+        fn = base_of(inner)
         if isinstance(fn, dist.Delta):
             return
         if not isinstance(fn, NORMAL):
-            raise ValueError(
-                f"VariationalLaplaceELBO: the guide's site {msg['name']!r} {_why_not(unwrapped(msg['fn']))}"
-            )
+            raise ValueError(f"VariationalLaplaceELBO: the guide's site {msg['name']!r} {_why_not(base_of(msg['fn']))}")
         mean = fn.mean if fn.mean.requires_grad else fn.mean.detach().requires_grad_()
         if mean.dtype in (torch.float16, torch.bfloat16):
             raise TypeError(

@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from bayesnn.guides.fisher.rules import unwrapped
 from bayesnn.guides.variational_laplace.conditional import ConditionalSite
 from bayesnn.guides.variational_laplace.distributions import tensors_of
 from bayesnn.guides.variational_laplace.means import Block, depends_on
+from bayesnn.sites import base_of, latent_nodes, log_density, sample_nodes, weighted_sum
 
 NOT_TWICE = ("NotImplemented", "DelayedError", "::Error")
 """Ends of the names of autograd's nodes that have no derivative."""
@@ -24,12 +23,11 @@ def at_values(model: Any, guided: Any, blocks: Sequence[Block], args: Any, kwarg
     Raises:
         ValueError: a latent site that the guide lacks, or one of the guide's that the model lacks.
     """
-    nodes = poutine.trace(poutine.replay(model, trace=guided)).get_trace(*args, **kwargs).nodes
-    sites = {n: s for n, s in nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
+    sites = sample_nodes(poutine.trace(poutine.replay(model, trace=guided)).get_trace(*args, **kwargs).nodes)
     held = {name for block in blocks for name in block.pieces}
-    for name, site in sites.items():
-        if not site["is_observed"] and name not in held:
-            fn = unwrapped(site["fn"])
+    for name, site in latent_nodes(sites).items():
+        if name not in held:
+            fn = base_of(site["fn"])
             if fn.has_enumerate_support or fn.support.is_discrete:
                 remedy = "and is discrete: sum it out of the model, or use TraceEnum_ELBO"
             else:
@@ -47,11 +45,7 @@ def log_likelihood(sites: dict[str, Any]) -> Tensor | float:
     total: Tensor | float = 0.0
     for site in sites.values():
         if site["is_observed"]:
-            log_prob = site["fn"].log_prob(site["value"])
-            if site["mask"] is not None:
-                log_prob = torch.where(torch.as_tensor(site["mask"], device=log_prob.device), log_prob, 0.0)
-            scale = site["scale"]
-            total = total + ((log_prob * scale).sum() if isinstance(scale, Tensor) else log_prob.sum() * scale)
+            total = total + weighted_sum(log_density(site), site)
     return total
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Size
 
 from bayesnn import tempering
 from bayesnn.guides.fisher.protocol import Curvature, check_way
@@ -12,6 +11,7 @@ from bayesnn.guides.mean_field.guide import MeanField
 from bayesnn.guides.mean_field.shared_variance import SharedVariance
 from bayesnn.guides.variational_laplace.diagonal import of_model, of_network
 from bayesnn.models import BNN
+from bayesnn.sites import from_vector, to_vector
 
 
 @torch.no_grad()
@@ -56,18 +56,15 @@ def fit_variances(
         raise ValueError(f"fit_variances: the weight of the KL must be positive, not {kl_weight}")
     if curvature is not None:
         check_way("fit_variances", "curvature", curvature, Curvature)
-    model, shapes = guide.model, _shapes(guide)
+    model, shapes = guide.model, guide.shapes
     if isinstance(model, BNN) and curvature is None:
-        parts = guide.loc.split([shape.numel() for shape in shapes.values()])
-        means = {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
-        information, prior = of_network(model, means, loader)
+        information, prior = of_network(model, from_vector(guide.loc, shapes), loader)
     else:
         information, prior = of_model(model, guide, loader, curvature)
     precision = information / kl_weight + prior
     if isinstance(guide, SharedVariance):
-        of_site = dict(zip(shapes, precision.split([shape.numel() for shape in shapes.values()]), strict=True))
-        groups = [torch.cat([of_site[name] for name in members]).mean() for members in guide.groups.values()]
-        precision = torch.stack(groups)
+        of_site = from_vector(precision, shapes)
+        precision = torch.stack([to_vector(of_site, members).mean() for members in guide.groups.values()])
     guide.log_scale.copy_(-0.5 * precision.log())
     tempering.note(guide, tempering.of_weight(tempering.kl_weight(float(kl_weight), model)))
     return guide
@@ -77,8 +74,3 @@ def check_guide(guide: object) -> None:
     """Refuse a guide whose variances are not known to be there."""
     if not isinstance(guide, (MeanField, SharedVariance)):
         raise TypeError(f"fit_variances: the guide must be a MeanField or a SharedVariance, not {type(guide).__name__}")
-
-
-def _shapes(guide: MeanField | SharedVariance) -> dict[str, Size]:
-    """{site: shape}, in the order of the guide's parameters."""
-    return {name: site.shape for name, site in guide._sites.items()}

@@ -9,7 +9,8 @@ from statistical import assert_mean
 from torch import Tensor
 
 from bayesnn import BNN, likelihoods, priors, subset
-from bayesnn.guides import SWAG, swag_normal
+from bayesnn.guides import SWAG
+from bayesnn.guides import swag as swag_file
 
 
 def swag(rank: int = 4) -> SWAG:
@@ -103,9 +104,9 @@ def test_a_straight_way_of_many_weights() -> None:
 
 @pytest.mark.parametrize("columns", [2**18, 3])
 def test_the_density_is_that_of_the_dense_matrix(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swag_normal, "_COLUMNS", columns)
+    monkeypatch.setattr(swag_file, "_COLUMNS", columns)
     loc, D, diagonal = torch.randn(7).double(), torch.randn(3, 7).double(), torch.rand(7).double() + 0.1
-    ours = swag_normal.SnapshotNormal(loc, D, 0.4, diagonal)
+    ours = swag_file.SnapshotNormal(loc, D, 0.4, diagonal)
     dense = torch.distributions.MultivariateNormal(loc, torch.diag(diagonal) + 0.16 * D.T @ D)
     value = torch.randn(5, 2, 7).double()
     torch.testing.assert_close(ours.log_prob(value), dense.log_prob(value))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pyro import distributions as dist
 from torch import Tensor
 
-from bayesnn.models.recast.effects import CauchyEffect, Effect
+from bayesnn.models.recast.effects import Effect
 from bayesnn.models.recast.model import RECaST
 from bayesnn.models.recast.responses import Binary, Categorical, Continuous
 from bayesnn.models.recast.source import Source
@@ -36,7 +36,7 @@ def continuous(
     >>> predictive(draws, torch.tensor([1.0, -2.0]), model=model).icdf(0.5)
     tensor([ 1.0000, -2.0000], dtype=torch.float64)
     """
-    return RECaST(source, response=Continuous(), effect=effect or CauchyEffect(), link=None, priors=priors, name=name)
+    return RECaST(source, response=Continuous(), effect=effect, priors=priors, name=name)
 
 
 def binary(
@@ -52,9 +52,9 @@ def binary(
     Args:
         source: x -> f [batch] or [batch, 1], logits; None where x is f itself; `SourceDraws` where it is uncertain.
         link: what takes the source's predictions to logits: `torch.logit` for probabilities.
-        effect: another family of beta: a comparison, not the published method.
+        effect: as of `continuous`.
         priors: {"delta", "log_gamma"} -> distribution; `PRIORS` otherwise.
-        name: prefixes sites and plate.
+        name: as of `continuous`.
 
     Shapes: y [batch], zeros and ones.
 
@@ -65,7 +65,7 @@ def binary(
     >>> predictive(draws, torch.tensor([0.7]), model=model).probs[:, 1]
     tensor([0.6419], dtype=torch.float64)
     """
-    return RECaST(source, response=Binary(), effect=effect or CauchyEffect(), link=link, priors=priors, name=name)
+    return RECaST(source, response=Binary(), effect=effect, link=link, priors=priors, name=name)
 
 
 def categorical(
@@ -87,9 +87,9 @@ def categorical(
     Args:
         source: x -> logits [batch, class]; None where x is the logits; `SourceDraws` where it is uncertain.
         link: what takes the source's predictions to logits: `torch.log` for probabilities.
-        effect: another family of beta.
-        priors: {"delta", "log_gamma"} -> distribution; `PRIORS` otherwise.
-        name: prefixes sites and plate.
+        effect: as of `continuous`.
+        priors: as of `binary`.
+        name: as of `continuous`.
 
     Shapes: y [batch], labels 0 to class - 1.
 
@@ -100,4 +100,4 @@ def categorical(
     >>> predictive(draws, torch.tensor([[1.0, 0.0, -1.0]]), model=model).probs
     tensor([[0.6152, 0.2048, 0.1799]], dtype=torch.float64)
     """
-    return RECaST(source, response=Categorical(), effect=effect or CauchyEffect(), link=link, priors=priors, name=name)
+    return RECaST(source, response=Categorical(), effect=effect, link=link, priors=priors, name=name)

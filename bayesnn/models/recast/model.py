@@ -13,7 +13,7 @@ from bayesnn.functional import Inputs
 from bayesnn.handlers import SurroundingPlates, prefix_of
 from bayesnn.models.checks import check_name, check_outside
 from bayesnn.models.observe import check_target, observe
-from bayesnn.models.recast.effects import Effect
+from bayesnn.models.recast.effects import CauchyEffect, Effect
 from bayesnn.models.recast.responses import Response
 from bayesnn.models.recast.source import Source, check_source, checked
 from bayesnn.models.recast.source_draws import SourceDraws
@@ -62,10 +62,10 @@ class RECaST(nn.Module):
         source: Source,
         *,
         response: Response,
-        effect: Effect,
-        link: Callable[[Tensor], Tensor] | None,
-        priors: Mapping[str, dist.TorchDistribution] | None,
-        name: str,
+        effect: Effect | None = None,
+        link: Callable[[Tensor], Tensor] | None = None,
+        priors: Mapping[str, dist.TorchDistribution] | None = None,
+        name: str = "",
     ) -> None:
         super().__init__()
         check_source(source, "RECaST")
@@ -80,9 +80,9 @@ class RECaST(nn.Module):
                 raise ValueError(f"RECaST: the prior of {number!r} is a distribution of one number, not {prior}")
         check_name("RECaST", name)
         self._source = (source,)  # in a tuple: it is never trained
-        self.response, self.effect, self.link = response, effect, link
+        self.response, self.effect, self.link = response, CauchyEffect() if effect is None else effect, link
         self.priors = {number: given.get(number, PRIORS[number]) for number in response.numbers}
-        self.likelihood = response.likelihood(effect)
+        self.likelihood = response.likelihood(self.effect)
         self.size: int | None = None
         self.name = name
         self.local: frozenset[str] = frozenset()
@@ -130,7 +130,7 @@ class RECaST(nn.Module):
     def of_predictions(self) -> "RECaST":
         """The same model for predictions f in the place of x: the source is called once for all, beforehand."""
         given = SourceDraws.given(self.source_count) if self.source_count > 1 else None
-        return RECaST(given, response=self.response, effect=self.effect, link=None, priors=self.priors, name=self.name)
+        return RECaST(given, response=self.response, effect=self.effect, priors=self.priors, name=self.name)
 
     def outputs(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
         """Location, scale(, sigma) of each example, [*draw, batch, out]."""

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from bayesnn import learned
 from bayesnn.guides import LastLayer, LastLayerELBO, LastLayerMeanField
-from bayesnn.guides.expectations.label_bounds import generative_bound
-from bayesnn.guides.last_layer.moments import rows_of
+from bayesnn.guides.last_layer.moments import generative_bound, rows_of
 from bayesnn.models import GenerativeClassifier
 from bayesnn.predict import predict
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.guides import MeanField, MeanFieldELBO
+from bayesnn.sites import from_vector
 
 NOISE = 0.5
 
@@ -127,7 +128,7 @@ def test_output_distribution_is_the_linearised_network(kind: str) -> None:
     net, x = NETS[kind]()
     model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.categorical)
     guide = moved(MeanField(model))
-    values = dict(zip(model.sites, guide._split(guide.loc.detach()), strict=True))
+    values = from_vector(guide.loc.detach(), model.sites)
     J = oracle.jacobian(model.outputs, values, x)
     outputs = guide.output_distribution(x)
     torch.testing.assert_close(outputs.mean, model.outputs(values, x))
@@ -237,7 +238,7 @@ def test_a_subsampled_plate(whole: bool) -> None:
 def test_starts() -> None:
     model, x, y = latent_noise()
     guide = MeanField(model, x, y, init={"2.bias": torch.tensor([3.0])})
-    start = dict(zip(guide._sites, guide._split(guide.loc.detach()), strict=True))
+    start = from_vector(guide.loc.detach(), guide.shapes)
     assert start["2.bias"].tolist() == [3.0]
     torch.testing.assert_close(start["2.weight"], model.values()["2.weight"])
     assert guide.log_scale.detach().exp().allclose(torch.tensor(0.01))

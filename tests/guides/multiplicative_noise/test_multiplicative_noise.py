@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bayesnn import BNN, learned, likelihoods, priors, subset
 from bayesnn.guides import MeanField, MomentPropagationELBO, MultiplicativeNoise
-from bayesnn.guides.mean_field.faster_variances import faster_variances
+from bayesnn.guides.common.faster_variances import faster_variances
 from bayesnn.guides.multiplicative_noise import PerInput, PerInputVariance, PerWeight
 from bayesnn.guides.multiplicative_noise.kl import noise_kl
 from bayesnn.guides.multiplicative_noise.squares import squared

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from bayesnn import likelihoods
 from bayesnn.guides import RankOneELBO, RankOneGuide
-from bayesnn.guides.rank_one.divergence import divergence
+from bayesnn.guides.rank_one.elbo import divergence
 from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
 from bayesnn.models.rank_one import split, tile
 from bayesnn.tempering import noted

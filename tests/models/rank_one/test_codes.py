@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bayesnn import likelihoods
 from bayesnn.guides import RankOneELBO, RankOneGuide
-from bayesnn.guides.rank_one.divergence import divergence
+from bayesnn.guides.rank_one.elbo import divergence
 from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
 from bayesnn.models.rank_one import diversity, parameter_groups, tile
 from bayesnn.models.rank_one.code import LayerCode

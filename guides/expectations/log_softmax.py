@@ -1,11 +1,9 @@
-"""E_q[log p(y | f)] of labels and normal outputs, example by example: bounded or expanded."""
+"""E[log softmax(z)_y] of normal logits z, without draws: a lower bound and an expansion."""
 
 import torch
 from torch import Tensor
 
-from bayesnn.guides.last_layer.moments import Rows, class_log_densities
 from bayesnn.likelihoods.expectations import variances
-from bayesnn.models import GenerativeClassifier
 
 
 def jensen_bound(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
@@ -18,7 +16,6 @@ def jensen_bound(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
 
     Reference: Harrison, Willes, Snoek (2024), Variational Bayesian last layers.
 
-    >>> import torch
     >>> jensen_bound(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]))
     tensor([-0.6931])
     """
@@ -32,7 +29,6 @@ def second_order(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
     but no bound. Arguments as there; of covariances V [batch, class, class] the last term is
     -1/2 (p^T diag V - p^T V p).
 
-    >>> import torch
     >>> second_order(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]))
     tensor([-0.6931])
     """
@@ -43,17 +39,6 @@ def second_order(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
     else:
         spread = spread - (variance * p.square()).sum(-1)
     return _of_label(mean, y) - mean.logsumexp(-1) - 0.5 * spread
-
-
-def generative_bound(model: GenerativeClassifier, rows: Rows, phi: Tensor, y: Tensor) -> Tensor:
-    """A lower bound of E_q[log p(y | x, mu)] for a `GenerativeClassifier`, [batch], in nats.
-
-    log rho_y + log N(phi; m_y, V) - 1/2 tr(V^-1 S_y) - log sum_k rho_k N(phi; m_k, V + S_k) with V = diag(noise^2): the
-    first terms are exact, the last is Jensen's inequality.
-    """
-    noise = model.noise_scale().square()
-    exact = model.outputs_of_features(rows.mean, phi) - 0.5 * (rows.variance / noise).sum(-1)
-    return _of_label(exact, y) - class_log_densities(model, rows, phi).logsumexp(-1)
 
 
 def _of_label(values: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,148 @@
+"""The sites of a Pyro trace: which are random, what their distributions are made of, their densities and values."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from pyro.distributions import Unit
+from pyro.poutine.util import site_is_subsample
+from torch import Size, Tensor
+from torch import distributions as torch_dist
+
+Node: TypeAlias = dict[str, Any]
+"""A site as a trace holds it: "name", "type", "fn", "value", "is_observed", "scale", "mask" and more."""
+
+
+def sample_nodes(nodes: Mapping[str, Any]) -> dict[str, Node]:
+    """{name: node} of the sample sites in `trace.nodes`, without the indices of plates.
+
+    >>> import pyro
+    >>> from pyro import distributions as dist, poutine
+    >>> def model():
+    ...     with pyro.plate("data", 2):
+    ...         return pyro.sample("y", dist.Normal(0.0, 1.0), obs=torch.zeros(2))
+    >>> list(sample_nodes(poutine.trace(model).get_trace().nodes))
+    ['y']
+    """
+    return {name: node for name, node in nodes.items() if node["type"] == "sample" and not site_is_subsample(node)}
+
+
+def latent_nodes(nodes: Mapping[str, Any]) -> dict[str, Node]:
+    """{name: node} of the sample sites that nothing observes: neither data nor deterministic, nor indices of a plate.
+
+    >>> import pyro
+    >>> from pyro import distributions as dist, poutine
+    >>> def model():
+    ...     w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    ...     pyro.deterministic("square", w**2)
+    ...     return pyro.sample("y", dist.Normal(w, 1.0), obs=torch.zeros(()))
+    >>> list(latent_nodes(poutine.trace(model).get_trace().nodes))
+    ['w']
+    """
+    return {name: node for name, node in nodes.items() if is_latent(node)}
+
+
+def is_latent(node: Any) -> bool:
+    """A sample site that nothing observes, and not the indices of a plate."""
+    return node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
+
+
+def is_deterministic(node: Node) -> bool:
+    """A `pyro.deterministic` site."""
+    return bool(node["infer"].get("_deterministic"))
+
+
+def is_auxiliary(node: Node) -> bool:
+    """A site that serves to draw or to weigh others, and is no quantity of its own."""
+    return bool(node["infer"].get("is_auxiliary"))
+
+
+def is_data(node: Node) -> bool:
+    """Observed, and neither a deterministic site nor a factor nor auxiliary (a model's own vectors, not its data)."""
+    outside = is_deterministic(node) or isinstance(node["fn"], Unit) or is_auxiliary(node)
+    return node["is_observed"] and not outside
+
+
+def base_of(distribution: Any, *wrappers: type) -> Any:
+    """The distribution without its independent axes, of Pyro's kind or torch's.
+
+    Args:
+        distribution: any.
+        wrappers: what else is taken off. A mask changes the density and an expansion the shape, so that
+            `MaskedDistribution` and `ExpandedDistribution` are taken off only where neither matters.
+
+    >>> from pyro import distributions as dist
+    >>> base_of(dist.Normal(torch.zeros(2, 3), 1.0).to_event(1).to_event(1))
+    Normal(loc: torch.Size([2, 3]), scale: torch.Size([2, 3]))
+    """
+    kinds: Any = (torch_dist.Independent, *wrappers)
+    while isinstance(distribution, kinds):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def log_density(node: Node) -> Tensor:
+    """Log density of a site's value in nats, without scale and mask, [*batch]."""
+    density: Tensor = node["fn"].log_prob(node["value"], *node["args"], **node["kwargs"])
+    return density
+
+
+def masked(density: Tensor, node: Node) -> Tensor:
+    """A site's log density, or another quantity of its batch, with 0 where the site is masked, [*batch]."""
+    mask = node["mask"]
+    if mask is None:
+        return density
+    return torch.where(torch.as_tensor(mask, device=density.device), density, density.new_zeros(()))
+
+
+def weighted_sum(density: Tensor, node: Node) -> Tensor:
+    """What a site adds to its trace's log density in nats: its log density [*batch] masked, scaled and summed.
+
+    >>> node = {"mask": torch.tensor([True, False]), "scale": 10.0}
+    >>> weighted_sum(torch.tensor([1.0, 2.0]), node)
+    tensor(10.)
+    """
+    density, scale = masked(density, node), node["scale"]
+    # A scale for every element comes before the sum; one number after it, where it is cheaper.
+    return (density * scale).sum() if isinstance(scale, Tensor) else density.sum() * scale
+
+
+def without_plates(value: Tensor, shape: Size, leading: int = 0) -> Tensor | None:
+    """A drawn value in the shape of its site, without the axes of size 1 that `Predictive` leaves for plates.
+
+    None where it does not fit: the caller knows what to say of it.
+
+    Args:
+        value: [*leading, 1, ..., 1, *shape].
+        shape: of the site.
+        leading: how many axes on the left stay, such as 1 for an axis of draws.
+
+    >>> without_plates(torch.zeros(5, 1, 3), Size([3]), leading=1).shape
+    torch.Size([5, 3])
+    """
+    extra = value.dim() - leading - len(shape)
+    between = value.shape[leading : leading + extra]
+    if extra < 0 or between.numel() != 1 or value.shape[leading + extra :] != shape:
+        return None
+    return value.reshape(value.shape[:leading] + shape) if extra else value
+
+
+def to_vector(values: Mapping[str, Tensor], order: Iterable[str]) -> Tensor:
+    """The values of these sites, one after another, in one new vector [number].
+
+    >>> to_vector({"bias": torch.zeros(1), "weight": torch.ones(1, 2)}, ["weight", "bias"])
+    tensor([1., 1., 0.])
+    """
+    return torch.cat([values[name].reshape(-1) for name in order])
+
+
+def from_vector(vector: Tensor, shapes: Mapping[str, Size]) -> dict[str, Tensor]:
+    """{name: its entries [*leading, *shape]} of a joint value [*leading, number], in the order of `shapes`; views.
+
+    >>> from_vector(torch.arange(3.0), {"weight": Size([1, 2]), "bias": Size([1])})
+    {'weight': tensor([[0., 1.]]), 'bias': tensor([2.])}
+    """
+    parts = vector.split([shape.numel() for shape in shapes.values()], -1)
+    return {
+        name: part.reshape(part.shape[:-1] + shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
