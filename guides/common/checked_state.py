@@ -11,9 +11,9 @@ from bayesnn.models.tempering import kl_weight_of, note_kl_weight
 class CheckedState(nn.Module):
     """A guide whose state dict carries a fingerprint of its sites, and is refused by a guide with another.
 
-    It also carries the weight of the KL divergence in the loss that trained the guide, if one of ours did. A subclass
-    says what its `_fingerprint` is; one that checks more, or has buffers that are None before a fit, extends `_check`
-    or `_prepare`.
+    It also carries the weight of the KL divergence in the loss that trained the guide, if one of
+    ours did. A subclass says what its `_fingerprint` is; one that checks more, or has buffers that
+    are None before a fit, extends `_check` or `_prepare`.
 
     Raises:
         ValueError: on loading a state of another network, subset or model, before anything is changed.
