@@ -1,4 +1,4 @@
-"""The sites of a Pyro trace: which are random, what their distributions are made of, their densities and values."""
+"""The sites of a Pyro trace: which are random, their bases, their densities, their values."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
@@ -10,7 +10,7 @@ from torch import Size, Tensor
 from torch import distributions as torch_dist
 
 Node: TypeAlias = dict[str, Any]
-"""A site as a trace holds it: "name", "type", "fn", "value", "is_observed", "scale", "mask" and more."""
+"""A site as a trace holds it: "type", "fn", "value", "is_observed", "scale", "mask" and more."""
 
 
 def sample_nodes(nodes: Mapping[str, Any]) -> dict[str, Node]:
@@ -28,7 +28,9 @@ def sample_nodes(nodes: Mapping[str, Any]) -> dict[str, Node]:
 
 
 def latent_nodes(nodes: Mapping[str, Any]) -> dict[str, Node]:
-    """{name: node} of the sample sites that nothing observes: neither data nor deterministic, nor indices of a plate.
+    """{name: node} of the sample sites that nothing observes, without the indices of plates.
+
+    Deterministic sites and factors count as observed, as Pyro has it.
 
     >>> import pyro
     >>> from pyro import distributions as dist, poutine
@@ -58,7 +60,7 @@ def is_auxiliary(node: Node) -> bool:
 
 
 def is_data(node: Node) -> bool:
-    """Observed, and neither a deterministic site nor a factor nor auxiliary (a model's own vectors, not its data)."""
+    """Observed, and neither deterministic nor a factor nor auxiliary (a model's own vectors)."""
     outside = is_deterministic(node) or isinstance(node["fn"], Unit) or is_auxiliary(node)
     return node["is_observed"] and not outside
 
@@ -68,8 +70,8 @@ def base_of(distribution: Any, *wrappers: type) -> Any:
 
     Args:
         distribution: any.
-        wrappers: what else is taken off. A mask changes the density and an expansion the shape, so that
-            `MaskedDistribution` and `ExpandedDistribution` are taken off only where neither matters.
+        wrappers: what else is taken off. A mask changes the density and an expansion the shape, so
+            `MaskedDistribution` and `ExpandedDistribution` come off only where neither matters.
 
     >>> from pyro import distributions as dist
     >>> base_of(dist.Normal(torch.zeros(2, 3), 1.0).to_event(1).to_event(1))
@@ -88,7 +90,7 @@ def log_density(node: Node) -> Tensor:
 
 
 def masked(density: Tensor, node: Node) -> Tensor:
-    """A site's log density, or another quantity of its batch, with 0 where the site is masked, [*batch]."""
+    """A site's log density, or another quantity [*batch], with 0 where the site is masked."""
     mask = node["mask"]
     if mask is None:
         return density
@@ -96,7 +98,7 @@ def masked(density: Tensor, node: Node) -> Tensor:
 
 
 def weighted_sum(density: Tensor, node: Node) -> Tensor:
-    """What a site adds to its trace's log density in nats: its log density [*batch] masked, scaled and summed.
+    """What a site adds to its trace's log density: its own [*batch] masked, scaled, summed; nats.
 
     >>> node = {"mask": torch.tensor([True, False]), "scale": 10.0}
     >>> weighted_sum(torch.tensor([1.0, 2.0]), node)
@@ -137,7 +139,9 @@ def to_vector(values: Mapping[str, Tensor], order: Iterable[str]) -> Tensor:
 
 
 def from_vector(vector: Tensor, shapes: Mapping[str, Size]) -> dict[str, Tensor]:
-    """{name: its entries [*leading, *shape]} of a joint value [*leading, number], in the order of `shapes`; views.
+    """{name: its entries [*leading, *shape]} of a joint value [*leading, number]; views.
+
+    The names are in the order of `shapes`, and have as many entries together as the value.
 
     >>> from_vector(torch.arange(3.0), {"weight": Size([1, 2]), "bias": Size([1])})
     {'weight': tensor([[0., 1.]]), 'bias': tensor([2.])}

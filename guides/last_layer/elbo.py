@@ -44,6 +44,7 @@ class LastLayerELBO(ClosedFormELBO):
 
     Reference: Harrison, Willes, Snoek (2024), Variational Bayesian last layers, whose loss is this divided by `size`.
 
+    >>> import torch
     >>> from torch import nn
     >>> from bayesnn import likelihoods
     >>> from bayesnn.guides import LastLayer

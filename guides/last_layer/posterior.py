@@ -39,6 +39,7 @@ class LastLayerPosterior(CheckedState):
     References: MacKay (1992), Bayesian interpolation; Fiedler, Lucia (2023), Improved uncertainty quantification for
     neural networks with Bayesian last layer.
 
+    >>> from torch import nn
     >>> from bayesnn import likelihoods
     >>> model = NeuralLinear(nn.Identity(), 1, 1, likelihoods.normal(1.0), bias=False)
     >>> guide = LastLayerPosterior(model).fit([(torch.ones(3, 1), torch.ones(3, 1))])

@@ -55,10 +55,10 @@ class MeanFieldELBO(ClosedFormELBO):
         kwargs: dict[str, Any],
         at_means: Mapping[str, NormalTensor] = _NONE,
     ) -> Tensor:
-        """The mean over `num_particles` draws; `at_means` has the sites that the guide leaves at their means.
+        """The mean over `num_particles` draws; `at_means` has the sites that stay at their means.
 
-        Guides that leave the drawing to the layers fill it as they are called. Such a site is drawn here where its KL
-        divergence has no closed form.
+        A guide that leaves the drawing to the layers fills it as it is called. Such a site is drawn
+        here where its KL divergence has no closed form.
         """
         terms = [_of_one_draw(model, guide, args, kwargs, self.kl_weight, at_means) for _ in range(self.num_particles)]
         return terms[0] if len(terms) == 1 else torch.stack(terms).mean()

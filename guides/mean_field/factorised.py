@@ -1,4 +1,4 @@
-"""What factorised normal guides share: their sites, their two parameters, and how draws are made of them."""
+"""What factorised normal guides share: sites, two parameters, and draws made of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +21,13 @@ from bayesnn.sites import from_vector, to_vector
 class FactorisedNormal(CheckedState):
     """q(w) = prod_j N(w_j; m_j, s_j^2) in unconstrained space; a subclass says which entries share an s.
 
-    Its parameters are `loc`, all means in the order of the sites, and `log_scale`, the logarithms of all s.
+    Its parameters are `loc`, all means in the order of the sites, and `log_scale`, the logarithms
+    of all s.
 
     Raises:
-        ValueError: an initial scale that is not positive, a discrete site (named), a site inside a subsampled plate, a
-            `BNN`'s example without targets, an `init` of an unknown site, of another shape or outside the support.
+        ValueError: an initial scale that is not positive, a discrete site (named), a site inside a
+            subsampled plate, a `BNN`'s example without targets, an `init` of an unknown site, of
+            another shape or outside the support.
         TypeError: a model that is no `BNN`, without an example.
     """
 
@@ -63,7 +65,7 @@ class FactorisedNormal(CheckedState):
 
     @torch.no_grad()
     def output_distribution(self, x: Inputs) -> dist.MultivariateNormal:
-        """N(f(x; m), J diag(s^2) J^T) over the outputs, [batch] x [class]: the network linearised at the mean.
+        """N(f(x; m), J diag(s^2) J^T), [batch] x [class]: the network linearised at the mean.
 
         Raises:
             TypeError: the guide's model is no `BNN`.
@@ -72,7 +74,7 @@ class FactorisedNormal(CheckedState):
         return linearised_outputs(self, self.model, means, self._by_site(self.log_scale.exp()), x)
 
     def _by_site(self, scales: Tensor) -> dict[str, Tensor]:
-        """{site: its standard deviations}, which broadcast to its shape, of those that `log_scale` holds."""
+        """{site: its standard deviations, which broadcast to its shape}."""
         raise NotImplementedError
 
     def _fingerprint(self) -> str:

@@ -34,7 +34,7 @@ class MeanField(FactorisedNormal):
 
     Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight uncertainty in neural networks.
 
-    >>> from bayesnn import likelihoods, priors, subset
+    >>> from bayesnn import BNN, likelihoods, priors, subset
     >>> from bayesnn.guides import MeanFieldELBO
     >>> net = nn.Linear(3, 1)
     >>> model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(0.1), size=20)

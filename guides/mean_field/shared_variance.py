@@ -45,7 +45,7 @@ class SharedVariance(FactorisedNormal):
 
     Reference: Unlu and Aitchison (2020), Gradient regularisation as approximate variational inference, first version.
 
-    >>> from bayesnn import likelihoods, priors, subset
+    >>> from bayesnn import BNN, likelihoods, priors, subset
     >>> from bayesnn.guides.mean_field import per_layer
     >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
     >>> model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(0.1))

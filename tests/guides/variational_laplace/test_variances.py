@@ -221,7 +221,7 @@ def test_shared_variance_refuses() -> None:
         SharedVariance(model, scale=0)
     with pytest.raises(ValueError, match="init has 'w', but the sites are weight, bias"):
         SharedVariance(model, init={"w": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"start of 'bias' has shape \(2,\), the site \(1,\)"):
+    with pytest.raises(ValueError, match=r"start of 'bias' has shape \(2,\), the site has \(1,\)"):
         SharedVariance(model, init={"bias": torch.zeros(2)})
     latent = model.with_prior(priors.hierarchical(scale=dist.HalfCauchy(1.0)))
     with pytest.raises(ValueError, match=r"site 'weight_scale' is constrained to .* shares no variance"):
