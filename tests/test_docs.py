@@ -35,7 +35,7 @@ def test_every_public_name_is_in_the_reference(room: str) -> None:
 def test_nested_namespaces_are_read() -> None:
     names = NAMESPACES["public_names"]()
     assert names["Diagonal"] == {"guides": "guides", "guides.laplace": "guides"}
-    assert names["exact"] == {"guides.laplace": "guides.laplace"}
+    assert names["BlockConditional"] == {"guides.laplace": "guides.laplace"}
     assert names["learned"] == {"likelihoods": "likelihoods", "priors": "priors"}
 
 
@@ -44,13 +44,13 @@ def test_nested_namespaces_are_read() -> None:
     [
         ("Diagonal", "bayesnn.subset.Subset", "bayesnn.guides.Diagonal"),
         ("laplace.Diagonal", "bayesnn.subset.Subset", "bayesnn.guides.Diagonal"),
-        ("exact", "bayesnn.guides.Laplace.fit", "bayesnn.guides.laplace.exact"),
-        ("guides.laplace.exact()", "", "bayesnn.guides.laplace.exact"),
+        ("BlockConditional", "bayesnn.guides.Laplace.fit", "bayesnn.guides.laplace.BlockConditional"),
+        ("guides.laplace.distance_to_mode()", "", "bayesnn.guides.laplace.distance_to_mode"),
         ("split", "bayesnn.models.rank_one.tile", "bayesnn.models.rank_one.split"),
         ("split", "bayesnn.data.tensors", "bayesnn.data.split"),
         ("split", "bayesnn.fit.fit", None),  # two namespaces have one
         ("dense", "bayesnn.models.rank_one.RankOne", None),  # its own member
-        ("exact", "bayesnn.guides.laplace.exact", None),
+        ("distance_to_mode", "bayesnn.guides.laplace.distance_to_mode", None),
     ],
 )
 def test_names_are_linked_to_their_namespace(

@@ -8,14 +8,13 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from bayesnn.arviz.call import Call, Evaluation
 from bayesnn.arviz.constants import argument_names, constants
 from bayesnn.arviz.convert import Groups
 from bayesnn.arviz.posterior import Chain, chains_of, method_of, tempering_of
 from bayesnn.arviz.quantities import Function, Quantities, array
-from bayesnn.functional import Inputs, memory
+from bayesnn.functional import Inputs, memory, progress_bar
 from bayesnn.models import is_model
 from bayesnn.predict.ownership import model_for
 
@@ -39,7 +38,7 @@ def to_groups(
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Sequence[Any]] | None = None,
     chunk: int = 1000,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Groups:
     """What `to_arviz` makes, with the same arguments, as plain arrays {group: {variable: array}}; needs no ArviZ."""
     model = model_for(posterior, model, "to_arviz", *args)
@@ -57,7 +56,7 @@ def to_groups(
         "give fewer draws (draws=), fewer data, or predictive=False",
     )
     table = _Table()
-    with tqdm(total=count, desc="to_arviz", unit="draw", disable=not progress) as bar:
+    with progress_bar(desc="to_arviz", unit="draw", show=progress, total=count) as bar:
         observed = _fill(table, chains, quantities, predictive, bar)
         _fill_prior(table, prior, quantities, bar)
     inputs = dict(zip(argument_names(model, len(args)), args, strict=True))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from bayesnn.fit.batches import device_of, length, move, remaining
 from bayesnn.fit.checkpoint import Checkpoint, fingerprint
@@ -27,7 +26,7 @@ from bayesnn.fit.preparation import (
 from bayesnn.fit.processes import Processes
 from bayesnn.fit.randomness import capture, generators_of, new_seed, noise
 from bayesnn.fit.step import Step
-from bayesnn.functional import alone
+from bayesnn.functional import alone, progress_bar
 
 _FITTING = threading.RLock()  # `validate` may fit something itself
 
@@ -148,7 +147,7 @@ def fit(
         total = None if (batches := length(loader)) is None else epochs * batches
         silent = not progress or processes.rank > 0
         try:
-            with tqdm(desc="fit", total=total, initial=state.steps, unit="step", disable=silent) as bar:
+            with progress_bar(desc="fit", unit="step", show=not silent, total=total, initial=state.steps) as bar:
                 while not (reason := state.stopped(epochs, patience)):
                     for batch in remaining(loader, state, processes.rank):
                         with alone(), uninterrupted(), noise(state.seed, state.steps + 1):

@@ -14,4 +14,5 @@ from bayesnn.functional.holding import holding as holding
 from bayesnn.functional.mode import check_evaluation_mode as check_evaluation_mode
 from bayesnn.functional.mode import check_layers as check_layers
 from bayesnn.functional.mode import mode_dependent as mode_dependent
+from bayesnn.functional.progress import progress_bar as progress_bar
 from bayesnn.functional.roots import semidefinite_root as semidefinite_root

@@ -9,9 +9,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 from torch.distributions import constraints
-from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, alone, to_device
+from bayesnn.functional import Inputs, alone, progress_bar, to_device
 from bayesnn.sites import latent_nodes
 from bayesnn.tempering import noted_draws, of_sampler
 
@@ -97,7 +96,7 @@ def sghmc(
     device = next(iter(w.values())).device
     kept: list[dict[str, Tensor]] = []
     stream = _forever(batches)
-    with tqdm(total=cycles * plan.steps, desc="sghmc", unit="step", disable=not progress) as bar:
+    with progress_bar(desc="sghmc", unit="step", show=progress, total=cycles * plan.steps) as bar:
         for number in range(cycles * plan.steps):
             x, y = next(stream)
             k = number % plan.steps

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs
+from bayesnn.functional import Inputs, progress_bar
 
 
 @torch.no_grad()
 def cache_features(
-    features: Callable[..., Tensor], loader: Iterable[Any], *, copies: int = 1, progress: bool = False
+    features: Callable[..., Tensor], loader: Iterable[Any], *, copies: int = 1, progress: bool = True
 ) -> TensorDataset:
     """{(phi(x_i), y_i)}: what a frozen network gives for a loader's examples, so that heads train in seconds.
 
@@ -56,7 +55,7 @@ def cache_features(
         )
     found = []
     for copy in range(copies):
-        for x, y in tqdm(loader, desc=f"features {copy + 1}/{copies}", unit="batch", disable=not progress):
+        for x, y in progress_bar(loader, desc=f"features {copy + 1}/{copies}", unit="batch", show=progress):
             found.append((_of_batch(features, x), y))
     if not found:
         raise ValueError("cache_features: the loader is empty")

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
-from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, alone, call_chunks, check_evaluation_mode, chunks
+from bayesnn.functional import Inputs, alone, call_chunks, check_evaluation_mode, chunks, progress_bar
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.stochastic_depth import SkippedBlock
 
 
 @torch.no_grad()
-def ensemble_outputs(nets: Sequence[nn.Module], x: Inputs, *, chunk: int = 1000, progress: bool = False) -> Tensor:
+def ensemble_outputs(nets: Sequence[nn.Module], x: Inputs, *, chunk: int = 1000, progress: bool = True) -> Tensor:
     """f_m(x) of every network m, [member, batch, out]: a deep ensemble's draws.
 
     `PredictiveDistribution(likelihood(ensemble_outputs(nets, x)))` averages probabilities (not logits), and every
@@ -39,7 +38,7 @@ def ensemble_outputs(nets: Sequence[nn.Module], x: Inputs, *, chunk: int = 1000,
         raise ValueError("ensemble_outputs: at least one network is needed")
     check_inputs(x)
     parts, found = list(chunks(x, chunk)), []
-    for net in tqdm(nets, desc="ensemble", unit="network", disable=not progress):
+    for net in progress_bar(nets, desc="ensemble", unit="network", show=progress):
         check_evaluation_mode(net, "ensemble_outputs")
         found.append(call_chunks(net, {}, parts))
     shapes = sorted({tuple(outputs.shape[1:]) for outputs in found})
@@ -49,7 +48,7 @@ def ensemble_outputs(nets: Sequence[nn.Module], x: Inputs, *, chunk: int = 1000,
 
 
 @torch.no_grad()
-def noisy_outputs(net: nn.Module, x: Inputs, draws: int = 100, *, chunk: int = 1000, progress: bool = False) -> Tensor:
+def noisy_outputs(net: nn.Module, x: Inputs, draws: int = 100, *, chunk: int = 1000, progress: bool = True) -> Tensor:
     """f(x; noise_s), [draw, batch, out], with dropout and stochastic depth left on: MC dropout.
 
     Every dropout layer and every `StochasticDepth` draws, on a copy; all else (batch normalisation) stays in evaluation
@@ -87,7 +86,7 @@ def noisy_outputs(net: nn.Module, x: Inputs, draws: int = 100, *, chunk: int = 1
     for layer in layers:
         layer.train()
     parts = list(chunks(x, chunk))
-    passes = tqdm(range(draws), desc="noise", unit="draw", disable=not progress)
+    passes = progress_bar(range(draws), desc="noise", unit="draw", show=progress)
     return torch.stack([call_chunks(noisy, {}, parts) for _ in passes])
 
 

@@ -8,9 +8,8 @@ from itertools import islice
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, check_evaluation_mode, chunks, map_draws
+from bayesnn.functional import Inputs, check_evaluation_mode, chunks, map_draws, progress_bar
 from bayesnn.models import Model
 from bayesnn.models.bnn import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
@@ -29,7 +28,7 @@ def predict(
     model: Model | None = None,
     chunk: int = 1000,
     vectorised: bool | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Tensor:
     """f(x; w_s) for draws w_s of the posterior, [draw, batch, out], in the likelihood's natural units (logits, ...).
 
@@ -81,7 +80,7 @@ def outputs_and_latents(
     model: Model,
     chunk: int,
     vectorised: bool | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """`predict`, and the same draws of the model's remaining sites (scales), {site: [draw, *event]}."""
     _check(model, x, chunk)
@@ -95,7 +94,7 @@ def outputs_and_latents(
     group = 0 if looped else draws_together(model, own, parts[0], vectorised=vectorised)
     log.info("predict: %s", "one draw at a time" if not group else f"{group} draws at a time, under vmap")
     results, latents = [], []
-    with tqdm(total=draws, desc="predict", unit="draw", disable=not progress) as bar:
+    with progress_bar(desc="predict", unit="draw", show=progress, total=draws) as bar:
         for some in _groups(first, each, max(group, 1)):
             results.append(_outputs(model, posterior, some, parts, together=group > 0))
             latents += [{k: v for k, v in one.items() if k not in model.sites and k not in model.local} for one in some]

@@ -27,7 +27,7 @@ def predictive(
     model: Model | None = None,
     linearised: bool = False,
     chunk: int = 1000,
-    progress: bool = False,
+    progress: bool = True,
 ) -> PredictiveDistribution:
     """p(y | x, D) = 1/S sum_s p(y | f(x; w_s), ...): the likelihood mixed uniformly over draws of the posterior.
 

@@ -27,7 +27,7 @@ def notes_of(
     notes = [*_quality(posterior, table, found), *_effect(model, numbers, f), *_transfer(numbers["delta"])]
     difference, se = found["elpd_loo minus that without the source"], found["standard error of the difference"]
     notes += _without_source(difference, se)
-    if model.noise and isinstance(model.effect, CauchyEffect):
+    if model.with_noise and isinstance(model.effect, CauchyEffect):
         notes.append("Predictions have Cauchy tails: they have medians and quantiles, no mean or variance.")
     return tuple(notes)
 
@@ -66,7 +66,7 @@ def _effect(model: RECaST, numbers: Mapping[str, Tensor], f: Tensor) -> list[str
     if width <= FROM_ABOVE:
         return []
     upper = float(log_gamma.quantile(0.95).exp() * f.abs().median())
-    sigma = float(numbers["log_sigma"].median().exp()) if model.noise else 0.0
+    sigma = float(numbers["log_sigma"].median().exp()) if model.with_noise else 0.0
     if upper < sigma:
         return [
             f"gamma is bounded from above only ({measured}): gamma |f| of a typical example is below {upper:.2g} with "

@@ -109,7 +109,7 @@ def source_line(model: RECaST) -> str:
         kind += f", {sum(p.numel() for p in model.source.parameters())} weights"
     elif model.source_count > 1:
         kind += f", {model.source_count} draws"
-    scale = "identity link" if model.noise else f"logits{'' if model.link is None else ' by link'}"
+    scale = "identity link" if model.with_noise else f"logits{'' if model.link is None else ' by link'}"
     return f"{kind}; {scale}; its training data are not needed and were not seen"
 
 

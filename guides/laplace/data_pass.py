@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from pyro import poutine
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, alone, batch_size, to_device
+from bayesnn.functional import Inputs, alone, batch_size, progress_bar, to_device
 from bayesnn.guides.fisher.exact import ExactFisher
 from bayesnn.guides.fisher.protocol import OutputFisher
 from bayesnn.handlers import prefixed
@@ -156,7 +155,7 @@ class DataPass:
         size = self.model.size
         self.seen = self.observations = 0
         self.log_likelihood = torch.zeros((), dtype=torch.double, device=self.device)
-        for number, (x, y) in enumerate(tqdm(self.loader, desc=label, unit="batch", disable=not self.progress)):
+        for number, (x, y) in enumerate(progress_bar(self.loader, desc=label, unit="batch", show=self.progress)):
             try:
                 check_inputs(x)
                 # Targets that are no tensor are refused where outputs meet them.

@@ -86,7 +86,7 @@ class Maximum:
     log_likelihood: Tensor
 
 
-def maximum(evidence: Evidence, model: BNN, *, per: Per, noise: bool) -> Maximum:
+def maximum(evidence: Evidence, model: BNN, *, per: Per, fit_noise: bool) -> Maximum:
     """By bisection for one factor alone, otherwise by L-BFGS in the logarithms.
 
     Raises:
@@ -94,16 +94,16 @@ def maximum(evidence: Evidence, model: BNN, *, per: Per, noise: bool) -> Maximum
     """
     if per not in ("network", "block", "weight"):
         raise ValueError(f"Laplace: one factor per 'network', 'block' or 'weight', not per {per!r}")
-    if per == "network" and not noise:
+    if per == "network" and not fit_noise:
         factor = _bisection(evidence)
         prior = rescaled(model.prior, factor**-0.5)
         return Maximum(model.with_prior(prior), 1.0, evidence.log_likelihood)
-    squares = _squares(evidence, model) if noise else evidence.precision.new_zeros(())
-    factors, variance = _climb(evidence, _groups(model, per), squares, noise=noise)
+    squares = _squares(evidence, model) if fit_noise else evidence.precision.new_zeros(())
+    factors, variance = _climb(evidence, _groups(model, per), squares, fit_noise=fit_noise)
     best = model.with_prior(rescaled(model.prior, _by_block(model, factors.rsqrt(), per)))
-    if noise:
+    if fit_noise:
         best = best.with_likelihood(_noisier(model.likelihood, math.sqrt(variance)))
-    gain = evidence.gain(torch.as_tensor(variance, dtype=torch.double), squares) if noise else 0.0
+    gain = evidence.gain(torch.as_tensor(variance, dtype=torch.double), squares) if fit_noise else 0.0
     return Maximum(best, variance, evidence.log_likelihood + gain)
 
 
@@ -141,7 +141,7 @@ def _groups(model: BNN, per: Per) -> Tensor:
     return blocks.repeat_interleave(counts)
 
 
-def _climb(evidence: Evidence, groups: Tensor, squares: Tensor, *, noise: bool) -> tuple[Tensor, float]:
+def _climb(evidence: Evidence, groups: Tensor, squares: Tensor, *, fit_noise: bool) -> tuple[Tensor, float]:
     """The factors of the precisions, [param], and of the noise variance."""
     device = evidence.precision.device
     groups = groups.to(device)
@@ -153,13 +153,13 @@ def _climb(evidence: Evidence, groups: Tensor, squares: Tensor, *, noise: bool) 
     low, high = (bound - centre for bound in BOUNDS)
     width = high - low
     point = torch.special.logit((-low / width).clamp(1e-3, 1 - 1e-3)).requires_grad_()
-    log_noise = torch.zeros((), dtype=torch.double, device=device, requires_grad=noise)
+    log_noise = torch.zeros((), dtype=torch.double, device=device, requires_grad=fit_noise)
 
     def factors() -> Tensor:
         return (low + width * point.sigmoid()).exp()[groups]
 
     optimizer = torch.optim.LBFGS(
-        [point, log_noise] if noise else [point],
+        [point, log_noise] if fit_noise else [point],
         max_iter=500,
         tolerance_grad=1e-9,
         tolerance_change=1e-13,
@@ -190,7 +190,9 @@ def _squares(evidence: Evidence, model: BNN) -> Tensor:
     """sum (y - f)^2 / s^2, from log p(y | w*)."""
     likelihood = model.likelihood
     if not isinstance(likelihood, HasNormalNoise) or isinstance(likelihood.noise, torch.distributions.Distribution):
-        raise ValueError("Laplace: noise=True fits the scale of likelihoods.normal; this likelihood has none to fit")
+        raise ValueError(
+            "Laplace: fit_noise=True fits the scale of likelihoods.normal; this likelihood has none to fit"
+        )
     scale = likelihood.noise_scale(evidence.log_likelihood).detach()
     constant = evidence.observations * (math.log(2 * math.pi) + 2 * scale.log().mean())
     return -2 * evidence.log_likelihood - constant

@@ -79,9 +79,9 @@ class Fitted(nn.Module):
         """The same under the prior of `model`."""
         return self._with(normal_prior(model), {}, self.likelihood)
 
-    def under_maximum(self, best: Maximum, model: BNN, *, noise: bool) -> "Fitted":
+    def under_maximum(self, best: Maximum, model: BNN, *, fit_noise: bool) -> "Fitted":
         """The same under the prior, and where it was fitted the noise, of the evidence's maximum."""
-        if not noise:
+        if not fit_noise:
             return self.under_prior(best.model)
         changed = {
             "log_likelihood": best.log_likelihood / self.share(model),

@@ -126,7 +126,7 @@ class Laplace(nn.Module):
         """w*, {site: value}."""
         return by_site(self.model, self.loc)
 
-    def fit(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = False) -> "Laplace":
+    def fit(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = True) -> "Laplace":
         """Sum the curvature over the training data and return this guide.
 
         Batches (x, y) of the training data, each example once. Where the model's `size` says that there are more, H is
@@ -137,7 +137,7 @@ class Laplace(nn.Module):
             check_fisher(self.model.likelihood)
         return self._collect(structure, loader, progress=progress)
 
-    def update(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = False) -> "Laplace":
+    def update(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = True) -> "Laplace":
         """Add further data to those of the fit, at the same mode, and return this guide.
 
         Raises:
@@ -160,14 +160,14 @@ class Laplace(nn.Module):
             raise ValueError(f"Laplace: a prior precision is positive, and so are its factors, not {factor.tolist()}")
         return self._held_evidence().of_factor(factor)
 
-    def maximise_evidence(self, *, per: evidence.Per = "network", noise: bool = False) -> "Laplace":
-        """The guide under the prior, and noise, that maximise `log_evidence` at the present mode and curvature.
+    def maximise_evidence(self, *, per: evidence.Per = "network", fit_noise: bool = False) -> "Laplace":
+        """The guide under the prior, and fit_noise, that maximise `log_evidence` at the present mode and curvature.
 
         Returns a new guide whose `model` has them; nothing is summed again.
 
         Args:
             per: one factor of the prior's precisions for the whole "network", for every "block", or for every "weight".
-            noise: fit a factor of the noise scale of `likelihoods.normal` as well.
+            fit_noise: fit a factor of the noise scale of `likelihoods.normal` as well.
 
         Raises:
             ValueError: the evidence has no maximum: it grows as the prior becomes a point, or flat; a noise scale to
@@ -176,8 +176,8 @@ class Laplace(nn.Module):
         References: MacKay (1992); Immer, Bauer, Fortuin, Rätsch, Khan (2021), Scalable marginal likelihood estimation
         for model selection in deep learning.
         """
-        best = evidence.maximum(self._held_evidence(), self.model, per=per, noise=noise)
-        return self._under(best.model, self.fitted.under_maximum(best, self.model, noise=noise))
+        best = evidence.maximum(self._held_evidence(), self.model, per=per, fit_noise=fit_noise)
+        return self._under(best.model, self.fitted.under_maximum(best, self.model, fit_noise=fit_noise))
 
     def with_prior(self, prior: Prior) -> "Laplace":
         """The guide under another normal prior, at the same mode and with the same curvature: nothing is summed again.

@@ -24,9 +24,7 @@ class ModeDistance(NamedTuple):
     """(g^T (H + P)^-1 g)^1/2, in standard deviations of the posterior."""
 
 
-def distance_to_mode(
-    guide: Laplace, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = False
-) -> ModeDistance:
+def distance_to_mode(guide: Laplace, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = True) -> ModeDistance:
     """|g| and (g^T (H + P)^-1 g)^1/2 with g = d log p(y, w) / dw at the guide's w*: is it a mode?
 
     The second, Newton's decrement d, does not depend on how weights are scaled. It is the distance, in standard

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm.auto import tqdm
 
-from bayesnn.functional import Inputs, batch_size, check_evaluation_mode, to_device
+from bayesnn.functional import Inputs, batch_size, check_evaluation_mode, progress_bar, to_device
 from bayesnn.guides.fisher.exact import EXACT
 from bayesnn.guides.fisher.protocol import OutputFisher
 from bayesnn.guides.laplace.data_pass import check_repeatable, log_likelihoods
@@ -29,10 +28,10 @@ def train_online(
     loader: Loader,
     *,
     epochs: int,
-    every: int = 5,
+    every_epochs: int = 5,
     burn_in: int = 0,
     per: Per = "block",
-    noise: bool = False,
+    fit_noise: bool = False,
     structure: MakeStructure = Kronecker,
     fisher: OutputFisher = EXACT,
     start: Mapping[str, Tensor] | None = None,
@@ -56,10 +55,10 @@ def train_online(
         model: its prior is where the scales start; `size` is needed only where the loader has a part of the data.
         loader: training data, anew each time it is iterated.
         epochs: passes over the loader, those of the rounds not counted.
-        every: epochs between rounds; the last epoch ends with one.
+        every_epochs: epochs between rounds; the last epoch ends with one.
         burn_in: epochs before the first round: evidence and prior mean little where the weights are untrained.
         per: one factor of the prior's precisions for the "network", for every "block" or "weight".
-        noise: fit the noise scale of `likelihoods.normal` as well.
+        fit_noise: fit the noise scale of `likelihoods.normal` as well.
         structure: of the curvature; see `Laplace`.
         fisher: see `Laplace`.
         start: {site: value} where the weights start; by default the network's own.
@@ -70,7 +69,7 @@ def train_online(
         progress: a tqdm bar over epochs with the evidence in nats.
 
     Raises:
-        ValueError: as `Laplace` and its `maximise_evidence`; epochs, `every` or `burn_in` out of range.
+        ValueError: as `Laplace` and its `maximise_evidence`; epochs, `every_epochs` or `burn_in` out of range.
         TypeError: a loader that can be read only once.
         FloatingPointError: outputs that are not finite.
 
@@ -86,7 +85,7 @@ def train_online(
     >>> round(1 / guide.fitted.prior_precision.item(), 2)           # 3^2 - 1/4, the prior variance of largest evidence
     8.75
     """
-    _check(model, loader, epochs=epochs, every=every, burn_in=burn_in)
+    _check(model, loader, epochs=epochs, every_epochs=every_epochs, burn_in=burn_in)
     given = model.values() if start is None else start
     Laplace(model, given, structure=structure, fisher=fisher)  # raises where it cannot work
     weights = {site: nn.Parameter(given[site].detach().clone()) for site in model.sites}
@@ -94,13 +93,13 @@ def train_online(
     schedules = None if schedule is None else schedule(steps)
     size = model.size if model.size is not None else sum(batch_size(x) for x, _ in loader)
     best: Laplace | None = None
-    with tqdm(total=epochs, desc="train_online", unit="epoch", disable=not progress) as bar:
+    with progress_bar(desc="train_online", unit="epoch", show=progress, total=epochs) as bar:
         for epoch in range(1, epochs + 1):
             loss = _epoch(model, weights, loader, size, steps, schedules)
             bar.update()
-            if epoch < epochs and (epoch < burn_in or (epoch - burn_in) % every):
+            if epoch < epochs and (epoch < burn_in or (epoch - burn_in) % every_epochs):
                 continue
-            guide = _round(model, weights, loader, structure, fisher, per=per, noise=noise, epoch=epoch)
+            guide = _round(model, weights, loader, structure, fisher, per=per, fit_noise=fit_noise, epoch=epoch)
             model = guide.model
             if best is None or bool(guide.log_evidence() > best.log_evidence()):
                 best = guide
@@ -160,12 +159,12 @@ def _round(
     fisher: OutputFisher,
     *,
     per: Per,
-    noise: bool,
+    fit_noise: bool,
     epoch: int,
 ) -> Laplace:
     guide = Laplace(model, weights, structure=structure, fisher=fisher).fit(loader)
     try:
-        return guide.maximise_evidence(per=per, noise=noise)
+        return guide.maximise_evidence(per=per, fit_noise=fit_noise)
     except ValueError as error:
         error.add_note(f"train_online: in the round after epoch {epoch}; a longer burn_in may help")
         raise

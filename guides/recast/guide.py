@@ -255,7 +255,7 @@ class Density:
 def in_numbers(model: RECaST, u: Tensor) -> dict[str, Tensor]:
     """{site: value [*draw]} at coordinates u: delta = u_0 (1 + gamma) for labels, else u itself."""
     values = dict(zip(model.number_sites, u.unbind(-1), strict=True))
-    if not model.noise:
+    if not model.with_noise:
         delta = next(iter(values))
         values[delta] = u[..., 0] * (1 + u[..., 1].exp())
     return values
@@ -263,7 +263,7 @@ def in_numbers(model: RECaST, u: Tensor) -> dict[str, Tensor]:
 
 def _log_stretch(model: RECaST, u: Tensor) -> Tensor:
     """log |d delta / d u_0|."""
-    return torch.zeros_like(u[..., 0]) if model.noise else F.softplus(u[..., 1])
+    return torch.zeros_like(u[..., 0]) if model.with_noise else F.softplus(u[..., 1])
 
 
 def laplace(density: Density) -> tuple[Tensor, Tensor]:
@@ -293,7 +293,7 @@ def _starts(density: Density) -> list[Tensor]:
     """delta by least squares; much of the misfit in the random effect, or little."""
     f, y = density.f, density.y
     f = f.mean(1) if density.model.source_count > 1 else f
-    if not density.model.noise:
+    if not density.model.with_noise:
         return [torch.tensor([ratio, gamma], dtype=torch.double) for ratio in (1.0, 0.3) for gamma in (0.0, -3.0)]
     delta = (f @ y) / (f @ f)
     spread = (y - delta * f).abs().median().clamp(min=1e-6 * float(y.abs().max()) + 1e-12).log()

@@ -24,7 +24,7 @@ def slopes_of(density: Density) -> Slopes:
     """By closed formulas for the published models of one certain source; by autograd for all else."""
     if not isinstance(density.model.effect, CauchyEffect) or density.f.dim() > 1:
         return AutogradSlopes(density)
-    return VoigtSlopes(density) if density.model.noise else LogisticSlopes(density)
+    return VoigtSlopes(density) if density.model.with_noise else LogisticSlopes(density)
 
 
 class AutogradSlopes:

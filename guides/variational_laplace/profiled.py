@@ -15,14 +15,14 @@ class ProfiledVariances(nn.Module):
     """max_S of the ELBO: variational Laplace whose variances are not learned but set, every few steps.
 
     A loss module around that of `VariationalLaplaceELBO()(model, guide)`, for `bayesnn.fit.fit` and any optimiser. Each
-    `every` calls make a pass over the data for `fit_variances`; the means alone are trained. At fixed variances the
-    gradient in the means is that of the profiled objective, by the envelope theorem; between two passes it is as old
-    as the variances are.
+    `every_calls` calls make a pass over the data for `fit_variances`; the means alone are trained. At fixed
+    variances the gradient in the means is that of the profiled objective, by the envelope theorem; between
+    two passes it is as old as the variances are.
 
     Args:
         loss: whose guide is a `MeanField` or a `SharedVariance`; its `log_scale` leaves training.
         loader: the training data, each example once.
-        every: calls between passes; an epoch's number of batches makes one pass an epoch.
+        every_calls: calls between passes; an epoch's number of batches makes one pass an epoch.
         curvature: as in `fit_variances`.
 
     Raises:
@@ -33,13 +33,13 @@ class ProfiledVariances(nn.Module):
     calls: Tensor
 
     def __init__(
-        self, loss: ClosedFormLoss, loader: Iterable[Any], *, every: int, curvature: Curvature | None = None
+        self, loss: ClosedFormLoss, loader: Iterable[Any], *, every_calls: int, curvature: Curvature | None = None
     ) -> None:
         super().__init__()
         check_guide(loss.guide)
-        if every < 1:
-            raise ValueError(f"ProfiledVariances: at least one call between passes is needed, not {every}")
-        self.loss, self.every = loss, every
+        if every_calls < 1:
+            raise ValueError(f"ProfiledVariances: at least one call between passes is needed, not {every_calls}")
+        self.loss, self.every_calls = loss, every_calls
         self._data = (loader, curvature)
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
         self._guide.log_scale.requires_grad = False
@@ -55,7 +55,7 @@ class ProfiledVariances(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """-ELBO at the present variances."""
-        if int(self.calls) % self.every == 0:
+        if int(self.calls) % self.every_calls == 0:
             loader, curvature = self._data
             fit_variances(self._guide, loader, kl_weight=self.loss.elbo.kl_weight, curvature=curvature)
         self.calls += 1

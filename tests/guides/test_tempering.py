@@ -282,7 +282,7 @@ def test_variances_in_closed_form_are_those_of_a_weight() -> None:
     guide = fit_variances(MeanField(model), [(X, Y)], kl_weight=WEIGHT)
     assert said(guide, model) == {"kl_weight": WEIGHT}
     guide = MeanField(model)
-    ProfiledVariances(VariationalLaplaceELBO(kl_weight=0.5)(model, guide), [(X, Y)], every=1)(X, Y).backward()
+    ProfiledVariances(VariationalLaplaceELBO(kl_weight=0.5)(model, guide), [(X, Y)], every_calls=1)(X, Y).backward()
     assert said(guide, model) == {"kl_weight": 0.5}
 
 

@@ -112,7 +112,7 @@ def test_a_model_whose_noise_was_fitted() -> None:
     x = torch.randn(200, 2)
     y = x @ torch.tensor([[1.0], [2.0]]) + 0.1 * torch.randn(200, 1)
     model = BNN(net, everything(net), priors.normal(1.0), likelihoods.normal(1.0), size=200)
-    guide = Laplace(model).fit([(x, y)]).maximise_evidence(noise=True)
+    guide = Laplace(model).fit([(x, y)]).maximise_evidence(fit_noise=True)
     noise = guide.model.likelihood.scale  # type: ignore[attr-defined]
     assert noise == pytest.approx(0.1, rel=0.15)
     for keywords in ({}, {"linearised": True}):

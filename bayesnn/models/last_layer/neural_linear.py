@@ -35,7 +35,7 @@ class NeuralLinear(LastLayerModel):
             (2 / feature)^1/2 for classification.
         relative: whether `scale` is in units of the noise of each output: then scale^2 is the signal-to-noise ratio
             alpha of Fiedler and Lucia. The likelihood is `normal` without a latent scale.
-        noise_prior: distribution of the noise *variance* of each output, whose log density (nats, once for all data)
+        noise_variance_prior: distribution of the noise *variance* of each output, whose log density (nats, once for all data)
             is added for a `normal(learned(...))`: the scale becomes a maximum a posteriori estimate. The inverse
             Wishart prior of Harrison et al. is InverseGamma((nu + out - 1) / 2, M / 2), with its constant.
         bias: append a constant 1 to the features; its weights have the same prior.
@@ -45,8 +45,8 @@ class NeuralLinear(LastLayerModel):
     Shapes: W, at the site "weight", is [out, feature (+ 1)], the constant last; outputs [batch, out].
 
     Raises:
-        ValueError: a body in training mode or of another width; a `relative` scale or `noise_prior` without the noise
-            that it needs; a scale that is not positive.
+        ValueError: a body in training mode or of another width; a `relative` scale or
+            `noise_variance_prior` without the noise that it needs; a scale that is not positive.
 
     References: Snoek et al. (2015), Scalable Bayesian optimization using deep neural networks; Harrison, Willes, Snoek
     (2024), Variational Bayesian last layers; Fiedler, Lucia (2023), Improved uncertainty quantification for neural
@@ -68,7 +68,7 @@ class NeuralLinear(LastLayerModel):
         *,
         scale: Scale = 1.0,
         relative: bool = False,
-        noise_prior: dist.TorchDistribution | None = None,
+        noise_variance_prior: dist.TorchDistribution | None = None,
         bias: bool = True,
         size: int | None = None,
         name: str = "",
@@ -79,9 +79,11 @@ class NeuralLinear(LastLayerModel):
         noise = likelihood.noise if isinstance(likelihood, HasNormalNoise) else None
         if relative and (noise is None or isinstance(noise, dist.Distribution)):
             raise ValueError("NeuralLinear: a relative scale needs the noise of likelihoods.normal, fixed or learned")
-        if noise_prior is not None and not isinstance(noise, Learned):
-            raise ValueError("NeuralLinear: a noise_prior is for a learned noise, likelihoods.normal(learned(...))")
-        self.scale, self.relative, self.noise_prior = scale, relative, noise_prior
+        if noise_variance_prior is not None and not isinstance(noise, Learned):
+            raise ValueError(
+                "NeuralLinear: a noise_variance_prior is for a learned noise, likelihoods.normal(learned(...))"
+            )
+        self.scale, self.relative, self.noise_variance_prior = scale, relative, noise_variance_prior
         self.to(device=self._zero.device, dtype=self._zero.dtype)  # a learned scale too
 
     def matrix_prior(self) -> dist.TorchDistribution:
@@ -138,15 +140,15 @@ class NeuralLinear(LastLayerModel):
             copy.deepcopy(self.likelihood),
             scale=scale,
             relative=self.relative,
-            noise_prior=self.noise_prior,
+            noise_variance_prior=self.noise_variance_prior,
             bias=self.bias,
             size=self.size,
             name=self.name,
         )
 
     def factors(self) -> None:
-        """The site "y_scale_prior" with the log density of the learned noise, where there is a `noise_prior`."""
-        if self.noise_prior is not None:
+        """The site "y_scale_prior": the log density of the learned noise under `noise_variance_prior`."""
+        if self.noise_variance_prior is not None:
             variance = self.noise_scale() ** 2
-            density = moved(self.noise_prior, variance).expand(variance.shape).log_prob(variance).sum()
+            density = moved(self.noise_variance_prior, variance).expand(variance.shape).log_prob(variance).sum()
             pyro.factor(prefix_of(self.name) + "y_scale_prior", density)

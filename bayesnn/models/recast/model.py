@@ -17,7 +17,6 @@ from bayesnn.models.recast.effects import CauchyEffect, Effect
 from bayesnn.models.recast.responses import Response
 from bayesnn.models.recast.source import Source, check_source, checked
 from bayesnn.models.recast.source_draws import SourceDraws
-from bayesnn.models.recast.source_posterior import log_likelihoods_of_sources
 from bayesnn.scales import moved
 
 PRIORS: Mapping[str, dist.TorchDistribution] = {
@@ -98,7 +97,7 @@ class RECaST(nn.Module):
         return self.source.count if isinstance(self.source, SourceDraws) else 1
 
     @property
-    def noise(self) -> bool:
+    def with_noise(self) -> bool:
         """Whether y has a noise scale sigma."""
         return "log_sigma" in self.priors
 
@@ -200,3 +199,18 @@ class RECaST(nn.Module):
             index = pyro.sample(prefix + "source", uniform, infer={"enumerate": "parallel"})
             values[prefix + "source"] = index.squeeze(-1) if index.dim() else index  # enumerated: [S, 1]
         return self.outputs_at(values, f)
+
+
+def log_likelihoods_of_sources(model: RECaST, values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
+    """sum_i log p(y_i | f_s, values) in nats for every draw of the source, [*draw, S].
+
+    Args:
+        model: RECaST.
+        values: {site: [*draw]} of the numbers, double.
+        f: predictions [batch, ...], as `model.predictions(x)` gives them.
+        y: targets [batch].
+    """
+    each = {site: values[site].unsqueeze(-1) for site in model.number_sites}
+    if model.source_count > 1:
+        each[prefix_of(model.name) + "source"] = torch.arange(model.source_count, device=f.device)
+    return model.likelihood(model.outputs_at(each, f)).log_prob(y.to(f)).sum(-1)

@@ -1,33 +1,15 @@
 """What the target's data say of the draws of an uncertain source."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bayesnn.handlers import prefix_of
-
-if TYPE_CHECKING:
-    from bayesnn.models.recast.model import RECaST
+from bayesnn.models.recast.model import RECaST, log_likelihoods_of_sources
 
 
-def log_likelihoods_of_sources(model: "RECaST", values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
-    """sum_i log p(y_i | f_s, values) in nats for every draw of the source, [*draw, S].
-
-    Args:
-        model: RECaST.
-        values: {site: [*draw]} of the numbers, double.
-        f: predictions [batch, ...], as `model.predictions(x)` gives them.
-        y: targets [batch].
-    """
-    each = {site: values[site].unsqueeze(-1) for site in model.number_sites}
-    if model.source_count > 1:
-        each[prefix_of(model.name) + "source"] = torch.arange(model.source_count, device=f.device)
-    return model.likelihood(model.outputs_at(each, f)).log_prob(y.to(f)).sum(-1)
-
-
-def source_weights(model: "RECaST", values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
+def source_weights(model: RECaST, values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
     """p(source = s | y, values), [*draw, S]: what the target's data say of the draws of an uncertain source.
 
     With w their mean over draws of the numbers, 1 / sum_s w_s^2 is the effective number of the source's draws.
@@ -49,7 +31,7 @@ def source_weights(model: "RECaST", values: Mapping[str, Tensor], f: Tensor, y: 
 
 
 def with_source(
-    model: "RECaST", values: Mapping[str, Tensor], f: Tensor, y: Tensor, *, generator: torch.Generator | None = None
+    model: RECaST, values: Mapping[str, Tensor], f: Tensor, y: Tensor, *, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
     """Draws of the numbers, each with an exact draw of the uncertain source's index; the numbers alone otherwise.
 

@@ -63,7 +63,7 @@ def held_out_noise(data: Data, recipe: Recipe, *, scale: float) -> Predictor:
 def laplace(data: Data, recipe: Recipe, *, scale: float) -> Predictor:
     """Full covariance at the MAP; prior scale and noise then maximise the evidence; outputs linearised."""
     guide = Laplace(_model(_fixed_noise(trained(data, recipe, scale))))
-    best = guide.fit([(data.x, data.y)]).maximise_evidence(noise=True)
+    best = guide.fit([(data.x, data.y)]).maximise_evidence(fit_noise=True)
     return lambda x: gaussian(best.model.likelihood, best.output_distribution(x))
 
 

@@ -146,7 +146,7 @@ def test_the_noise(per: evidence.Per, likelihood: Any) -> None:
     y = x @ torch.tensor([[1.0], [-0.5]], dtype=torch.double) + 0.7 * torch.randn(20, 1, dtype=torch.double)
     guide = Laplace(model, mode(model, x, y)).fit([(x, y)])
     for _ in range(60):
-        best = guide.maximise_evidence(per=per, noise=True)
+        best = guide.maximise_evidence(per=per, fit_noise=True)
         guide = Laplace(best.model, mode(best.model, x, y, steps=2)).fit([(x, y)])
     torch.testing.assert_close(best.log_evidence(), guide.log_evidence())
     torch.testing.assert_close(best.covariance, guide.covariance)
@@ -173,7 +173,7 @@ def test_the_noise_of_a_part_of_the_data_counts_for_all(per: evidence.Per) -> No
     halves = [BNN(net, subset.everything(net), priors.normal(1.0), likelihood, size=size) for size in (20, None)]
     seen = [[(x, y)], [(x, y), (x, y)]]
     half, whole = (
-        Laplace(model, {"weight": net.weight.detach() + 0.1}).fit(data).maximise_evidence(per=per, noise=True)
+        Laplace(model, {"weight": net.weight.detach() + 0.1}).fit(data).maximise_evidence(per=per, fit_noise=True)
         for model, data in zip(halves, seen, strict=True)
     )
     assert half.model.likelihood.scale == pytest.approx(whole.model.likelihood.scale, rel=1e-6)
@@ -186,14 +186,14 @@ def test_noise_where_there_is_none_to_fit() -> None:
     model, y = classification()
     guide = Laplace(model).fit([(X, y)])
     with pytest.raises(ValueError, match=r"fits the scale of likelihoods\.normal; this likelihood has none"):
-        guide.maximise_evidence(noise=True)
+        guide.maximise_evidence(fit_noise=True)
     with pytest.raises(ValueError, match="one factor per 'network', 'block' or 'weight', not per 'layer'"):
         guide.maximise_evidence(per="layer")  # type: ignore[arg-type]
 
 
 def test_more_data_after_the_noise_was_fitted() -> None:
     model, x, y = golden()
-    best = Laplace(model, mode(model, x, y)).fit([(x, y)]).maximise_evidence(noise=True)
+    best = Laplace(model, mode(model, x, y)).fit([(x, y)]).maximise_evidence(fit_noise=True)
     with pytest.raises(ValueError, match="the noise was fitted after the curvature was summed; fit again"):
         best.update([(x, y)])
 

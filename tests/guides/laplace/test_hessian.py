@@ -161,7 +161,7 @@ def test_the_distance_of_a_quadratic_is_exact() -> None:
 def test_under_the_fitted_prior_and_noise() -> None:
     model, x, y = golden()
     off = {"weight": torch.tensor([[0.9, 0.4]]).double()}
-    best = Laplace(model, off).fit([(x, y)]).maximise_evidence(noise=True)
+    best = Laplace(model, off).fit([(x, y)]).maximise_evidence(fit_noise=True)
     assert best.fitted.factor != 1
     g = torch.autograd.functional.jacobian(lambda w: log_joint(best.model, {"weight": w}, x, y), off["weight"])
     found = distance_to_mode(best, [(x, y)])

@@ -34,7 +34,7 @@ def moons(count: int = 60) -> tuple[Tensor, Tensor]:
 def test_mackays_fixed_point(size: int | None, start: float) -> None:
     model, x, y = golden(start)
     model = BNN(model.net, model.subset, model.prior, model.likelihood, size=size)
-    guide = quiet(model, [(x, y)], epochs=200, every=10, per="network")
+    guide = quiet(model, [(x, y)], epochs=200, every_epochs=10, per="network")
     assert guide.fitted.prior_precision[0].item() == pytest.approx(2.0188583155, rel=1e-6)
     assert distance_to_mode(guide, [(x, y)]).deviations < 1e-5
 
@@ -61,7 +61,7 @@ def test_rounds_come_where_they_should(burn_in: int, rounds: list[int]) -> None:
         loader.events.append("round")
         evidences.append(float(guide.log_evidence()))
 
-    best = quiet(model, loader, epochs=11, every=4, burn_in=burn_in, per="network", after_round=note)
+    best = quiet(model, loader, epochs=11, every_epochs=4, burn_in=burn_in, per="network", after_round=note)
     passes = [part.count("pass") - 1 for part in " ".join(loader.events).split("round")[:-1]]  # one for the curvature
     assert passes == [b - a for a, b in itertools.pairwise([0, *rounds])]
     assert len(evidences) == len(rounds)
@@ -72,10 +72,12 @@ def test_the_fixed_point_with_noise() -> None:
     x = torch.randn(30, 2, dtype=torch.double)
     y = x @ torch.tensor([[1.0], [-0.5]]).double() + 0.2 * torch.randn(30, 1).double()
     model, _, _ = golden(1.0)
-    guide = quiet(model, [(x, y)], epochs=300, every=10, per="network", noise=True, optimizer=partial(DESCENT, lr=0.02))
+    guide = quiet(
+        model, [(x, y)], epochs=300, every_epochs=10, per="network", fit_noise=True, optimizer=partial(DESCENT, lr=0.02)
+    )
     exact = model
     for _ in range(40):
-        exact = Laplace(exact, mode(exact, x, y, steps=2)).fit([(x, y)]).maximise_evidence(noise=True).model
+        exact = Laplace(exact, mode(exact, x, y, steps=2)).fit([(x, y)]).maximise_evidence(fit_noise=True).model
     assert guide.model.likelihood.scale == pytest.approx(exact.likelihood.scale, rel=1e-5)
     expected = Laplace(exact, mode(exact, x, y)).fit([(x, y)])
     torch.testing.assert_close(guide.fitted.prior_precision, expected.fitted.prior_precision, rtol=1e-4, atol=0)
@@ -90,7 +92,7 @@ def test_batches_weigh_the_prior_once_an_epoch() -> None:
     loader = list(zip(x.split(8), y.split(8), strict=True))
     schedule = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda step: 1 / (1 + 0.05 * step))
     halves = BNN(model.net, model.subset, model.prior, model.likelihood, size=48)  # each example counts twice
-    guide = quiet(halves, loader, epochs=300, every=100, schedule=schedule, per="network")
+    guide = quiet(halves, loader, epochs=300, every_epochs=100, schedule=schedule, per="network")
     assert distance_to_mode(guide, loader).deviations < 0.02
 
 
@@ -106,7 +108,7 @@ def test_classification(structure: Any, untouched: Untouched) -> None:
             model,
             [(x, y)],
             epochs=240,
-            every=20,
+            every_epochs=20,
             burn_in=20,
             structure=structure,
             optimizer=partial(torch.optim.Adam, lr=0.05),
@@ -128,7 +130,7 @@ def test_a_shuffled_loader_a_start_and_a_learned_scale() -> None:
     loader = DataLoader(TensorDataset(x, y.double().unsqueeze(1)), batch_size=16, shuffle=True)
     start = {site: value + 0.1 for site, value in model.values().items()}
     turned = dict(reversed(start.items()))
-    guide = quiet(model, loader, epochs=3, every=2, start=turned, optimizer=partial(torch.optim.SGD, lr=0.0))
+    guide = quiet(model, loader, epochs=3, every_epochs=2, start=turned, optimizer=partial(torch.optim.SGD, lr=0.0))
     torch.testing.assert_close(guide.loc, torch.cat([value.flatten() for value in start.values()]))
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -138,7 +140,7 @@ def test_what_is_refused() -> None:
     for name, value, said in [
         ("epochs", 0, "at least 1, not 0"),
         ("burn_in", -1, "at least 0"),
-        ("every", 0.5, "every"),
+        ("every_epochs", 0.5, "every_epochs"),
     ]:
         with pytest.raises(ValueError, match=said):
             quiet(model, [(x, y)], **{"epochs": 2, name: value})
@@ -149,7 +151,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="the mode has no value for 'weight'"):
         quiet(model, [(x, y)], epochs=2, start={})
     with pytest.raises(FloatingPointError, match="outputs are not finite; lower the learning rate"):
-        quiet(model, [(x, y)], epochs=50, every=50, optimizer=partial(torch.optim.SGD, lr=1e40))
+        quiet(model, [(x, y)], epochs=50, every_epochs=50, optimizer=partial(torch.optim.SGD, lr=1e40))
 
 
 def test_an_evidence_without_maximum_says_in_which_round() -> None:

@@ -56,7 +56,7 @@ def assert_same(found: Laplace, guide: Laplace) -> None:
 def test_the_fitted_prior_and_noise_come_back(kind: str, tmp_path: Path) -> None:
     structure = STRUCTURES[kind]
     model = regression()
-    guide = Laplace(model, structure=structure).fit([(X, Y)]).maximise_evidence(noise=True)
+    guide = Laplace(model, structure=structure).fit([(X, Y)]).maximise_evidence(fit_noise=True)
     found = reloaded(guide, Laplace(model, structure=structure), tmp_path)
     assert found.model.likelihood.scale == guide.model.likelihood.scale != 0.5
     assert_same(found, guide)
@@ -79,7 +79,7 @@ def test_a_prior_with_many_scales_comes_back(per: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [0.4, torch.tensor([0.4, 0.9]).double(), learned(0.4), learned([0.4, 0.9])], ids=str)
 def test_noises_of_every_kind_come_back(scale: Any, tmp_path: Path) -> None:
-    guide = Laplace(regression(likelihoods.normal(scale))).fit([(X, Y)]).maximise_evidence(noise=True)
+    guide = Laplace(regression(likelihoods.normal(scale))).fit([(X, Y)]).maximise_evidence(fit_noise=True)
     for start in (likelihoods.normal(copy.deepcopy(scale)), likelihoods.normal(2.0), likelihoods.normal(learned(2.0))):
         found = reloaded(guide, Laplace(regression(start)), tmp_path)
         assert_same(found, guide)
@@ -101,7 +101,7 @@ def test_a_learned_noise_comes_back_as_it_was_at_the_fit(tmp_path: Path) -> None
 
 def test_training_online_comes_back(tmp_path: Path) -> None:
     model = regression()
-    guide = train_online(model, [(X, Y)], epochs=6, every=2, noise=True, progress=False)
+    guide = train_online(model, [(X, Y)], epochs=6, every_epochs=2, fit_noise=True, progress=False)
     assert_same(reloaded(guide, Laplace(model, structure=Kronecker), tmp_path), guide)
 
 
@@ -202,7 +202,7 @@ def test_digests_are_of_what_is_not_random() -> None:
 @pytest.mark.gpu
 def test_a_state_of_another_device_loads(tmp_path: Path) -> None:
     model = regression()
-    guide = Laplace(model).fit([(X, Y)]).maximise_evidence(noise=True)
+    guide = Laplace(model).fit([(X, Y)]).maximise_evidence(fit_noise=True)
     there = copy.deepcopy(model.net).cuda()
     other = Laplace(BNN(there, model.subset, model.prior, likelihoods.normal(0.5)))
     reloaded(guide, other, tmp_path)

@@ -94,7 +94,7 @@ def test_its_gradient_at_the_minimum_is_that_of_the_exact_evidence(relative: boo
 
 def test_the_noise_prior_is_added() -> None:
     model, x, y = regression()
-    with_prior, *_ = regression(noise_prior=dist.InverseGamma(2.0, 0.1))
+    with_prior, *_ = regression(noise_variance_prior=dist.InverseGamma(2.0, 0.1))
     weight = torch.zeros(2, 5)
     density = dist.InverseGamma(2.0, 0.1).log_prob(model.noise_scale() ** 2).sum()
     difference = at(with_prior, weight)(x, y) - at(model, weight)(x, y)

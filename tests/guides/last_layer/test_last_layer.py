@@ -149,9 +149,9 @@ def test_the_librarys_mean_field_guide_works_too() -> None:
 
 
 @pytest.mark.parametrize("kind", GUIDES)
-@pytest.mark.parametrize("noise_prior", [None, dist.InverseGamma(2.0, 0.1)])
-def test_it_is_the_mean_of_pyros_elbo(kind: Any, noise_prior: Any) -> None:
-    model, x, y = regression(size=24, noise_prior=noise_prior)
+@pytest.mark.parametrize("noise_variance_prior", [None, dist.InverseGamma(2.0, 0.1)])
+def test_it_is_the_mean_of_pyros_elbo(kind: Any, noise_variance_prior: Any) -> None:
+    model, x, y = regression(size=24, noise_variance_prior=noise_variance_prior)
     guide = kind(model, scale=0.2)
     with torch.no_grad():
         guide.loc.normal_()
@@ -179,14 +179,14 @@ def test_every_expected_log_prob_of_a_likelihood_serves(likelihood: Any, outputs
 
 def test_the_noise_prior_counts_once_for_all_data() -> None:
     (model, x, y), prior = regression(size=24), dist.InverseGamma(2.0, 0.1)
-    other, *_ = regression(size=24, noise_prior=prior)
+    other, *_ = regression(size=24, noise_variance_prior=prior)
     guide = LastLayer(model)
     difference = LastLayerELBO().loss(model, guide, x, y) - LastLayerELBO().loss(other, guide, x, y)
     assert difference == pytest.approx(prior.log_prob(model.noise_scale() ** 2).sum().item(), rel=1e-6)
 
 
 def test_batches_are_unbiased() -> None:
-    model, x, y = regression(size=12, noise_prior=dist.InverseGamma(2.0, 0.1))
+    model, x, y = regression(size=12, noise_variance_prior=dist.InverseGamma(2.0, 0.1))
     guide, elbo = LastLayer(model), LastLayerELBO()
     parts = [elbo.loss(model, guide, x[i : i + 4], y[i : i + 4]) for i in (0, 4, 8)]
     assert sum(parts) / 3 == pytest.approx(elbo.loss(model, guide, x, y), rel=1e-12)
@@ -198,7 +198,7 @@ def test_the_noise_prior_is_the_inverse_wishart_with_its_constant() -> None:
     prior = dist.InverseGamma((nu + 2 - 1) / 2, M / 2)
     for scale in (torch.tensor([0.3, 0.7]), torch.tensor([0.1, 1.1])):
         noise = likelihoods.normal(learned(scale))
-        model = NeuralLinear(nn.Identity(), 3, 2, noise, noise_prior=prior).double()
+        model = NeuralLinear(nn.Identity(), 3, 2, noise, noise_variance_prior=prior).double()
         node = poutine.trace(model).get_trace(torch.zeros(4, 3).double(), torch.zeros(4, 2).double())
         found.append(node.nodes["y_scale_prior"]["fn"].log_prob(torch.zeros(0)).item())
         precision = model.noise_scale().detach() ** -2

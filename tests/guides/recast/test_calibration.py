@@ -55,7 +55,7 @@ def simulated(model: RECaST, size: int) -> tuple[Tensor, Tensor, Tensor]:
     numbers = {number: prior.sample().double() for number, prior in model.priors.items()}
     f = 2 * torch.randn(size).double()
     eta = (numbers["delta"] + numbers["log_gamma"].exp() * torch.empty(size).double().cauchy_()) * f
-    if model.noise:
+    if model.with_noise:
         y = eta + numbers["log_sigma"].exp() * torch.randn(size).double()
     else:
         y = dist.Bernoulli(logits=eta).sample()

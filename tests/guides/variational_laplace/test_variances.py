@@ -76,7 +76,7 @@ def test_profiled_variances_are_those_of_the_means() -> None:
     model, loader, x, y = problem()
     guide = MeanField(model)
     before = guide.loc.detach().clone()
-    loss = ProfiledVariances(VariationalLaplaceELBO(kl_weight=0.5)(model, guide), loader, every=4)
+    loss = ProfiledVariances(VariationalLaplaceELBO(kl_weight=0.5)(model, guide), loader, every_calls=4)
     assert [name for name, p in loss.named_parameters() if p.requires_grad] == ["loss.guide.loc"]
     history = fit(loss, loader, epochs=5, optimizer=partial(torch.optim.Adam, lr=0.02), progress=False)
     assert history.loss[-1] < history.loss[0]
@@ -160,7 +160,7 @@ def test_refused() -> None:
     with pytest.raises(TypeError, match="must be a MeanField or a SharedVariance, not Laplace"):
         fit_variances(wrong, [(x, y)])
     with pytest.raises(ValueError, match="at least one call between passes is needed, not 0"):
-        ProfiledVariances(VariationalLaplaceELBO()(model, guide), [(x, y)], every=0)
+        ProfiledVariances(VariationalLaplaceELBO()(model, guide), [(x, y)], every_calls=0)
 
 
 @pytest.mark.parametrize("curvature", [None, ExactFisher(), FisherProbes(2000)], ids=["layers", "exact", "probes"])

@@ -32,7 +32,11 @@ def made(kind: str, name: str = "") -> Made:
     normal = likelihoods.normal(learned(0.5))
     if kind == "normal":
         prior = dist.InverseGamma(1.0, 0.1)
-        return NeuralLinear(net(), 5, 2, normal, scale=learned(1.0), noise_prior=prior, size=12, name=name), x, real
+        return (
+            NeuralLinear(net(), 5, 2, normal, scale=learned(1.0), noise_variance_prior=prior, size=12, name=name),
+            x,
+            real,
+        )
     if kind == "relative":
         return NeuralLinear(net(), 5, 2, normal, scale=3.0, relative=True, size=12, name=name), x, real
     if kind == "latent":
@@ -208,7 +212,7 @@ def test_another_prior_scale() -> None:
     assert other.matrix_prior().base_dist.scale[0, 0] == 2
     torch.testing.assert_close(other.phi(x), model.phi(x))
     assert other.features is not model.features
-    assert (other.size, other.noise_prior) == (12, model.noise_prior)
+    assert (other.size, other.noise_variance_prior) == (12, model.noise_variance_prior)
 
 
 def test_what_is_refused() -> None:
@@ -232,8 +236,8 @@ def test_what_is_refused() -> None:
         NeuralLinear(net(), 5, 1, normal, scale=-1.0)
     with pytest.raises(ValueError, match=r"a relative scale needs the noise of likelihoods\.normal"):
         NeuralLinear(net(), 5, 2, likelihoods.categorical, relative=True)
-    with pytest.raises(ValueError, match="a noise_prior is for a learned noise"):
-        NeuralLinear(net(), 5, 1, normal, noise_prior=dist.InverseGamma(1.0, 1.0))
+    with pytest.raises(ValueError, match="a noise_variance_prior is for a learned noise"):
+        NeuralLinear(net(), 5, 1, normal, noise_variance_prior=dist.InverseGamma(1.0, 1.0))
     model, x, _ = made("labels")
     with pytest.raises(ValueError, match="NeuralLinear: no value of 'weight', which is random; there are bias"):
         model.outputs({"bias": torch.zeros(1)}, x)
