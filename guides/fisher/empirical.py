@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from bayesnn.guides.fisher import signs
-from bayesnn.guides.fisher.protocol import Pass
+from bayesnn.guides.fisher.protocol import BackwardPass
 from bayesnn.guides.fisher.scores import check_draws, score, unit_rows
 from bayesnn.likelihoods import Likelihood
 
@@ -51,13 +51,13 @@ class EmpiricalFisher:
         """R [batch, out, 1]: without noise, whatever `draws` and `each`."""
         return score(likelihood, outputs, y).unsqueeze(-1)
 
-    def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[Pass]:
+    def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[BackwardPass]:
         """One pass a draw, or one batched pass a site."""
         scores = [site.log_prob(site.value.detach()) for site in sites]
         if self.each:
             for one, site in zip(scores, sites, strict=True):
                 weights = sum(block.mean.numel() for block in site.blocks)
-                yield Pass([one], [unit_rows(one, weights, site.name)], batched=True)
+                yield BackwardPass([one], [unit_rows(one, weights, site.name)], batched=True)
             return
         for _ in range(self.draws):
-            yield Pass(scores, [signs.random_signs(one) * self.draws**-0.5 for one in scores])
+            yield BackwardPass(scores, [signs.random_signs(one) * self.draws**-0.5 for one in scores])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesnn.functional import memory, semidefinite_root
-from bayesnn.guides.fisher.protocol import Pass
+from bayesnn.guides.fisher.protocol import BackwardPass
 from bayesnn.guides.fisher.rules import RULES, Rule
 from bayesnn.guides.fisher.scores import unit_rows
 from bayesnn.likelihoods import HasFisher, HasFisherRoot, Likelihood
@@ -53,12 +53,12 @@ class ExactFisher:
         _check_memory(outputs)
         return _checked(check_fisher(likelihood).fisher(outputs))
 
-    def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[Pass]:
+    def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[BackwardPass]:
         """One batched pass for each parameter of each site."""
         for site in sites:
             weights = sum(block.mean.numel() for block in site.blocks)
             for parameter, root in site.roots({**RULES, **self.rules}):
-                yield Pass([parameter], [root(unit_rows(parameter, weights, site.name))], batched=True)
+                yield BackwardPass([parameter], [root(unit_rows(parameter, weights, site.name))], batched=True)
 
 
 EXACT = ExactFisher()

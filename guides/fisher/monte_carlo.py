@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from bayesnn.functional import alone
-from bayesnn.guides.fisher.protocol import Pass
+from bayesnn.guides.fisher.protocol import BackwardPass
 from bayesnn.guides.fisher.scores import check_draws, score
 from bayesnn.likelihoods import Likelihood
 
@@ -50,10 +50,10 @@ class MonteCarloFisher:
             drawn = likelihood(outputs).sample((self.draws,))
         return torch.stack([score(likelihood, outputs, one) for one in drawn], -1) / self.draws**0.5
 
-    def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[Pass]:
+    def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[BackwardPass]:
         """One pass a draw."""
         for _ in range(self.draws):
             with torch.no_grad():
                 targets = [site.fn.sample() for site in sites]
             scores = [site.log_prob(target) for site, target in zip(sites, targets, strict=True)]
-            yield Pass(scores, [torch.full_like(one, self.draws**-0.5) for one in scores])
+            yield BackwardPass(scores, [torch.full_like(one, self.draws**-0.5) for one in scores])

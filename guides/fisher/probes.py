@@ -11,7 +11,7 @@ from torch import Tensor
 from bayesnn.functional import alone
 from bayesnn.guides.fisher import signs
 from bayesnn.guides.fisher.exact import check_fisher, fisher_root
-from bayesnn.guides.fisher.protocol import Pass
+from bayesnn.guides.fisher.protocol import BackwardPass
 from bayesnn.guides.fisher.rules import RULES, Rule, rule_of
 from bayesnn.guides.fisher.scores import check_draws
 from bayesnn.likelihoods import Likelihood
@@ -83,12 +83,12 @@ class FisherProbes:
                 probes.append(gradient.flatten(1))
         return probes
 
-    def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[Pass]:
+    def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[BackwardPass]:
         """One pass a draw."""
         roots = [pair for site in sites for pair in site.roots({**RULES, **self.rules})]
         for _ in range(self.draws):
             probes = [root(signs.random_signs(parameter)) * self.draws**-0.5 for parameter, root in roots]
-            yield Pass([parameter for parameter, _ in roots], probes)
+            yield BackwardPass([parameter for parameter, _ in roots], probes)
 
 
 def _depends(parameter: Tensor, at: Tensor) -> bool:

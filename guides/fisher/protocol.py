@@ -25,13 +25,13 @@ class OutputFisher(Protocol):
 class Curvature(Protocol):
     """The Fisher information F of all conditionals: what `VariationalLaplaceELBO(curvature=...)` takes."""
 
-    def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator["Pass"]:
+    def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator["BackwardPass"]:
         """Backward passes with E[sum over passes of g g^T] = F."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class Pass:
+class BackwardPass:
     """One backward pass: g = sum over outputs of J^T cotangent; if `batched`, one g for each row of the cotangents."""
 
     outputs: list[Tensor]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bayesnn.guides.common.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.fisher.probes import FisherProbes
-from bayesnn.guides.fisher.protocol import Curvature, Pass, check_way
+from bayesnn.guides.fisher.protocol import BackwardPass, Curvature, check_way
 from bayesnn.guides.variational_laplace.kl import block_kl
 from bayesnn.guides.variational_laplace.means import Block, at_means
 from bayesnn.guides.variational_laplace.model import (
@@ -99,7 +99,7 @@ class VariationalLaplaceELBO(ClosedFormELBO):
                 total = total + 0.5 * self._penalty(one, blocks)
         return total
 
-    def _penalty(self, one: Pass, blocks: Sequence[Block]) -> Tensor:
+    def _penalty(self, one: BackwardPass, blocks: Sequence[Block]) -> Tensor:
         """sum g^T S g over blocks, of one backward pass."""
         found = torch.autograd.grad(
             one.outputs,

@@ -333,9 +333,10 @@ def test_a_warm_up_leaves_buffers_as_they_were():
 # --- progress -------------------------------------------------------------------------------------------------------
 
 
-def test_progress_goes_to_stderr_and_can_be_switched_off(capsys):
+def test_progress_goes_to_stderr_and_can_be_switched_off(capsys, monkeypatch):
     quiet(Constant(), [torch.ones(1)] * 4, epochs=2)
     assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("bayesnn.functional.progress.DELAY", 0.0)
     fit(Constant(), [torch.ones(1)] * 4, epochs=2)
     out, err = capsys.readouterr()
     assert out == ""
