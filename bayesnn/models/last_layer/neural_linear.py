@@ -36,8 +36,9 @@ class NeuralLinear(LastLayerModel):
         relative: whether `scale` is in units of the noise of each output: then scale^2 is the signal-to-noise ratio
             alpha of Fiedler and Lucia. The likelihood is `normal` without a latent scale.
         noise_variance_prior: distribution of the noise *variance* of each output, whose log density
-            (nats, once for all data) is added for a `normal(learned(...))`: the scale becomes a maximum a posteriori estimate. The inverse
-            Wishart prior of Harrison et al. is InverseGamma((nu + out - 1) / 2, M / 2), with its constant.
+            (nats, once for all data) is added for a `normal(learned(...))`: the scale becomes a
+            maximum a posteriori estimate. The inverse Wishart prior of Harrison et al. is
+            InverseGamma((nu + out - 1) / 2, M / 2), with its constant.
         bias: append a constant 1 to the features; its weights have the same prior.
         size: examples in the training data, by which batches are scaled; None = each call is all data.
         name: prefixes sites and plate.
