@@ -120,6 +120,6 @@ def noted_draws(draws: Mapping[str, Value], tempering: Mapping[str, float]) -> d
     """
     if not tempering:
         return dict(draws)
-    found = OrderedDict(draws)  # a dict itself takes no attribute
-    note(found, tempering)
-    return found
+    ordered = OrderedDict(draws)  # a dict itself takes no attribute
+    note(ordered, tempering)
+    return ordered

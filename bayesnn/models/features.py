@@ -53,14 +53,14 @@ def cache_features(
             "cache_features: the loader's data set gives another x each time (a random augmentation), of which one "
             "pass would keep a single draw; use copies=10 or so, or train the guide on the inputs themselves"
         )
-    found = []
+    pairs = []
     for copy in range(copies):
         for x, y in progress_bar(loader, desc=f"features {copy + 1}/{copies}", unit="batch", show=progress):
-            found.append((_of_batch(features, x), y))
-    if not found:
+            pairs.append((_of_batch(features, x), y))
+    if not pairs:
         raise ValueError("cache_features: the loader is empty")
-    phi = torch.cat([one for one, _ in found])
-    labels = torch.cat([y for _, y in found]).to(phi.device)
+    phi = torch.cat([one for one, _ in pairs])
+    labels = torch.cat([y for _, y in pairs]).to(phi.device)
     if not labels.is_floating_point():
         absent = sorted(set(range(int(labels.max()) + 1)) - set(labels.unique().tolist()))
         if absent and labels.dim() == 1:

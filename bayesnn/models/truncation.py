@@ -53,9 +53,9 @@ class TruncatedNetwork(nn.Module):
             )
         batch = next((len(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim()), None)
         if not isinstance(phi, Tensor) or phi.dim() < 2 or (batch is not None and len(phi) != batch):
-            found = f"a tensor of shape {tuple(phi.shape)}" if isinstance(phi, Tensor) else f"a {type(phi).__name__}"
+            given = f"a tensor of shape {tuple(phi.shape)}" if isinstance(phi, Tensor) else f"a {type(phi).__name__}"
             raise ValueError(
-                f"truncate: {self.at!r} gets {found} for {batch} inputs, not features [batch, ...]; name a layer that "
+                f"truncate: {self.at!r} gets {given} for {batch} inputs, not features [batch, ...]; name a layer that "
                 "one feature vector of each example passes, such as the last linear one"
             )
         return phi.flatten(1)

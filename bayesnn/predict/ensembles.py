@@ -37,14 +37,14 @@ def ensemble_outputs(nets: Sequence[nn.Module], x: Inputs, *, chunk: int = 1000,
     if not len(nets):
         raise ValueError("ensemble_outputs: at least one network is needed")
     check_inputs(x)
-    parts, found = list(chunks(x, chunk)), []
+    parts, member_outputs = list(chunks(x, chunk)), []
     for net in progress_bar(nets, desc="ensemble", unit="network", show=progress):
         check_evaluation_mode(net, "ensemble_outputs")
-        found.append(call_chunks(net, {}, parts))
-    shapes = sorted({tuple(outputs.shape[1:]) for outputs in found})
+        member_outputs.append(call_chunks(net, {}, parts))
+    shapes = sorted({tuple(outputs.shape[1:]) for outputs in member_outputs})
     if len(shapes) > 1:
         raise ValueError(f"ensemble_outputs: the networks' outputs have different shapes, {shapes}")
-    return torch.stack(found)
+    return torch.stack(member_outputs)
 
 
 @torch.no_grad()

@@ -69,12 +69,12 @@ def _functions(posterior: Posterior, x: Inputs, draws: int, chunk: int) -> Tenso
         {site: value[site] - at for site, at in mean.items()}
         for value in draw_each(posterior, draws, parts[0], model=model)
     )
-    found = []
+    outputs = []
     while some := list(islice(steps, group)):  # one draw in memory, or all where they are small
         stacked = {site: torch.stack([step[site] for step in some]) for site in mean}
         passes = [map_draws(partial(along, x=part), stacked, vectorised=group > 1) for part in parts]
-        found.append(centre + torch.cat(passes, 1))
-    return torch.cat(found)
+        outputs.append(centre + torch.cat(passes, 1))
+    return torch.cat(outputs)
 
 
 def _mean(posterior: Posterior) -> tuple[Any, dict[str, Tensor]]:

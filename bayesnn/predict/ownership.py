@@ -79,14 +79,14 @@ def network_model_for(posterior: Any, model: Any, caller: str, *args: Any) -> Mo
         TypeError: another Pyro model too.
         ValueError: as `check_model`.
     """
-    found = model_for(posterior, model, caller, *args)
-    if not is_model(found):
+    network_model = model_for(posterior, model, caller, *args)
+    if not is_model(network_model):
         whose = "the model of this " + type(posterior).__name__ if model is None else "model="
         raise TypeError(
             f"{caller}: {whose} is a Pyro model without the outputs of one network; give that network's model, a model "
             f"of bayesnn.models, {caller}(posterior, ..., model=model)"
         )
-    return found
+    return network_model
 
 
 def check_model(model: Any, posterior: Any, caller: str) -> None:

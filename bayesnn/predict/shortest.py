@@ -64,8 +64,8 @@ def shortest(component: Distribution, level: float) -> tuple[Tensor, Tensor]:
 
     one = torch.ones_like(low)  # places from 1 to 2, so that precision is relative to the bracket
     lower = torch.lerp(low, high, solve(slope, one, 2 * one, 0 * one, precision=PRECISION) - 1)
-    found = [(lower, upper(lower)), *_at_the_bounds(cdf, component, level)]
-    lowers, uppers = (torch.stack(ends) for ends in zip(*found, strict=True))
+    intervals = [(lower, upper(lower)), *_at_the_bounds(cdf, component, level)]
+    lowers, uppers = (torch.stack(ends) for ends in zip(*intervals, strict=True))
     chosen = (uppers - lowers).argmin(0, keepdim=True)
     return lowers.gather(0, chosen).squeeze(0), uppers.gather(0, chosen).squeeze(0)
 
@@ -111,15 +111,15 @@ def _last(table: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _at_the_bounds(cdf: Cdf, component: Distribution, level: float) -> list[tuple[Tensor, Tensor]]:
     """Intervals with one end where a bounded support of all components has its own."""
-    found = []
+    intervals = []
     lower, upper = (getattr(component.support, name, None) for name in ("lower_bound", "upper_bound"))
     if lower is not None:
         end = quantile(cdf, component, level)
-        found.append((_bound(lower, end, torch.amin), end))
+        intervals.append((_bound(lower, end, torch.amin), end))
     if upper is not None:
         end = quantile(cdf, component, 1 - level)
-        found.append((end, _bound(upper, end, torch.amax)))
-    return found
+        intervals.append((end, _bound(upper, end, torch.amax)))
+    return intervals
 
 
 def _bound(bound: Tensor | float, like: Tensor, reduced: Callable[..., Tensor]) -> Tensor:

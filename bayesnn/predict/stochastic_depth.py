@@ -34,19 +34,19 @@ def stochastic_depth(net: nn.Module, p: float = 0.1, *, blocks: Sequence[type[nn
         raise ValueError(f"stochastic_depth: p is a probability above 0 and below 1, not {p}")
     kinds = tuple(blocks) or _residual_blocks()
     result = copy.deepcopy(net)
-    found = [
+    named_blocks = [
         (name, block)
         for name, block in result.named_modules()
         if isinstance(block, kinds) and name and getattr(block, "downsample", None) is None
     ]
-    if not found:
+    if not named_blocks:
         raise ValueError(
             f"stochastic_depth: {type(net).__name__} has no {' or '.join(kind.__name__ for kind in kinds)} that keeps "
             "the shape of its input; name the types of its residual blocks, blocks=(Block,)"
         )
-    for place, (name, block) in enumerate(found, 1):
+    for place, (name, block) in enumerate(named_blocks, 1):
         holder, _, last = name.rpartition(".")
-        setattr(result.get_submodule(holder), last, SkippedBlock(block, p * place / len(found)))
+        setattr(result.get_submodule(holder), last, SkippedBlock(block, p * place / len(named_blocks)))
     return result
 
 

@@ -29,10 +29,10 @@ def scores(prediction: Prediction, y: Tensor, levels: Sequence[float]) -> list[S
         ValueError: a prediction for another number of examples; quantiles that are nan or cross.
     """
     if isinstance(prediction, Probabilities):
-        found = _binary(prediction.probs, y)
+        triples = _binary(prediction.probs, y)
     else:
-        found = _continuous(prediction, y.double(), levels)
-    return [*found, *((name, 0.0, float(value)) for name, value in prediction.notes.items())]
+        triples = _continuous(prediction, y.double(), levels)
+    return [*triples, *((name, 0.0, float(value)) for name, value in prediction.notes.items())]
 
 
 def crps_of_quantiles(prediction: Quantiles, y: Tensor, count: int = QUANTILES) -> Tensor:
@@ -57,24 +57,24 @@ def crps_of_quantiles(prediction: Quantiles, y: Tensor, count: int = QUANTILES) 
 
 
 def _continuous(prediction: Quantiles, y: Tensor, levels: Sequence[float]) -> list[Score]:
-    found: list[Score] = []
+    triples: list[Score] = []
     for level in levels:
         low, high = interval(prediction, level)
-        found += [
+        triples += [
             ("coverage", level, float(metrics.coverage(low, high, y))),
             ("length", level, float(metrics.width(low, high))),
             ("interval_score", level, float(metrics.interval_score(low, high, y, nominal=level))),
         ]
     crps = float(crps_of_quantiles(prediction, y).mean())
     if math.isfinite(crps):
-        found.append(("crps", 0.0, crps))
-    found.append(("rmse", 0.0, float(metrics.rmse(prediction.quantile(0.5), y))))
-    return found
+        triples.append(("crps", 0.0, crps))
+    triples.append(("rmse", 0.0, float(metrics.rmse(prediction.quantile(0.5), y))))
+    return triples
 
 
 def _binary(p: Tensor, y: Tensor) -> list[Score]:
     probs, labels = torch.stack([1 - p, p], 1), y.long()
-    found = [
+    triples = [
         ("auc", 0.0, float(metrics.auroc(p[labels == 0], p[labels == 1])) if 0 < labels.sum() < len(y) else math.nan),
         ("ece", 0.0, float(metrics.ece(probs, labels, resamples=0))),
         ("nll", 0.0, float(metrics.nll(probs, labels))),
@@ -84,6 +84,6 @@ def _binary(p: Tensor, y: Tensor) -> list[Score]:
     confidence, predicted = probs.max(1)
     band = (confidence - CONFIDENT).abs() <= BAND
     right = (predicted == labels)[band].double()
-    found.append(("coverage", CONFIDENT, float(right.mean()) if len(right) else math.nan))
-    found.append(("confident", CONFIDENT, float(len(right))))
-    return [score for score in found if not math.isnan(score[2])]
+    triples.append(("coverage", CONFIDENT, float(right.mean()) if len(right) else math.nan))
+    triples.append(("confident", CONFIDENT, float(len(right))))
+    return [score for score in triples if not math.isnan(score[2])]

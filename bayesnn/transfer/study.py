@@ -87,34 +87,34 @@ def transfer_study(
             _complete(file, design, seed, make_data[design], methods, held)
     else:
         _in_processes(left, make_data, methods, held, workers)
-    found = {(design, seed): _kept(file, held) for file, design, seed in tasks}
-    return study_of({key: {name: run[name] for name in methods} for key, run in found.items()})
+    runs = {(design, seed): _kept(file, held) for file, design, seed in tasks}
+    return study_of({key: {name: run[name] for name in methods} for key, run in runs.items()})
 
 
 def _complete(
     file: Path, design: str, seed: int, make: MakeData, methods: Mapping[str, Method], levels: tuple[float, ...]
 ) -> None:
     """Add the methods that a seed lacks, and write its file once all are done."""
-    found, where = _kept(file, levels), f"design {design!r}, seed {seed}"
+    run, where = _kept(file, levels), f"design {design!r}, seed {seed}"
     with torch.random.fork_rng(devices=[]):
         try:
             data = make(seed)
         except Exception as error:
             raise RuntimeError(f"transfer_study: {where}: the data could not be made: {error}") from error
         for name, method in methods.items():
-            if name in found:
+            if name in run:
                 continue
             torch.manual_seed(_mixed(seed, name))
             began = time.process_time()
             try:
                 prediction = method(data, seed)
                 seconds = time.process_time() - began
-                found[name] = [*scores(prediction, data.y_test, levels), ("seconds", 0.0, seconds)]
+                run[name] = [*scores(prediction, data.y_test, levels), ("seconds", 0.0, seconds)]
             except Exception as error:
                 raise RuntimeError(f"transfer_study: {where}, method {name!r}: {error}") from error
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_suffix(f".{os.getpid()}.tmp")
-    beside.write_text(json.dumps({"levels": levels, "methods": found}), encoding="utf-8")
+    beside.write_text(json.dumps({"levels": levels, "methods": run}), encoding="utf-8")
     beside.replace(file)
 
 

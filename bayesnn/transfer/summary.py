@@ -111,7 +111,7 @@ def recast_summary(
         raise TypeError(f"recast_summary: the model must be a RECaST, not a {type(model).__name__}")
     f = model.training_predictions(x)
     y = model.checked_target(f, y)
-    chains, found = chains_of(posterior)
+    chains, inference = chains_of(posterior)
     lacking = [site for site in model.sites if site not in chains]
     if lacking:
         raise ValueError(f"recast_summary: the posterior has no draws of {lacking[0]!r}; is it of another model?")
@@ -119,7 +119,7 @@ def recast_summary(
     flat = {site: value.reshape(-1) for site, value in chains.items()}
     p = PredictiveDistribution(model.likelihood(model.outputs_at(flat, f)))
     table = posterior_table(numbers, chained=isinstance(posterior, MCMC))
-    fit = Table(("quantity", "value"), (*found, *fit_rows(model, leave_one_out(p, y), f, y)))
+    fit = Table(("quantity", "value"), (*inference, *fit_rows(model, leave_one_out(p, y), f, y)))
     source, effect = type(model.source).__name__ if model.source is not None else "None", type(model.effect).__name__
     return RECaSTSummary(
         f"recast.{model.response.name}(source={source}, effect={effect}())",

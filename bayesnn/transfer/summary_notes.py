@@ -23,9 +23,12 @@ def notes_of(
     model: RECaST, posterior: object, numbers: Mapping[str, Tensor], f: Tensor, table: Table, fit: Table
 ) -> tuple[str, ...]:
     """What to beware of: draws that cannot be trusted, a gamma that is not identified, a source that does not help."""
-    found = dict(zip(fit.column("quantity"), fit.column("value"), strict=True))
-    notes = [*_quality(posterior, table, found), *_effect(model, numbers, f), *_transfer(numbers["delta"])]
-    difference, se = found["elpd_loo minus that without the source"], found["standard error of the difference"]
+    fit_values = dict(zip(fit.column("quantity"), fit.column("value"), strict=True))
+    notes = [*_quality(posterior, table, fit_values), *_effect(model, numbers, f), *_transfer(numbers["delta"])]
+    difference, se = (
+        fit_values["elpd_loo minus that without the source"],
+        fit_values["standard error of the difference"],
+    )
     notes += _without_source(difference, se)
     if model.with_noise and isinstance(model.effect, CauchyEffect):
         notes.append("Predictions have Cauchy tails: they have medians and quantiles, no mean or variance.")

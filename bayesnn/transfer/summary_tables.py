@@ -31,8 +31,8 @@ def chains_of(posterior: Any) -> tuple[dict[str, Tensor], list[Row]]:
             ("inference", f"{type(posterior.kernel).__name__}, {chains} chain{'s' * (chains > 1)} of {count} draws"),
             ("warm-up steps", int(posterior.warmup_steps)),
         ]
-        if count >= FEWEST and "divergences" in (found := posterior.diagnostics()):
-            rows.append(("divergences", sum(len(where) for where in found["divergences"].values())))
+        if count >= FEWEST and "divergences" in (diagnostics := posterior.diagnostics()):
+            rows.append(("divergences", sum(len(where) for where in diagnostics["divergences"].values())))
         return draws, rows
     if isinstance(posterior, CorrectedDraws):
         draws = {site: value.unsqueeze(0) for site, value in posterior.items()}
@@ -67,8 +67,8 @@ def posterior_table(numbers: Mapping[str, Tensor], *, chained: bool) -> Table:
     columns: tuple[str, ...] = ("quantity", "mean", "sd", *(f"{level:.0%}" for level in QUANTILES))
     if chained and next(iter(everything.values())).shape[1] >= FEWEST:
         columns += ("mcse", "ess_bulk", "ess_tail", "r_hat")
-        found = _diagnostics(everything)
-        rows = [(*row, *found[row[0]]) for row in rows]
+        diagnostics = _diagnostics(everything)
+        rows = [(*row, *diagnostics[row[0]]) for row in rows]
     return Table(columns, tuple(rows))
 
 
@@ -122,8 +122,13 @@ def _diagnostics(values: Mapping[str, Tensor]) -> dict[str, tuple[float, ...]]:
 
     tree = _tree(values)
     half = {name: v[:, : v.shape[1] // 2 * 2].reshape(2, -1) if len(v) == 1 else v for name, v in values.items()}
-    found = (arviz.mcse(tree), arviz.ess(tree, method="bulk"), arviz.ess(tree, method="tail"), arviz.rhat(_tree(half)))
-    parts = [getattr(part, "posterior", part) for part in found]  # a data set in ArviZ 0.x
+    diagnostics = (
+        arviz.mcse(tree),
+        arviz.ess(tree, method="bulk"),
+        arviz.ess(tree, method="tail"),
+        arviz.rhat(_tree(half)),
+    )
+    parts = [getattr(part, "posterior", part) for part in diagnostics]  # a data set in ArviZ 0.x
     return {name: tuple(float(np.asarray(part[name])) for part in parts) for name in values}
 
 

@@ -86,8 +86,8 @@ class Study(Table):
             ValueError: no seed has both.
         """
         values: dict[tuple[str, str], dict[int, float]] = {}
-        for design, name, seed, found, at, value in self.rows:
-            if found == metric and at == level:
+        for design, name, seed, row_metric, at, value in self.rows:
+            if row_metric == metric and at == level:
                 values.setdefault((design, name), {})[seed] = value
         rows = []
         for design in dict.fromkeys(self.column("design")):
@@ -123,11 +123,11 @@ class Study(Table):
         return Table((*table.columns, "verdict"), tuple((*row, _verdict(row[3], row[4])) for row in table.rows))
 
 
-def study_of(found: Mapping[tuple[str, int], Mapping[str, Sequence[tuple[str, float, float]]]]) -> Study:
+def study_of(runs: Mapping[tuple[str, int], Mapping[str, Sequence[tuple[str, float, float]]]]) -> Study:
     """{(design, seed): {method: scores}} as tidy rows."""
     rows = [
         (design, method, seed, metric, level, value)
-        for (design, seed), methods in found.items()
+        for (design, seed), methods in runs.items()
         for method, triples in methods.items()
         for metric, level, value in triples
     ]

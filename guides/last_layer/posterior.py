@@ -102,16 +102,16 @@ class LastLayerPosterior(CheckedState):
         Returns:
             a new guide, whose `model` is a copy with that prior scale.
         """
-        (scale, noise), found = self._scales(), self._spectrum()
+        (scale, noise), spectrum = self._scales(), self._spectrum()
         phi = self.model.phi(x).double()
         errors = y.double() - phi @ self._statistic("loc").mT
-        factor = regression.best_factor(found, phi, errors, noise, reach=reach, points=points, condition=condition)
+        factor = regression.best_factor(spectrum, phi, errors, noise, reach=reach, points=points, condition=condition)
         if self.model.relative:
             scale = scale / noise.unsqueeze(-1)
         other = LastLayerPosterior(self.model.with_scale(scale * math.sqrt(factor)))
         for name in STATISTICS:
             setattr(other, name, self._fitted(name))
-        other.scale_tril = regression.covariance_root(found, factor).to(self._fitted("loc").dtype)
+        other.scale_tril = regression.covariance_root(spectrum, factor).to(self._fitted("loc").dtype)
         return other
 
     def output_distribution(self, x: Inputs) -> dist.MultivariateNormal:
@@ -169,9 +169,9 @@ class LastLayerPosterior(CheckedState):
     def _given(self, sums: list[Tensor]) -> "LastLayerPosterior":
         for name, value in zip(SUMS, sums, strict=True):
             setattr(self, name, value)
-        found, dtype = self._spectrum(), self.model.noise_scale().dtype
-        self.loc = regression.mean(found, self._statistic("products"), self._scales()[1]).to(dtype)
-        self.scale_tril = regression.covariance_root(found).to(dtype)
+        spectrum, dtype = self._spectrum(), self.model.noise_scale().dtype
+        self.loc = regression.mean(spectrum, self._statistic("products"), self._scales()[1]).to(dtype)
+        self.scale_tril = regression.covariance_root(spectrum).to(dtype)
         return self
 
     def _scales(self) -> tuple[Tensor, Tensor]:
@@ -181,4 +181,4 @@ class LastLayerPosterior(CheckedState):
         return rows.scale.detach().double(), self.model.noise_scale().detach().double()
 
     def _spectrum(self) -> regression.Spectrum:
-        return regression.spectrum(self._statistic("gram"), *self._scales())
+        return regression.spectrum_of(self._statistic("gram"), *self._scales())

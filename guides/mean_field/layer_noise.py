@@ -36,13 +36,13 @@ def layer_noise_outputs(model: BNN, values: Mapping[str, NormalTensor | Tensor],
     if model not in _SHARED:
         device = next(model.net.parameters()).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
-            _, found = _one_pass(model.net, values, x, noise, set())
-        _share(model, found)
+            _, names = _one_pass(model.net, values, x, noise, set())
+        _share(model, names)
     while True:
-        outputs, found = _one_pass(model.net, values, x, noise, _SHARED[model])
-        if not found:
+        outputs, names = _one_pass(model.net, values, x, noise, _SHARED[model])
+        if not names:
             return outputs
-        _share(model, found)  # the network took another path than in its first call
+        _share(model, names)  # the network took another path than in its first call
 
 
 def _share(model: BNN, names: set[str]) -> None:
@@ -76,17 +76,17 @@ class _NoisyLayers(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        found = {self.names[id(leaf)] for leaf in _opened((*args, *kwargs.values())) if id(leaf) in self.names}
-        if not found:
+        parameters = {self.names[id(leaf)] for leaf in _opened((*args, *kwargs.values())) if id(leaf) in self.names}
+        if not parameters:
             return func(*args, **kwargs)
         if func in RULES and self._find(args[0] if args else kwargs["input"]) is None:
-            self.unknown |= found & self.used
-            self.used |= found
+            self.unknown |= parameters & self.used
+            self.used |= parameters
             return RULES[func](func, self._find, self.batch, self.noise, *args, **kwargs)
         result = func(*args, **kwargs)
         of_tensors = any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result))
         if (of_tensors and id(result) not in self.names) or getattr(func, "__name__", "") in _VALUES:
-            self.unknown |= found  # not its shape or device, nor the tensor itself, as .contiguous() returns
+            self.unknown |= parameters  # not its shape or device, nor the tensor itself, as .contiguous() returns
         return result
 
     def _find(self, tensor: Tensor | None) -> NormalTensor | None:

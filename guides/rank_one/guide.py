@@ -65,21 +65,21 @@ class RankOneGuide(CheckedState):
 
     def distributions(self, member: Tensor) -> dict[str, dist.TorchDistribution]:
         """{site: q of it given the member}, batch shape that of `member`, for all sites but the member's."""
-        found: dict[str, dist.TorchDistribution] = {}
+        by_site: dict[str, dist.TorchDistribution] = {}
         scales = iter(enumerate(self.log_scales))
         for name, layer in self.model.net.layers.items():
             if layer.code is not None:
                 mean, log_variance = layer.code.moments(layer.r[member])
                 q = dist.Normal(mean, (0.5 * log_variance).exp(), validate_args=False)
-                found[self.model.site(f"{name}.z")] = q.to_event(1)
+                by_site[self.model.site(f"{name}.z")] = q.to_event(1)
             elif self.model.prior is not None:
                 family = dist.Normal if isinstance(self.model.prior, dist.Normal) else dist.Cauchy
                 for key, loc in (("r", layer.r), ("s", layer.s)):
                     i, log_scale = next(scales)
                     scale = param_site(f"RankOneGuide[{self.model.site(name)}].{i}", log_scale).exp()
                     q = family(loc[member], scale[member], validate_args=False)
-                    found[self.model.site(f"{name}.{key}")] = q.to_event(1)
-        return found
+                    by_site[self.model.site(f"{name}.{key}")] = q.to_event(1)
+        return by_site
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample a member and its sites; of the arguments, which are the model's, only the batch size is used."""

@@ -235,11 +235,11 @@ class Density:
     def __call__(self, u: Tensor) -> Tensor:
         """[*draw]."""
         parts = [u] if u.dim() < 2 else u.split(max(1, 500 // self.model.source_count))
-        found = [
+        densities = [
             self.model.log_joint(in_numbers(self.model, part), self.f, self.y) + _log_stretch(self.model, part)
             for part in parts
         ]
-        return found[0] if u.dim() < 2 else torch.cat(found)
+        return densities[0] if u.dim() < 2 else torch.cat(densities)
 
     @torch.no_grad()
     def source_weights(self, u: Tensor) -> Tensor:
@@ -270,10 +270,10 @@ def laplace(density: Density) -> tuple[Tensor, Tensor]:
     """Mode, of several starts, and the root of the inverse negative Hessian there, no wider than the prior."""
     best, highest = None, -float("inf")
     for start in _starts(density):
-        found = _climb(density, start)
-        value = float(density(found))
+        mode = _climb(density, start)
+        value = float(density(mode))
         if value > highest:
-            best, highest = found, value
+            best, highest = mode, value
     if best is None:
         raise ValueError("RECaSTGuide: the log density is finite at no start; are x and y finite and of similar size?")
     spread = _prior_spread(density)

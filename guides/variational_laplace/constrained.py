@@ -23,7 +23,7 @@ def in_unconstrained_space(block: Block, sites: Mapping[str, Any]) -> tuple[Bloc
     Raises:
         ValueError: a Delta that is another function of the normal site.
     """
-    pieces, found = dict(block.pieces), dict(sites)
+    pieces, nodes = dict(block.pieces), dict(sites)
     for name, transform in block.constrained.items():
         site, value = sites[name], block.pieces[name]
         if transform is None:
@@ -31,14 +31,14 @@ def in_unconstrained_space(block: Block, sites: Mapping[str, Any]) -> tuple[Bloc
             pieces[name] = _before(name, transform, value, block, site)
         else:
             pieces[name] = block.mean
-        found[name] = {**site, "fn": _prior(site["fn"], transform)}
-    return replace(block, pieces=pieces), found
+        nodes[name] = {**site, "fn": _prior(site["fn"], transform)}
+    return replace(block, pieces=pieces), nodes
 
 
 def places(value: Tensor, mean: Tensor) -> Tensor | None:
     """Which entries of the mean [*mean] a tensor consists of, each once and in order; None where it is no such part."""
-    (found,) = torch.autograd.grad(value.sum(), mean, retain_graph=True, materialize_grads=True)
-    taken = found != 0
+    (gradient,) = torch.autograd.grad(value.sum(), mean, retain_graph=True, materialize_grads=True)
+    taken = gradient != 0
     same = int(taken.sum()) == value.numel() and torch.allclose(mean[taken], value.reshape(-1), rtol=1e-4, atol=1e-6)
     return taken if same else None
 

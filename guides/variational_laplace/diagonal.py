@@ -52,7 +52,7 @@ def _of_batch(model: Any, guide: Any, args: tuple[Any, ...], curvature: Curvatur
     for one in curvature.passes(conditionals(sites, blocks)):
         if not one.outputs:
             continue
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             one.outputs,
             [block.mean for block in blocks],
             one.cotangents,
@@ -60,7 +60,7 @@ def _of_batch(model: Any, guide: Any, args: tuple[Any, ...], curvature: Curvatur
             allow_unused=True,
             is_grads_batched=one.batched,
         )
-        for square, g in zip(squares, found, strict=True):
+        for square, g in zip(squares, gradients, strict=True):
             if g is not None:
                 square += g.double().square().sum(0) if one.batched else g.double().square()
     names = [(block, name) for block in blocks for name in block.pieces]

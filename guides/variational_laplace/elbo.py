@@ -101,7 +101,7 @@ class VariationalLaplaceELBO(ClosedFormELBO):
 
     def _penalty(self, one: BackwardPass, blocks: Sequence[Block]) -> Tensor:
         """sum g^T S g over blocks, of one backward pass."""
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             one.outputs,
             [block.mean for block in blocks],
             one.cotangents,
@@ -110,7 +110,7 @@ class VariationalLaplaceELBO(ClosedFormELBO):
             allow_unused=True,
             is_grads_batched=one.batched,
         )
-        pairs = [(block, g) for block, g in zip(blocks, found, strict=True) if g is not None]
+        pairs = [(block, g) for block, g in zip(blocks, gradients, strict=True) if g is not None]
         if self.curvature_grad:
             check_second_derivatives([g for _, g in pairs], [block.mean for block in blocks])
         return sum((block.variance_along(g) for block, g in pairs), torch.zeros((), device=blocks[0].mean.device))

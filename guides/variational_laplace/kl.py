@@ -62,11 +62,11 @@ def _each(q: Any, p: Any) -> Tensor:
     if isinstance(base_of(p), dist.MultivariateNormal) and isinstance(normal, dist.Normal) and q.event_dim == 1:
         q = dist.MultivariateNormal(normal.loc, scale_tril=torch.diag_embed(normal.scale), validate_args=False)
     try:
-        found: Tensor = kl_divergence(q, p)
+        divergence: Tensor = kl_divergence(q, p)
     except NotImplementedError:
         value = q.rsample()
-        found = q.log_prob(value) - p.log_prob(value)
-    return found
+        divergence = q.log_prob(value) - p.log_prob(value)
+    return divergence
 
 
 def _joint(block: Block, sites: dict[str, Any]) -> Tensor:
@@ -114,5 +114,5 @@ def _no_parts(block: Block, sites: Mapping[str, Any]) -> ValueError:
 
 
 def _back(values: list[Tensor], mean: Tensor, cotangents: list[Tensor]) -> Tensor:
-    (found,) = torch.autograd.grad(values, [mean], cotangents, create_graph=True, materialize_grads=True)
-    return found
+    (gradient,) = torch.autograd.grad(values, [mean], cotangents, create_graph=True, materialize_grads=True)
+    return gradient

@@ -140,9 +140,9 @@ def _parameters(normal: Any) -> list[Tensor]:
 
 
 def _owner(name: str, delta: Any, blocks: list[Block]) -> Block:
-    found = [block for block in blocks if delta.v is block.mean or depends_on([delta.v], [block])]
-    if len(found) == 1:
-        return found[0]
+    owners = [block for block in blocks if delta.v is block.mean or depends_on([delta.v], [block])]
+    if len(owners) == 1:
+        return owners[0]
     raise ValueError(
         f"VariationalLaplaceELBO: the guide's site {name!r} is a Delta, which must be a part of one normal site, or "
         "its transform: a point has no variance here"

@@ -51,7 +51,7 @@ def log_likelihood(sites: dict[str, Any]) -> Tensor | float:
 
 def conditionals(sites: dict[str, Any], blocks: Sequence[Block]) -> list[ConditionalSite]:
     """The observed sites, and the latent ones whose prior depends on other latent sites."""
-    found = []
+    dependent = []
     for name, site in sites.items():
         fn, value = site["fn"], site["value"]
         if not site["is_observed"] and not depends_on(tensors_of(fn), blocks):
@@ -64,10 +64,10 @@ def conditionals(sites: dict[str, Any], blocks: Sequence[Block]) -> list[Conditi
         while isinstance(fn, dist.MaskedDistribution):
             fn, weight = fn.base_dist, weight * torch.as_tensor(fn._mask, device=weight.device)
         weight = weight.sqrt()
-        found.append(
+        dependent.append(
             ConditionalSite(name, fn, value, weight.expand(fn.batch_shape) if weight.dim() else weight, blocks)
         )
-    return found
+    return dependent
 
 
 def check_second_derivatives(gradients: Sequence[Tensor], means: Sequence[Tensor]) -> None:

@@ -52,8 +52,8 @@ class Choice:
         Raises:
             ValueError: there are none; a part of the network with weights that cannot be converted.
         """
-        found = self._of(Convertible)
-        for name in found:
+        names = self._of(Convertible)
+        for name in names:
             self._check_weights(name)
         for name, kind in self._unconvertible():
             by_class = f" or shared=(nn.{kind},)" if hasattr(nn, kind) else ""
@@ -61,12 +61,12 @@ class Choice:
                 f"{self.caller}: '{name}' ({kind}) cannot have members of rank one; leave it shared by all members, "
                 f"shared=({name!r},){by_class}, or name the layers to convert, layers=(...)"
             )
-        if not found:
+        if not names:
             raise ValueError(
                 f"{self.caller}: {type(self.net).__name__} has no Linear or convolution to convert"
                 + ("" if self.chosen is None else f" in {', '.join(self.chosen)}")
             )
-        return found
+        return names
 
     def norms(self) -> list[str]:
         """Names of the BatchNorm layers to give every member its own of.
@@ -74,15 +74,15 @@ class Choice:
         Raises:
             ValueError: one that is not a plain BatchNorm1d, 2d or 3d.
         """
-        found = self._of((_BatchNorm,))
-        for name in found:
+        names = self._of((_BatchNorm,))
+        for name in names:
             module = self.net.get_submodule(name)
             if type(module) not in Separable:
                 raise ValueError(
                     f"{self.caller}: '{name}' ({type(module).__name__}) is no plain BatchNorm, so members cannot have "
                     f"their own; shared=({name!r},) leaves it to all"
                 )
-        return found
+        return names
 
     def _check_weights(self, name: str) -> None:
         layer = self.net.get_submodule(name)

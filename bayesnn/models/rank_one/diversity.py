@@ -51,16 +51,16 @@ def diversity(net: RankOneNet) -> dict[str, LayerDiversity]:
     """
     if net.members < 2:
         raise ValueError("diversity: one member cannot differ from others; make the network with members=4")
-    found = {name: _of_layer(layer) for name, layer in net.layers.items()}
-    collapsed = [name for name, one in found.items() if one.within and one.between < COLLAPSED * one.within]
+    by_layer = {name: _of_layer(layer) for name, layer in net.layers.items()}
+    collapsed = [name for name, one in by_layer.items() if one.within and one.between < COLLAPSED * one.within]
     if collapsed:
         warnings.warn(
-            f"diversity: codes have collapsed in {len(collapsed)} of {len(found)} layers ({', '.join(collapsed[:5])}"
+            f"diversity: codes have collapsed in {len(collapsed)} of {len(by_layer)} layers ({', '.join(collapsed[:5])}"
             f"{', ...' if len(collapsed) > 5 else ''}): members differ there by less than {COLLAPSED} of a code's "
             "noise. Give RankOneEnsemble a smaller kl_weight (1 is Bayes' rule), or a longer code",
             stacklevel=2,
         )
-    return found
+    return by_layer
 
 
 def _of_layer(layer: RankOne) -> LayerDiversity:

@@ -23,5 +23,5 @@ class Output(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The output of that name or place."""
-        found: Tensor = self.net(*args, **kwargs)[self.key]
-        return found
+        output: Tensor = self.net(*args, **kwargs)[self.key]
+        return output
