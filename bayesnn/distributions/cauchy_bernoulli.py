@@ -8,6 +8,7 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
+from typing_extensions import override
 
 from bayesnn.distributions.logistic.cauchy_logit import logit_of_mean
 
@@ -47,14 +48,14 @@ class CauchyBernoulli(dist.Bernoulli):
         logits = logit_of_mean(self.loc.double(), self.scale.double()).to(self.loc.dtype)
         super().__init__(logits=logits, validate_args=validate_args)
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(y)."""
         if self._validate_args:
             self._validate_sample(value)
         return logsigmoid((2 * value - 1) * self.logits)  # Bernoulli's has slopes with the digits of 1 - p
 
+    @override
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "CauchyBernoulli":
-        """The same distribution for a larger batch."""
         new = self._get_checked_instance(CauchyBernoulli, _instance)
         new.loc, new.scale = self.loc.expand(Size(batch_shape)), self.scale.expand(Size(batch_shape))
         return super().expand(batch_shape, new)

@@ -9,6 +9,7 @@ from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
+from typing_extensions import override
 
 STEP = 0.5
 """The distance of two nodes of both trapezoidal rules: their error is exp(-2 pi^2 / 0.5) times a few hundred."""
@@ -47,8 +48,8 @@ class NormalBernoulli(dist.Bernoulli):
         logits = _probability(m, s).clamp(min=TINY).log() - _probability(-m, s).clamp(min=TINY).log()
         super().__init__(logits=logits.to(self.loc.dtype), validate_args=validate_args)
 
+    @override
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "NormalBernoulli":
-        """The same distribution for a larger batch."""
         new = self._get_checked_instance(NormalBernoulli, _instance)
         new.loc, new.scale = self.loc.expand(Size(batch_shape)), self.scale.expand(Size(batch_shape))
         return super().expand(batch_shape, new)

@@ -9,6 +9,7 @@ from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
+from typing_extensions import override
 
 POINTS = 200
 """Nodes of the trapezoidal rule."""
@@ -73,8 +74,8 @@ class NormalStudentT(dist.TorchDistribution):
         """scale_normal^2 + scale_t^2 df / (df - 2); infinite where df <= 2."""
         return torch.where(self.df > 2, self.scale_normal**2 + self.scale_t**2 * self.df / (self.df - 2), torch.inf)
 
+    @override
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "NormalStudentT":
-        """The same distribution for a larger batch."""
         new = self._get_checked_instance(NormalStudentT, _instance)
         for name in self.arg_constraints:
             setattr(new, name, getattr(self, name).expand(Size(batch_shape)))
@@ -82,14 +83,14 @@ class NormalStudentT(dist.TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
+    @override
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """y, [*sample, *batch]."""
         shape = self._extended_shape(Size(sample_shape))
         t = dist.StudentT(self.df, validate_args=False).rsample(Size(sample_shape))
         return self.loc + self.scale_normal * self.loc.new_empty(shape).normal_() + self.scale_t * t
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(y)."""
         if self._validate_args:
             self._validate_sample(value)
         df, deviation, normal, t = self._in_double(value)
@@ -100,8 +101,8 @@ class NormalStudentT(dist.TorchDistribution):
         log_normal = -(variance.log() + deviation**2 / variance + math.log(2 * math.pi)) / 2
         return (log_weight + log_normal).logsumexp(-1).to(self.loc.dtype)
 
+    @override
     def cdf(self, value: Tensor) -> Tensor:
-        """P(Y <= y)."""
         if self._validate_args:
             self._validate_sample(value)
         df, deviation, normal, t = self._in_double(value)

@@ -7,6 +7,7 @@ from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
+from typing_extensions import override
 
 from bayesnn.distributions.logistic.softmax import log_mean_softmax
 
@@ -47,8 +48,8 @@ class StudentTBernoulli(dist.Bernoulli):
         both = log_mean_softmax(self.df, loc.new_tensor([0.0, 1.0]).expand(*loc.shape, 2), loc, scale)
         super().__init__(logits=(both[..., 1] - both[..., 0]).to(self.loc.dtype), validate_args=validate_args)
 
+    @override
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "StudentTBernoulli":
-        """The same distribution for a larger batch."""
         new = self._get_checked_instance(StudentTBernoulli, _instance)
         batch = Size(batch_shape)
         new.df, new.loc, new.scale = self.df, self.loc.expand(batch), self.scale.expand(batch)

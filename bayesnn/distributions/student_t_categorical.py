@@ -7,6 +7,7 @@ import torch
 from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
+from typing_extensions import override
 
 from bayesnn.distributions.logistic.softmax import log_mean_softmax
 
@@ -74,8 +75,8 @@ class StudentTCategorical(dist.Categorical):
         doubles = (value.double() for value in (self.effect_logits, self.loc, self.scale))
         super().__init__(logits=log_mean_softmax(self.df, *doubles).to(logits.dtype), validate_args=validate_args)
 
+    @override
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "StudentTCategorical":
-        """The same distribution for a larger batch."""
         new = self._get_checked_instance(StudentTCategorical, _instance)
         batch = Size(batch_shape)
         new.df, new.loc, new.scale = self.df, self.loc.expand(batch), self.scale.expand(batch)

@@ -7,6 +7,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from bayesnn.likelihoods.bridge import log_concentration
 from bayesnn.likelihoods.expectations import variances
@@ -20,8 +21,8 @@ _log_sigmoid = elementwise_moments(F.logsigmoid)
 class Categorical(nn.Module):
     """y ~ Categorical(softmax(f)): outputs [*draw, batch, class] are logits, y [batch] are labels 0 ... class - 1."""
 
+    @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
-        """p(y | outputs)."""
         return dist.Categorical(logits=outputs)
 
     def fisher(self, outputs: Tensor) -> Tensor:
@@ -54,8 +55,8 @@ class Categorical(nn.Module):
 class PixelwiseCategorical(nn.Module):
     """One label a pixel: outputs [*draw, batch, class, height, width], y [batch, height, width]; a map is one event."""
 
+    @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
-        """p(y | outputs)."""
         return dist.Categorical(logits=outputs.movedim(-3, -1)).to_event(2)
 
     def fisher(self, outputs: Tensor) -> Tensor:
@@ -73,8 +74,8 @@ class PixelwiseCategorical(nn.Module):
 class Bernoulli(IndependentOutputs):
     """y ~ Bernoulli(sigmoid(f)): outputs [*draw, batch, out] are logits, y [batch, out] is 0.0 or 1.0."""
 
+    @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
-        """p(y | outputs)."""
         return dist.Bernoulli(logits=outputs).to_event(1)
 
     def score_deviation(self, outputs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from pyro import distributions as dist
 from torch import Tensor
+from typing_extensions import override
 
 from bayesnn.likelihoods.expectations import variances
 from bayesnn.likelihoods.scores import IndependentOutputs, negative_binomial_log_mean
@@ -11,8 +12,8 @@ from bayesnn.scales import Scale, check, describe, resolve
 class Poisson(IndependentOutputs):
     """y ~ Poisson(exp(f))."""
 
+    @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
-        """p(y | outputs)."""
         return dist.Poisson(outputs.exp()).to_event(1)
 
     def score_deviation(self, outputs: Tensor) -> Tensor:
@@ -32,8 +33,8 @@ class NegativeBinomial(IndependentOutputs):
         check("likelihoods.negative_binomial", concentration=concentration)
         self.concentration = concentration
 
+    @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
-        """p(y | outputs)."""
         concentration = resolve("y_concentration", self.concentration, outputs, 1).expand_as(outputs)
         return dist.GammaPoisson(concentration, concentration / outputs.exp()).to_event(1)
 
@@ -42,8 +43,8 @@ class NegativeBinomial(IndependentOutputs):
         r = resolve("y_concentration", self.concentration, outputs, 1)
         return negative_binomial_log_mean(outputs.exp(), r)
 
+    @override
     def extra_repr(self) -> str:
-        """The concentration."""
         return f"concentration={describe(self.concentration)}"
 
 

@@ -3,6 +3,7 @@
 import torch
 from pyro import distributions as dist
 from torch import Tensor
+from typing_extensions import override
 
 from bayesnn.likelihoods.expectations import heteroscedastic_expectation, normal_expectation, variances
 from bayesnn.likelihoods.scores import IndependentOutputs, student_t_location
@@ -17,8 +18,8 @@ class Normal(IndependentOutputs):
         check("likelihoods.normal", scale=scale)
         self.scale = scale
 
+    @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
-        """p(y | outputs)."""
         return dist.Normal(outputs, resolve("y_scale", self.scale, outputs, 1)).to_event(1)
 
     @property
@@ -56,8 +57,8 @@ class Normal(IndependentOutputs):
             )
         return mean, _added(variance, noise.expand_as(mean))
 
+    @override
     def extra_repr(self) -> str:
-        """The scale."""
         return f"scale={describe(self.scale)}"
 
 
@@ -69,8 +70,8 @@ class StudentT(IndependentOutputs):
         check("likelihoods.student_t", df=df, scale=scale)
         self.df, self.scale = df, scale
 
+    @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
-        """p(y | outputs)."""
         df, scale = resolve("y_df", self.df, outputs, 1), resolve("y_scale", self.scale, outputs, 1)
         return dist.StudentT(df, outputs, scale).to_event(1)
 
@@ -79,16 +80,16 @@ class StudentT(IndependentOutputs):
         df, scale = resolve("y_df", self.df, outputs, 1), resolve("y_scale", self.scale, outputs, 1)
         return student_t_location(df, scale).expand_as(outputs)
 
+    @override
     def extra_repr(self) -> str:
-        """The degrees of freedom and the scale."""
         return f"df={describe(self.df)}, scale={describe(self.scale)}"
 
 
 class HeteroscedasticNormal(IndependentOutputs):
     """y ~ N(m, exp(s)^2) with outputs (m, s): the first half are means, the second log standard deviations."""
 
+    @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
-        """p(y | outputs)."""
         mean, log_scale = self._halves(outputs)
         return dist.Normal(mean, log_scale.exp()).to_event(1)
 

@@ -8,6 +8,7 @@ import torch
 from pyro import distributions as dist
 from torch import Size, Tensor
 from torch import distributions as torch_dist
+from typing_extensions import override
 
 from bayesnn.predict.cdf import component_cdf
 from bayesnn.predict.quantile import quantile
@@ -63,8 +64,8 @@ class PredictiveDistribution(dist.TorchDistribution):
         return self.components.batch_shape[0]
 
     @property
+    @override
     def support(self) -> Any:
-        """That of the components."""
         return self.components.support
 
     @property
@@ -180,8 +181,8 @@ class PredictiveDistribution(dist.TorchDistribution):
         lower, upper = (_between(ordered, q) for q in ((1 - level) / 2, (1 + level) / 2))
         return lower, upper
 
+    @override
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "PredictiveDistribution":
-        """The same mixture for a larger batch."""
         return PredictiveDistribution(self.components.expand(Size([self.draws, *batch_shape])))
 
     def _log_probs(self, value: Tensor) -> Tensor:

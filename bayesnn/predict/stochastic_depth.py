@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 def stochastic_depth(net: nn.Module, p: float = 0.1, *, blocks: Sequence[type[nn.Module]] = ()) -> nn.Module:
@@ -58,8 +59,8 @@ class SkippedBlock(nn.Module):
         self.block, self.p = block, p
         self.training = block.training
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Of the shape of x."""
         y: Tensor = self.block(x)
         if not self.training:
             return y

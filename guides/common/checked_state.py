@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from typing_extensions import override
 
 from bayesnn.tempering import note, noted
 
@@ -30,8 +31,9 @@ class CheckedState(nn.Module):
         """What a state dict says of the sites that it belongs to, and of the objective."""
         return {"fingerprint": self._fingerprint(), **noted(self)}
 
+    @override
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """The fingerprint was checked before anything was loaded: see `_load_from_state_dict`."""
+        # `_load_from_state_dict` has checked the fingerprint before anything was loaded.
         note(self, {name: value for name, value in state.items() if name != "fingerprint"})
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

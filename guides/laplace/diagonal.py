@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Size, Tensor
+from typing_extensions import override
 
 from bayesnn.curvature import JacobianRows
 from bayesnn.curvature.diagonal import ggn_diagonal
@@ -30,8 +31,8 @@ class Diagonal(Separable):
         like = next(iter(rows.values.values()))
         self.register_buffer("diagonal", torch.zeros(rows.count, dtype=torch.double, device=like.device))
 
+    @override
     def add(self, x: Inputs, targets: BatchTargets) -> None:
-        """Add one batch."""
         self.diagonal += ggn_diagonal(self.rows, x, targets.roots)
 
     def bases(self) -> Mapping[str, Basis]:

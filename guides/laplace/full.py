@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from torch import Tensor
+from typing_extensions import override
 
 from bayesnn.curvature.jacobian_rows import EXAMPLES, MEMORY, JacobianRows, identity
 from bayesnn.functional import Inputs, chunks, memory
@@ -50,8 +51,8 @@ class Full(OnePass):
         self._last: LastLayerCurvature | None = None
         self._general = False  # whether a batch has shown that there is no linear last layer
 
+    @override
     def collect(self, data: DataPass) -> None:
-        """Sum over the training data, in one pass."""
         super().collect(data)
         if self._last is not None:
             self._last.flush()
@@ -80,8 +81,8 @@ class Full(OnePass):
         return self.H
 
     @torch.no_grad()
+    @override
     def spectrum(self, precision: Tensor) -> Tensor:
-        """The eigenvalues of P^-1/2 H P^-1/2."""
         root = precision.sqrt().to(self.dtype)
         matrix = self.matrix / root
         matrix /= root.unsqueeze(-1)
@@ -95,8 +96,8 @@ class Full(OnePass):
         return 2 * root.diagonal().log().sum() - precision.log().sum()
 
     @torch.no_grad()
+    @override
     def posterior(self, precision: Tensor, scale: float) -> "FullPosterior":
-        """N(w*, (scale H + P)^-1)."""
         if not bool(torch.isfinite(self.matrix).all()):
             raise ValueError("Laplace: the curvature is not finite; are the likelihood's fisher and the derivatives?")
         turned = self.matrix.flip(0, 1).mul_(scale)
@@ -131,8 +132,8 @@ class FullPosterior(Posterior):
         self._own: Tensor | None = None
         self._general = False  # whether inputs have shown that there is no linear last layer
 
+    @override
     def joint(self, loc: Tensor) -> dist.TorchDistribution:
-        """All weights."""
         return dist.MultivariateNormal(loc, scale_tril=self.scale_tril, validate_args=False)
 
     def conditional(self, block: str, loc: Tensor, entries: slice) -> dist.TorchDistribution:
@@ -143,8 +144,8 @@ class FullPosterior(Posterior):
         half = torch.linalg.solve_triangular(self.scale_tril, columns, upper=False)
         return dist.MultivariateNormal(loc.flatten(), precision_matrix=half.mT @ half, validate_args=False)
 
+    @override
     def covariance(self) -> Tensor:
-        """L L^T."""
         return self.scale_tril @ self.scale_tril.mT
 
     def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
@@ -160,8 +161,8 @@ class FullPosterior(Posterior):
                 half = self._times_root(jac)
                 yield outputs, half.square().sum(-1) if diagonal else half @ half.mT
 
+    @override
     def quadratic(self, vector: Tensor) -> Tensor:
-        """|L^T v|^2."""
         return (vector @ self.scale_tril).square().sum()
 
     def _times_root(self, jac: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs, call
@@ -44,8 +45,8 @@ class Hessian(Full):
 
     uses_fisher: ClassVar[bool] = False
 
+    @override
     def collect(self, data: DataPass) -> None:
-        """Sum over the training data, in one pass."""
         super().collect(data)
         matrix = self.H
         if not bool(torch.isfinite(matrix).all()):
@@ -58,8 +59,8 @@ class Hessian(Full):
         matrix += matrix.mT.clone()
         matrix /= 2
 
+    @override
     def add(self, x: Inputs, targets: BatchTargets) -> None:
-        """Add one batch."""
         self.H += hessian(self.rows, x, targets).to(self.dtype)
 
     @torch.no_grad()
@@ -79,8 +80,8 @@ class Hessian(Full):
         return 2 * root.diagonal().log().sum() - precision.log().sum()
 
     @torch.no_grad()
+    @override
     def posterior(self, precision: Tensor, scale: float) -> FullPosterior:
-        """N(w*, (scale H + P)^-1)."""
         if bool(torch.linalg.cholesky_ex(scale * self.H.double() + torch.diag(precision))[1]):
             self._refuse(precision, scale)
         return super().posterior(precision, scale)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from bayesnn.curvature import JacobianRows
 from bayesnn.curvature.ggn_products import GGNProducts
@@ -94,8 +95,8 @@ class LowRank(Structure):
         return 2 * root.diagonal().log().sum()
 
     @torch.no_grad()
+    @override
     def posterior(self, precision: Tensor, scale: float) -> LowRankPosterior:
-        """N(w*, (scale H + P)^-1)."""
         gains, turn = torch.linalg.eigh(scale * self._gram(precision))
         kept = gains > 1e-13 * gains.max() if len(gains) else gains > 0
         gains, turn = gains[kept], turn[:, kept]

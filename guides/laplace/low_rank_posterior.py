@@ -7,6 +7,7 @@ import torch
 from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
+from typing_extensions import override
 
 from bayesnn.curvature.ggn_products import GGNProducts
 from bayesnn.curvature.jacobian_rows import JacobianRows, identity
@@ -39,32 +40,32 @@ class LowRankNormal(dist.TorchDistribution):
         super().__init__(Size(), loc.shape, validate_args=False)
 
     @property
+    @override
     def mean(self) -> Tensor:
-        """The mode."""
         return self.loc
 
     @property
+    @override
     def variance(self) -> Tensor:
-        """Marginal variances, [param]."""
         share = self.gains / (1 + self.gains)
         return self.scale**2 * (1 - (self.directions**2 * share.unsqueeze(-1)).sum(0))
 
+    @override
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """[*sample, param]."""
         e = torch.randn(*sample_shape, len(self.loc), dtype=self.loc.dtype, device=self.loc.device)
         shrink = (1 + self.gains).rsqrt() - 1
         return self.loc + self.scale * (e + ((e @ self.directions.mT) * shrink) @ self.directions)
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """In nats."""
         z = (value - self.loc) / self.scale
         square = z.square().sum(-1) + ((z @ self.directions.mT).square() * self.gains).sum(-1)
         log_root = 0.5 * self.gains.log1p().sum() - self.scale.log().sum()
         return log_root - 0.5 * square - 0.5 * len(self.loc) * math.log(2 * math.pi)
 
+    @override
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> dist.TorchDistribution:
-        """Only to no batch at all: all draws share one posterior."""
-        if Size(batch_shape):
+        if Size(batch_shape):  # all draws share one posterior
             return dist.ExpandedDistribution(self, Size(batch_shape))
         return self
 
@@ -75,8 +76,8 @@ class LowRankPosterior(Posterior):
     def __init__(self, scale: Tensor, directions: Tensor, gains: Tensor) -> None:
         self.scale, self.directions, self.gains = scale, directions, gains
 
+    @override
     def joint(self, loc: Tensor) -> LowRankNormal:
-        """All weights."""
         return LowRankNormal(loc, self.scale, self.directions, self.gains)
 
     def conditional(self, block: str, loc: Tensor, entries: slice) -> LowRankNormal:
@@ -140,8 +141,8 @@ class LowRankPosterior(Posterior):
             variance = torch.cat([one for _, one in parts]) - less
             yield torch.cat([outputs for outputs, _ in parts]), variance.clamp(min=0) if diagonal else variance
 
+    @override
     def quadratic(self, vector: Tensor) -> Tensor:
-        """v^T Sigma v."""
         half = vector * self.scale
         inside = self.directions @ half
         return (half - inside @ self.directions).square().sum() + (inside.square() / (1 + self.gains)).sum()

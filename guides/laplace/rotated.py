@@ -7,6 +7,7 @@ import torch
 from pyro import distributions as dist
 from torch import Size, Tensor
 from torch.distributions import constraints
+from typing_extensions import override
 
 from bayesnn.curvature.jacobian_rows import MEMORY, JacobianRows, entries, identity, one_position, slices
 from bayesnn.curvature.layer_rules import Matrix
@@ -59,31 +60,31 @@ class RotatedNormal(dist.TorchDistribution):
         super().__init__(Size(), basis.shape, validate_args=False)
 
     @property
+    @override
     def mean(self) -> Tensor:
-        """The mode."""
         return self.loc
 
     @property
+    @override
     def variance(self) -> Tensor:
-        """Marginal variances, of the block's shape."""
         z = self.scale**2
         z = z if self.basis.left is None else self.basis.left**2 @ z
         z = z if self.basis.right is None else z @ (self.basis.right**2).mT
         return z.reshape(self.basis.shape)
 
+    @override
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """loc + U (scale * noise)."""
         noise = torch.randn(Size(sample_shape) + self.scale.shape, dtype=self.scale.dtype, device=self.scale.device)
         return self.loc + self.basis.back(noise * self.scale)
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """[*sample]."""
         z = self.basis.turn(value - self.loc)
         return torch.distributions.Normal(0.0, self.scale, validate_args=False).log_prob(z).sum((-1, -2, -3))
 
+    @override
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> dist.TorchDistribution:
-        """Only to no batch at all: all draws share one posterior."""
-        if Size(batch_shape):
+        if Size(batch_shape):  # all draws share one posterior
             return dist.ExpandedDistribution(self, Size(batch_shape))
         return self
 
@@ -95,12 +96,12 @@ class RotatedPosterior(Posterior):
         self.bases, self.scales = bases, scales
         self.shapes = {name: basis.shape for name, basis in bases.items()}
 
+    @override
     def distributions(self, loc: dict[str, Tensor]) -> dict[str, dist.TorchDistribution]:
-        """One a block."""
         return {name: RotatedNormal(loc[name], self.scales[name], basis) for name, basis in self.bases.items()}
 
+    @override
     def conditional(self, block: str, loc: Tensor, entries: slice) -> dist.TorchDistribution:
-        """Blocks are independent."""
         return RotatedNormal(loc, self.scales[block], self.bases[block])
 
     def covariance(self) -> Tensor:
@@ -121,8 +122,8 @@ class RotatedPosterior(Posterior):
             blocks.append(half @ half.mT)
         return torch.block_diag(*blocks)
 
+    @override
     def quadratic(self, vector: Tensor) -> Tensor:
-        """v^T Sigma v."""
         parts = from_vector(vector, self.shapes)
         return torch.stack([self._half(name, part).square().sum() for name, part in parts.items()]).sum()
 

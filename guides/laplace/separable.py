@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from bayesnn.guides.laplace.rotated import Basis, RotatedPosterior
 from bayesnn.guides.laplace.structure import OnePass
@@ -18,16 +19,16 @@ class Separable(OnePass):
     def bases(self) -> Mapping[str, Basis]:
         """{block: its eigenbasis}."""
 
+    @override
     def spectrum(self, precision: Tensor) -> Tensor:
-        """The eigenvalues of P^-1/2 H P^-1/2."""
         return torch.cat([(values / p).flatten() for values, p in self._pairs(precision).values()])
 
+    @override
     def log_ratio(self, precision: Tensor) -> Tensor:
-        """log |H + P| - log |P|."""
         return torch.stack([(values / p).log1p().sum() for values, p in self._pairs(precision).values()]).sum()
 
+    @override
     def posterior(self, precision: Tensor, scale: float) -> RotatedPosterior:
-        """N(w*, (scale H + P)^-1)."""
         dtype = next(iter(self.rows.values.values())).dtype
         scales = {name: (scale * values + p).rsqrt().to(dtype) for name, (values, p) in self._pairs(precision).items()}
         return RotatedPosterior(self.bases(), scales)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesnn.curvature import JacobianRows
 from bayesnn.functional import Inputs
@@ -74,8 +75,8 @@ class Structure(nn.Module, ABC):
 class OnePass(Structure):
     """A structure whose sums need each batch once, so that more data can be added later."""
 
+    @override
     def collect(self, data: DataPass) -> None:
-        """Sum over the training data, in one pass."""
         data(self.add, type(self).__name__)
 
     @abstractmethod

@@ -7,6 +7,7 @@ import pyro
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesnn.functional import Inputs
 from bayesnn.guides.common.checked_state import CheckedState
@@ -117,8 +118,8 @@ class LastLayerMeanField(LastLayer):
     torch.Size([5, 4])
     """
 
+    @override
     def matrix_distribution(self) -> dist.TorchDistribution:
-        """q(W), one event of shape [row, feature]; with gradients."""
         scale = self._announced("log_scale").exp()
         return dist.Normal(self._announced("loc"), scale, validate_args=False).to_event(2)
 

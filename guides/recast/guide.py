@@ -12,6 +12,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from bayesnn.functional import Inputs
 from bayesnn.guides.common.checked_state import CheckedState
@@ -205,16 +206,16 @@ class CorrectedDraws(Mapping[str, Tensor]):
     effective: float
     effective_sources: float = 1.0
 
+    @override
     def __getitem__(self, site: str) -> Tensor:
-        """Its draws."""
         return self.draws[site]
 
+    @override
     def __iter__(self) -> Iterator[str]:
-        """Over the sites."""
         return iter(self.draws)
 
+    @override
     def __len__(self) -> int:
-        """How many sites."""
         return len(self.draws)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pyro.infer import MCMC
 from pyro.infer.mcmc.util import select_samples
 from torch import Tensor
+from typing_extensions import override
 
 from bayesnn.functional import Inputs
 from bayesnn.guides.recast.guide import Density, in_numbers, laplace
@@ -71,8 +72,8 @@ class RECaSTChains(MCMC):
         drawn = with_source(density.model, numbers, density.f, density.y)
         self._index = {site: value for site, value in drawn.items() if site not in numbers}
 
+    @override
     def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
-        """As Pyro's."""
         grouped = super().get_samples(group_by_chain=True)
         index = {site: value.reshape(self.num_chains, -1) for site, value in self._index.items()}
         return select_samples({**grouped, **index}, num_samples, group_by_chain)

@@ -10,6 +10,7 @@ import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.ops.dual_averaging import DualAveraging
 from torch import Tensor
+from typing_extensions import override
 
 DEEPEST = 10
 """Doublings of a trajectory, at most."""
@@ -92,8 +93,8 @@ class SmallNUTS(MCMCKernel):
         self._accepted += (rate - self._accepted) / (done if done > 0 else self._t)
         return self.initial_params
 
+    @override
     def logging(self) -> OrderedDict[str, str]:
-        """For the progress bar."""
         return OrderedDict([("step size", f"{self._step:.2e}"), ("acc. prob", f"{self._accepted:.3f}")])
 
     def diagnostics(self) -> dict[str, Any]:

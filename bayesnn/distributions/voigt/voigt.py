@@ -8,6 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
+from typing_extensions import override
 
 from bayesnn.distributions.voigt.cdf import cdf, quantile
 from bayesnn.distributions.voigt.density import log_density
@@ -83,8 +84,8 @@ class Voigt(TorchDistribution):
         """loc."""
         return self.loc
 
+    @override
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Voigt":
-        """The same distribution for a larger batch."""
         new = self._get_checked_instance(Voigt, _instance)
         for name in self.arg_constraints:
             setattr(new, name, getattr(self, name).expand(Size(batch_shape)))
@@ -92,28 +93,28 @@ class Voigt(TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
+    @override
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """y, [*sample, *batch]."""
         shape = self._extended_shape(Size(sample_shape))
         normal, cauchy = self.loc.new_empty(shape).normal_(), self.loc.new_empty(shape).cauchy_()
         return self.loc + self.scale_normal * normal + self.scale_cauchy * cauchy
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(y)."""
         if self._validate_args:
             self._validate_sample(value)
         deviation, sigma, gamma = self._in_double(value)
         return log_density(deviation - self.loc, sigma, gamma).to(self.loc.dtype)
 
+    @override
     def cdf(self, value: Tensor) -> Tensor:
-        """P(Y <= y), at the observed y its probability integral transform."""
         if self._validate_args:
             self._validate_sample(value)
         deviation, sigma, gamma = self._in_double(value)
         return cdf(deviation - self.loc, sigma, gamma).to(self.loc.dtype)
 
+    @override
     def icdf(self, value: Tensor) -> Tensor:
-        """The quantile at the probability `value`."""
         if self._validate_args and not bool(((value >= 0) & (value <= 1)).all()):
             raise ValueError(f"Voigt.icdf: probabilities lie in [0, 1], not {value.tolist()}")
         probability, sigma, gamma = self._in_double(value)

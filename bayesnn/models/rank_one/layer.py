@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from typing_extensions import override
 
 from bayesnn.models.rank_one.code import LayerCode
 from bayesnn.models.rank_one.initialisation import Initialisation
@@ -95,8 +96,8 @@ class RankOne(nn.Module):
         """The members' own: weight decay would pull r and s to 0, and the members together."""
         return [self.r, self.s] + ([] if self.bias is None else [self.bias])
 
+    @override
     def extra_repr(self) -> str:
-        """The number of members."""
         return f"members={len(self.r)}"
 
 

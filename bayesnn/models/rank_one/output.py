@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 class Output(nn.Module):
@@ -21,7 +22,7 @@ class Output(nn.Module):
         self.net, self.key = net, key
         self.training = net.training
 
+    @override
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The output of that name or place."""
         output: Tensor = self.net(*args, **kwargs)[self.key]
         return output
