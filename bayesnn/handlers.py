@@ -25,12 +25,12 @@ class _Prefix(Messenger):
 
 
 def prefix_of(name: str) -> str:
-    """What stands before the site names of a model called `name`."""
+    """The prefix of the site names of a model called `name`."""
     return name + "." if name else ""
 
 
 def prefixed(name: str) -> AbstractContextManager[Any]:
-    """Inside, sites of a prior or likelihood get the model's prefix."""
+    """A context in which the sites of a prior or likelihood get the model's prefix."""
     return _Prefix(prefix_of(name)) if name else nullcontext()
 
 

@@ -45,22 +45,25 @@ def latent_nodes(nodes: Mapping[str, Any]) -> dict[str, Node]:
 
 
 def is_latent(node: Any) -> bool:
-    """A sample site that nothing observes, and not the indices of a plate."""
+    """Whether nothing observes the sample site and it is not the indices of a plate."""
     return node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
 
 
 def is_deterministic(node: Node) -> bool:
-    """A `pyro.deterministic` site."""
+    """Whether it is a `pyro.deterministic` site."""
     return bool(node["infer"].get("_deterministic"))
 
 
 def is_auxiliary(node: Node) -> bool:
-    """A site that serves to draw or to weigh others, and is no quantity of its own."""
+    """Whether a site serves to draw or to weigh others, and is no quantity of its own."""
     return bool(node["infer"].get("is_auxiliary"))
 
 
 def is_data(node: Node) -> bool:
-    """Observed, and neither deterministic nor a factor nor auxiliary (a model's own vectors)."""
+    """Whether a site is observed, and neither deterministic nor a factor nor auxiliary.
+
+    Auxiliary sites are, for example, a model's own vectors.
+    """
     outside = is_deterministic(node) or isinstance(node["fn"], Unit) or is_auxiliary(node)
     return node["is_observed"] and not outside
 
@@ -98,7 +101,7 @@ def masked(density: Tensor, node: Node) -> Tensor:
 
 
 def weighted_sum(density: Tensor, node: Node) -> Tensor:
-    """What a site adds to its trace's log density: its own [*batch] masked, scaled, summed; nats.
+    """The term of a site in its trace's log density in nats: masked, scaled and summed.
 
     >>> node = {"mask": torch.tensor([True, False]), "scale": 10.0}
     >>> weighted_sum(torch.tensor([1.0, 2.0]), node)

@@ -78,7 +78,7 @@ def of_weight(weight: float | None) -> dict[str, float]:
 
 
 def note(holder: object, tempering: Mapping[str, float]) -> None:
-    """Keep {"kl_weight": ...} or {"temperature": ...} on a guide, in place of what was kept.
+    """Keep {"kl_weight": ...} or {"temperature": ...} on a guide, in the place of an earlier note.
 
     A bound method or a plain dict takes no note.
     """
@@ -92,7 +92,7 @@ def note(holder: object, tempering: Mapping[str, float]) -> None:
 
 
 def noted(holder: object) -> dict[str, float]:
-    """What is kept on a guide or on a dict of draws; empty where nothing is.
+    """The note kept on a guide or on a dict of draws; empty if there is none.
 
     >>> from torch import nn
     >>> guide = nn.Linear(1, 1)

@@ -1,4 +1,4 @@
-"""Functions that need many numbers for each entry, on few entries at a time."""
+"""Functions that need many numbers for each entry are called on few entries at a time."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,10 @@ CHUNK = 2**12
 
 
 def in_chunks(function: Callable[..., tuple[Tensor, ...]], *arguments: Tensor) -> tuple[Tensor, ...]:
-    """A function of the single entries, on `CHUNK` of them at a time: tensors of one shape to a tuple of such."""
+    """The results of a function of single entries, called on `CHUNK` of them at a time.
+
+    It takes tensors of one shape and returns a tuple of tensors of that shape.
+    """
     shape = arguments[0].shape
     if shape.numel() <= CHUNK:
         return function(*arguments)

@@ -67,7 +67,10 @@ class PixelwiseCategorical(nn.Module):
         return _blocks(softmax_fisher(outputs.flatten(2).mT))
 
     def fisher_root(self, outputs: Tensor) -> Tensor:
-        """Its Cholesky factor at each pixel, [batch, class * height * width, (class - 1) * height * width]."""
+        """The Cholesky factor of diag(p) - p p^T at each pixel.
+
+        Its shape is [batch, class * height * width, (class - 1) * height * width].
+        """
         return _blocks(softmax_fisher_root(outputs.flatten(2).mT))
 
 

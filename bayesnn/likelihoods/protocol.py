@@ -1,4 +1,4 @@
-"""What a likelihood is, and what it may be able to do."""
+"""The protocol of a likelihood, and of the optional methods that it may have."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -44,10 +44,13 @@ class HasFisher(Protocol):
 
 @runtime_checkable
 class HasFisherRoot(Protocol):
-    """A root of the Fisher information in closed form; without it one is found by a pivoted factorisation."""
+    """A root of the Fisher information in closed form.
+
+    For a likelihood without it, a pivoted factorisation finds one.
+    """
 
     def fisher_root(self, outputs: Tensor) -> Tensor:
-        """R with R R^T = fisher(outputs), [batch, out, column]: with as few columns as its rank has."""
+        """R with R R^T = fisher(outputs), [batch, out, column]; it has full column rank."""
         ...
 
 
@@ -76,7 +79,7 @@ class HasLabelExpectation(Protocol):
 
 @runtime_checkable
 class HasProbitPredictive(Protocol):
-    """What `predict.probit` asks for."""
+    """The predictive by the probit approximation, which `predict.probit` calls."""
 
     def probit_predictive(self, mean: Tensor, variance: Tensor) -> TorchDistribution:
         """p(y), [batch], for outputs N(mean, diag V), both [batch, out]: outputs over sqrt(1 + pi/8 V)."""
@@ -85,7 +88,7 @@ class HasProbitPredictive(Protocol):
 
 @runtime_checkable
 class HasBridgePredictive(Protocol):
-    """What `predict.bridge` asks for."""
+    """The predictive by the Laplace bridge, which `predict.bridge` calls."""
 
     def bridge_predictive(self, mean: Tensor, covariance: Tensor, *, normalised: bool) -> TorchDistribution:
         """p(y), [batch], for outputs N(mean [batch, class], covariance [batch, class, class]): the Laplace bridge."""
@@ -94,10 +97,12 @@ class HasBridgePredictive(Protocol):
 
 @runtime_checkable
 class HasNormalPredictive(Protocol):
-    """What `predict.gaussian` asks for."""
+    """The mean and variance of y given normal outputs, which `predict.gaussian` calls."""
 
     def normal_predictive(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean [batch, target] and variance of y for outputs N(mean, V), V [batch, out] or [batch, out, out].
+        """The mean [batch, target] and the variance of y for outputs N(mean, V).
+
+        V has shape [batch, out] or [batch, out, out].
 
         The variance is [batch, target], or a covariance where V is one.
         """
@@ -106,7 +111,7 @@ class HasNormalPredictive(Protocol):
 
 @runtime_checkable
 class HasNormalNoise(Protocol):
-    """y ~ N(f, scale^2): what a last layer has an exact posterior with."""
+    """y ~ N(f, scale^2), the likelihood under which a last layer has an exact posterior."""
 
     @property
     def noise(self) -> Scale:

@@ -99,12 +99,15 @@ class HeteroscedasticNormal(IndependentOutputs):
         return torch.cat([(-log_scale).exp(), torch.full_like(log_scale, 2**0.5)], -1)
 
     def expected_log_prob(self, mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
-        """Exact, with the covariances of means and log scales where they are given."""
+        """The exact E[log p(y | f)]; it uses the covariances of means and log scales if given."""
         self._halves(mean)
         return heteroscedastic_expectation(mean, variance, y)
 
     def normal_predictive(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean m and covariance V_m + exp(2 s + 2 V_s) of y: exact, of a y with longer tails than a normal."""
+        """The mean m and covariance V_m + exp(2 s + 2 V_s) of y, both exact.
+
+        The distribution of y itself has longer tails than a normal.
+        """
         targets = mean.shape[-1] // 2
         (loc, log_scale), (_, spread) = self._halves(mean), self._halves(variances(mean, variance))
         of_means = variance[..., :targets, :targets] if variance.dim() > mean.dim() else variance[..., :targets]
@@ -140,10 +143,13 @@ def normal(scale: Scale = 1.0) -> Normal:
 
 
 def student_t(df: Scale = 4.0, scale: Scale = 1.0) -> StudentT:
-    """y ~ f + scale * t(df): outliers in y. Both arguments fixed, learned or latent, as in `normal`."""
+    """y ~ f + scale * t(df), which allows for outliers in y.
+
+    Both arguments may be fixed, learned or latent, as in `normal`.
+    """
     return StudentT(df, scale)
 
 
 def _added(variance: Tensor, noise: Tensor) -> Tensor:
-    """Variances, or covariances, with independent noise of variance [batch, out]."""
+    """Variances or covariances plus the variances [batch, out] of independent noise."""
     return variance + (torch.diag_embed(noise) if variance.dim() > noise.dim() else noise)

@@ -6,7 +6,10 @@ from torch.nn import functional as F
 
 
 class IndependentOutputs(nn.Module):
-    """A likelihood whose Fisher information is diagonal: it says the standard deviations of its scores."""
+    """A likelihood with a diagonal Fisher information.
+
+    It gives the standard deviations of its scores, whose squares are the diagonal.
+    """
 
     def score_deviation(self, outputs: Tensor) -> Tensor:
         """The standard deviation of d log p(y | f) / df_k under y ~ p(y | f), [batch, out]."""

@@ -15,7 +15,9 @@ from bayesnn.functional import Inputs, progress_bar
 def cache_features(
     features: Callable[..., Tensor], loader: Iterable[Any], *, copies: int = 1, progress: bool = True
 ) -> TensorDataset:
-    """{(phi(x_i), y_i)}: what a frozen network gives for a loader's examples, so that heads train in seconds.
+    """The features of a loader's examples under a frozen network, {(phi(x_i), y_i)}.
+
+    With these, heads train in seconds.
 
     With augmentation every pass over the loader sees other x: `copies=k` keeps k passes, n k examples in all. The
     `size` of the model stays n.

@@ -88,11 +88,11 @@ class LatentHead(nn.Module):
 
     @property
     def sites(self) -> dict[str, Size]:
-        """Global sites: none."""
+        """The global sites, of which there are none."""
         return {}
 
     def outputs(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
-        """decode(z), [batch, out], for {site: z [batch, latent]}; x counts only through z."""
+        """decode(z), [batch, out], for {site: z [batch, latent]}; x is not used."""
         if self.site not in values:
             raise ValueError(f"LatentHead: no value of {self.site!r}; there are {', '.join(values) or 'none'}")
         return call(self.decoder, {}, values[self.site])

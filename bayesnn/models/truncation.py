@@ -32,7 +32,7 @@ class TruncatedNetwork(nn.Module):
         check_layers(mode_dependent(self.net), "truncate")
 
     def train(self, mode: bool = True) -> "TruncatedNetwork":
-        """Frozen means frozen: evaluation mode stays, but for batch normalisation where that was asked for."""
+        """Stay in evaluation mode, but for batch normalisation if that was asked for."""
         super().train(mode=False)
         for layer in self._normalisations:
             layer.train(mode and self.batch_statistics)

@@ -33,7 +33,7 @@ def component_cdf(component: torch_dist.Distribution, value: Tensor) -> Tensor:
 
 
 def each_target(component: torch_dist.Distribution) -> torch_dist.Distribution:
-    """The same of every target by itself: the margins of a joint normal."""
+    """The distribution of every target by itself: for a joint normal, its margins."""
     if isinstance(component, (torch_dist.MultivariateNormal, torch_dist.LowRankMultivariateNormal)):
         return torch_dist.Normal(component.mean, component.stddev)
     return component
@@ -47,7 +47,10 @@ def inside_support(
     below: float,
     above: float,
 ) -> Tensor:
-    """A function of a family that refuses values outside its support or gives nonsense there, with these values."""
+    """The function's values, with `below` and `above` in their place outside the family's support.
+
+    There the family refuses values or gives nonsense.
+    """
     lower = getattr(component.support, "lower_bound", None)
     upper = getattr(component.support, "upper_bound", None)
     inside, under, over = value, None, None

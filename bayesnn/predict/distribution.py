@@ -60,7 +60,7 @@ class PredictiveDistribution(dist.TorchDistribution):
 
     @property
     def draws(self) -> int:
-        """How many components."""
+        """The number of components."""
         return self.components.batch_shape[0]
 
     @property
@@ -201,7 +201,10 @@ class PredictiveDistribution(dist.TorchDistribution):
             yield everything.gather(1, index.expand(n, 1, *self.batch_shape, *self.event_shape)).squeeze(1), chosen
 
     def _is_finite(self) -> bool:
-        """Whether it is a table of class probabilities. Several binary targets are not: the draws make them depend."""
+        """Whether it is a table of class probabilities.
+
+        Several binary targets are not one, as the draws make them dependent.
+        """
         base = base_of(self.components)
         if isinstance(base, torch_dist.Categorical):
             return not self.event_shape

@@ -1,4 +1,4 @@
-"""Which model a posterior is of, and whether it can be used with the one that is given."""
+"""Find the model of a posterior, and check whether the posterior can be used with another."""
 
 from functools import partial
 from typing import Any
@@ -15,9 +15,9 @@ REMEDY = "leave out model=, which is then the posterior's own, or give the poste
 
 
 def own_model(posterior: Any) -> Any:
-    """The model that a guide, an MCMC run or draws are of, without Pyro's handlers; None where it does not say.
+    """The model of a guide, an MCMC run or draws, without Pyro's handlers.
 
-    Of a list of posteriors it is that of the first.
+    It is None if the posterior does not say. Of a list of posteriors it is that of the first.
     """
     if isinstance(posterior, (list, tuple)) or type(posterior) is nn.ModuleList:
         return own_model(posterior[0]) if len(posterior) else None
@@ -32,7 +32,9 @@ def own_model(posterior: Any) -> Any:
 
 
 def model_for(posterior: Any, model: Any, caller: str, *args: Any) -> Any:
-    """The model that is given, if it can be that of the posterior; else the posterior's own: any Pyro model.
+    """The given model, if it can be that of the posterior; without one, the posterior's own.
+
+    Both may be any Pyro model.
 
     Args:
         posterior: what draws come from.
@@ -73,7 +75,7 @@ def model_for(posterior: Any, model: Any, caller: str, *args: Any) -> Any:
 
 
 def network_model_for(posterior: Any, model: Any, caller: str, *args: Any) -> Model:
-    """The same, where one of `bayesnn.models` is needed.
+    """As `model_for`, where a model of `bayesnn.models` is needed.
 
     Raises:
         TypeError: another Pyro model too.
@@ -106,7 +108,7 @@ def check_model(model: Any, posterior: Any, caller: str) -> None:
 
 
 def _difference(model: Any, own: Any) -> str:
-    """The first one, in words; empty where there is none."""
+    """The first difference, in words; empty if there is none."""
     ours, theirs = dict(model.sites), dict(own.sites)
     for site in [*ours, *theirs]:
         if site not in theirs:

@@ -123,6 +123,6 @@ def _at_the_bounds(cdf: Cdf, component: Distribution, level: float) -> list[tupl
 
 
 def _bound(bound: Tensor | float, like: Tensor, reduced: Callable[..., Tensor]) -> Tensor:
-    """The mixture's, of the shape of `like`; each component may have its own."""
+    """The bound of the mixture, of the shape of `like`; each component may have its own."""
     bound = torch.as_tensor(bound).to(like)
     return (reduced(bound, 0) if bound.dim() > like.dim() else bound).expand_as(like)

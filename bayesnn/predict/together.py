@@ -52,7 +52,7 @@ class Cost(NamedTuple):
 
 
 def _cost(model: Model, values: Mapping[str, Tensor], x: Inputs) -> Cost:
-    """By one pass of one example and one of two: what grows is activations."""
+    """The cost by a pass of one example and one of two: they differ by the activations."""
     passes = []
     for copies in (1, 2):
         part = pytree.tree_map_only(Tensor, lambda leaf, n=copies: torch.cat([leaf[:1]] * n), x)

@@ -117,7 +117,7 @@ class _Head:
         self.f, self.f_new, self.y = data.f_train, data.f_test, data.y_train.double()
 
     def logistic(self, strength: float) -> Tensor:
-        """The change of the weights, of a logistic regression at one strength."""
+        """The change of the weights by a logistic regression at one strength."""
         return logistic_at(self.h, self.y, torch.ones_like(self.h[0]), self.f, strength)
 
     def changed(self, weights: Tensor) -> dict[str, Tensor]:

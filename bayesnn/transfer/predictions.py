@@ -1,4 +1,4 @@
-"""What a method of transfer learning predicts: quantiles of a number, or the probability of a one."""
+"""Predictions of a method of transfer learning: quantiles of a number, or a probability of one."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,10 @@ LEAST = 1e-12
 
 
 class Quantiles(Protocol):
-    """The distribution of real targets; `notes` are further numbers of the fit, which a study keeps."""
+    """The distribution of real targets.
+
+    Its `notes` are further numbers of the fit, which a study keeps.
+    """
 
     @property
     def notes(self) -> Mapping[str, float]:
@@ -58,7 +61,7 @@ class DrawnQuantiles:
         object.__setattr__(self, "draws", self.draws.sort(0).values)
 
     def quantile(self, level: float) -> Tensor:
-        """Linear between draws."""
+        """The quantile, linear between draws."""
         place = level * (len(self.draws) - 1)
         below = min(int(place), len(self.draws) - 2)
         return torch.lerp(self.draws[below], self.draws[below + 1], place - below)

@@ -18,12 +18,14 @@ QUANTILES = 200
 
 
 def scores(prediction: Prediction, y: Tensor, levels: Sequence[float]) -> list[Score]:
-    """Of real targets: coverage, length and interval score at each level; CRPS; RMSE of the medians.
+    """The scores of a prediction, which depend on whether the targets are real or binary.
 
-    Of zeros and ones: AUC, ECE, log loss ("nll", nats), Brier score, Spiegelhalter's z, and the share of *true* labels
-    among the examples whose more probable class has probability .95 +- .025, with their number. What does not exist (an
-    AUC of one class, a share of no example, the CRPS of a distribution without tails) is left out. Numbers of
-    `prediction.notes` follow.
+    For real targets they are the coverage, length and interval score at each level, the CRPS, and
+    the RMSE of the medians. For zeros and ones they are the AUC, the ECE, the log loss ("nll",
+    nats), the Brier score, Spiegelhalter's z, and the share of *true* labels among the examples
+    whose more probable class has probability .95 +- .025, with their number. A score that does not
+    exist (the AUC of one class, a share of no example, the CRPS of a distribution without tails) is
+    left out. The numbers of `prediction.notes` follow.
 
     Raises:
         ValueError: a prediction for another number of examples; quantiles that are nan or cross.

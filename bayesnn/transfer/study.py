@@ -119,7 +119,7 @@ def _complete(
 
 
 def _kept(file: Path, levels: tuple[float, ...]) -> Run:
-    """What a seed's file has; nothing where there is none."""
+    """The scores in a seed's file; none if there is no file."""
     if not file.exists():
         return {}
     held = json.loads(file.read_text(encoding="utf-8"))

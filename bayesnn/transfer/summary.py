@@ -1,4 +1,4 @@
-"""What a fitted RECaST says, as statisticians print a fit: call, data, priors, posterior, notes in words."""
+"""A summary of a fitted RECaST, in the form that statisticians print."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,9 @@ from bayesnn.transfer.table import Table
 
 @dataclass(frozen=True, eq=False)
 class RECaSTSummary:
-    """What `recast_summary` finds; `str` prints it. Every table has `to_dataframe()`.
+    """The result of `recast_summary`, which `str` prints.
+
+    Every table has `to_dataframe()`.
 
     Attributes:
         call: the model, as it was made.
@@ -63,7 +65,7 @@ class RECaSTSummary:
         return "\n\n".join(f"{heading}:\n{lines}" for heading, lines in shown.items())
 
     def to_dataframe(self) -> Any:
-        """The posterior's table as a pandas `DataFrame`."""
+        """The table of the posterior as a pandas `DataFrame`."""
         return self.posterior.to_dataframe()
 
 
@@ -71,7 +73,7 @@ class RECaSTSummary:
 def recast_summary(
     posterior: CorrectedDraws | MCMC | Mapping[str, Tensor], x: Inputs, y: Tensor, *, model: RECaST | None = None
 ) -> RECaSTSummary:
-    """Posterior, how it was found, what is not identified, and whether the source helps.
+    """Summarise the posterior, its fit, what is not identified, and whether the source helps.
 
     gamma and sigma are printed beside their logarithms. "elpd_loo" is the expected log predictive density of as many
     new targets, by Pareto-smoothed leave-one-out weights, in nats; beside it, its difference from that of

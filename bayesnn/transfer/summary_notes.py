@@ -1,4 +1,4 @@
-"""What RECaST's summary says in words."""
+"""The notes of RECaST's summary, in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,11 @@ AT_PRIOR, NEAR, FROM_ABOVE = 0.8, 0.5, 0.3
 def notes_of(
     model: RECaST, posterior: object, numbers: Mapping[str, Tensor], f: Tensor, table: Table, fit: Table
 ) -> tuple[str, ...]:
-    """What to beware of: draws that cannot be trusted, a gamma that is not identified, a source that does not help."""
+    """Notes on what to beware of.
+
+    These are draws that cannot be trusted, a gamma that is not identified, a source that does not
+    help.
+    """
     fit_values = dict(zip(fit.column("quantity"), fit.column("value"), strict=True))
     notes = [*_quality(posterior, table, fit_values), *_effect(model, numbers, f), *_transfer(numbers["delta"])]
     difference, se = (

@@ -22,7 +22,7 @@ Row = tuple[Any, ...]
 
 
 def chains_of(posterior: Any) -> tuple[dict[str, Tensor], list[Row]]:
-    """{site: [chain, draw]} and how they were found: (quantity, value)."""
+    """{site: [chain, draw]} and the method that gave them, as rows (quantity, value)."""
     rows: list[Row]
     if isinstance(posterior, MCMC):
         draws = {site: value.detach() for site, value in posterior.get_samples(group_by_chain=True).items()}
@@ -56,7 +56,10 @@ def chains_of(posterior: Any) -> tuple[dict[str, Tensor], list[Row]]:
 
 
 def posterior_table(numbers: Mapping[str, Tensor], *, chained: bool) -> Table:
-    """Of numbers [chain, draw] and the exponentials of their logarithms; with diagnostics of chains."""
+    """The table of numbers [chain, draw] and of the exponentials of their logarithms.
+
+    It has the diagnostics of chains if there are any.
+    """
     derived = {name.removeprefix("log_"): value.exp() for name, value in numbers.items() if "log_" in name}
     everything = {**numbers, **derived}
     levels = torch.tensor(QUANTILES, dtype=torch.double)
@@ -90,7 +93,7 @@ def priors_table(model: RECaST) -> Table:
 
 
 def fit_rows(model: RECaST, loo: LeaveOneOut, f: Tensor, y: Tensor) -> list[Row]:
-    """Leave-one-out densities, beside those of the target's examples without the source."""
+    """The leave-one-out log densities, with the source and without it."""
     classes = {"continuous": 0, "binary": 2}.get(model.response.name, f.shape[-1])
     difference = loo.log_density - without_source(y, classes=classes)
     return [
@@ -103,7 +106,7 @@ def fit_rows(model: RECaST, loo: LeaveOneOut, f: Tensor, y: Tensor) -> list[Row]
 
 
 def source_line(model: RECaST) -> str:
-    """What the source is, and on which scale."""
+    """A line that says what the source is, and on which scale it predicts."""
     kind = "predictions given in the place of x" if model.source is None else f"{type(model.source).__name__}, frozen"
     if isinstance(model.source, nn.Module):
         kind += f", {sum(p.numel() for p in model.source.parameters())} weights"

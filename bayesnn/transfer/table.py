@@ -28,7 +28,7 @@ class Table:
         return len(self.rows)
 
     def __str__(self) -> str:
-        """Markdown."""
+        """The table in Markdown."""
         lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
         return "\n".join(lines + ["| " + " | ".join(_text(cell) for cell in row) + " |" for row in self.rows])
 
@@ -45,12 +45,12 @@ class Table:
         return type(self)(self.columns, tuple(r for r in self.rows if all(r[i] == v for i, v in places.items())))
 
     def column(self, name: str) -> list[Any]:
-        """One column."""
+        """The values of one column."""
         place = self.columns.index(name)
         return [row[place] for row in self.rows]
 
     def to_dataframe(self) -> Any:
-        """A pandas `DataFrame`.
+        """The table as a pandas `DataFrame`.
 
         Raises:
             ImportError: pandas is not installed.
@@ -63,7 +63,7 @@ class Table:
 
 
 class Study(Table):
-    """What `transfer_study` returns: one row per (design, method, seed, metric, level, value), tidy.
+    """The result of `transfer_study`: tidy rows (design, method, seed, metric, level, value).
 
     Level is 0 for metrics without one.
     """
@@ -106,7 +106,9 @@ class Study(Table):
     def negative_transfer(
         self, method: str = "RECaST", alone: str = "target only", *, metric: str = "", level: float = 0.0
     ) -> Table:
-        """`paired`, with a verdict: does the source harm? For metrics in which less is better.
+        """`paired`, with a verdict on whether the source harms.
+
+        The metric must be one in which less is better.
 
         Args:
             method: with the source.

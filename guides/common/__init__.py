@@ -1,1 +1,1 @@
-"""What several families of guides share."""
+"""Parts that several families of guides share."""

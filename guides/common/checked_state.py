@@ -28,7 +28,7 @@ class CheckedState(nn.Module):
         note(self, {})  # which shallow copies share, as they do the parameters
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a state dict says of the sites that it belongs to, and of the objective."""
+        """The fingerprint of the sites and the note on the objective in a state dict."""
         return {"fingerprint": self._fingerprint(), **noted(self)}
 
     @override

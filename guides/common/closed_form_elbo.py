@@ -1,4 +1,4 @@
-"""What ELBOs with terms in closed form share: they trace no densities, and say how they weigh the KL divergence."""
+"""The base class of ELBOs with terms in closed form: they trace no densities."""
 
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ class ClosedFormELBO(ELBO):
 
     @property
     def options(self) -> dict[str, str | float]:
-        """What a report of the fit should say of the objective beside its name and weight."""
+        """Options of the objective for a report of the fit, beside its name and weight."""
         return {}
 
     def weight_in(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float | None:
@@ -66,13 +66,13 @@ class ClosedFormELBO(ELBO):
 
 
 class ClosedFormLoss(ELBOModule):
-    """The loss module that such an ELBO makes of a model and a guide."""
+    """The loss module of a model and a guide under such an ELBO."""
 
     elbo: ClosedFormELBO
 
     @property
     def metadata(self) -> dict[str, str | float]:
-        """What a report of the fit should say of its objective.
+        """The facts about its objective that a report of the fit states.
 
         The weight is in words where each batch has its own.
         """

@@ -1,4 +1,4 @@
-"""A learning rate of their own for the variances of a guide."""
+"""A separate learning rate for the variances of a guide."""
 
 from collections.abc import Callable
 

@@ -19,7 +19,7 @@ from bayesnn.sites import base_of, latent_nodes
 
 @dataclass(frozen=True)
 class LatentSite:
-    """What a guide must know of a site.
+    """A latent site of a model, as a guide needs it.
 
     Attributes:
         support: of the distribution without its independent axes.
@@ -35,7 +35,7 @@ class LatentSite:
 
     @contextmanager
     def within_plates(self) -> Iterator[None]:
-        """Inside the plates that are around the site in the model."""
+        """A context inside the plates that are around the site in the model."""
         with ExitStack() as stack:
             for plate, size, dim in self.plates:
                 stack.enter_context(pyro.plate(plate, size, dim=dim))

@@ -1,4 +1,4 @@
-"""The normal distribution over a network's outputs that a linearised posterior makes."""
+"""The normal distribution over a network's outputs under a linearised posterior."""
 
 from collections.abc import Iterable, Mapping
 

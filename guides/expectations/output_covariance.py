@@ -1,4 +1,4 @@
-"""Outputs known by variances [batch, out] or by covariances [batch, out, out]: what formulas need of either."""
+"""Variances [batch, out] or covariances [batch, out, out] of outputs, as a formula needs them."""
 
 import torch
 from pyro import distributions as dist

@@ -52,7 +52,7 @@ class EmpiricalFisher:
         return score(likelihood, outputs, y).unsqueeze(-1)
 
     def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[BackwardPass]:
-        """One pass a draw, or one batched pass a site."""
+        """The backward passes: one for each draw, or one batched pass for each site."""
         scores = [site.log_prob(site.value.detach()) for site in sites]
         if self.each:
             for one, site in zip(scores, sites, strict=True):

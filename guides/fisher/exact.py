@@ -54,7 +54,7 @@ class ExactFisher:
         return _checked(check_fisher(likelihood).fisher(outputs))
 
     def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[BackwardPass]:
-        """One batched pass for each parameter of each site."""
+        """The backward passes: one batched pass for each parameter of each site."""
         for site in sites:
             weights = sum(block.mean.numel() for block in site.blocks)
             for parameter, root in site.roots({**RULES, **self.rules}):
@@ -79,7 +79,7 @@ def fisher_root(likelihood: Likelihood, outputs: Tensor) -> Tensor:
 
 
 def check_fisher(likelihood: object) -> HasFisher:
-    """The likelihood, unless it has no `fisher`."""
+    """The likelihood itself; one that has no `fisher` is refused."""
     if not isinstance(likelihood, HasFisher):
         raise ValueError(
             "Laplace: the likelihood has no Fisher information of its outputs; give it a method "

@@ -51,7 +51,7 @@ class MonteCarloFisher:
         return torch.stack([score(likelihood, outputs, one) for one in drawn], -1) / self.draws**0.5
 
     def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[BackwardPass]:
-        """One pass a draw."""
+        """The backward passes, one for each draw."""
         for _ in range(self.draws):
             with torch.no_grad():
                 targets = [site.fn.sample() for site in sites]

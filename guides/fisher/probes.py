@@ -84,7 +84,7 @@ class FisherProbes:
         return probes
 
     def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator[BackwardPass]:
-        """One pass a draw."""
+        """The backward passes, one for each draw."""
         roots = [pair for site in sites for pair in site.roots({**RULES, **self.rules})]
         for _ in range(self.draws):
             probes = [root(signs.random_signs(parameter)) * self.draws**-0.5 for parameter, root in roots]

@@ -1,4 +1,4 @@
-"""What a way to the Fisher information has to offer: roots in the outputs for Laplace, backward passes for an ELBO."""
+"""The protocols of the Fisher information: roots in the outputs, passes for an ELBO."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class BackwardPass:
 
 
 def check_way(owner: str, argument: str, way: Any, kind: type) -> None:
-    """Refuse what has not the method, such as a class in the place of an object of it."""
+    """Refuse an object without the method, such as a class in the place of its instance."""
     if isinstance(way, type) or not isinstance(way, kind):
         name = way.__name__ if isinstance(way, type) else type(way).__name__
         hint = f"{name}(), an object" if isinstance(way, type) else "an object such as ExactFisher() or FisherProbes()"

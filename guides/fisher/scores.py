@@ -29,6 +29,6 @@ def unit_rows(like: Tensor, weights: int, site: str) -> Tensor:
 
 
 def check_draws(way: object, draws: int) -> None:
-    """Refuse fewer draws than one."""
+    """Refuse a number of draws below one."""
     if draws < 1:
         raise ValueError(f"{type(way).__name__}: at least one draw is needed, not {draws}")

@@ -46,7 +46,7 @@ class BlockConditional:
 
     @property
     def model(self) -> BNN:
-        """The guide's."""
+        """The model of the guide."""
         return self.guide.model
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class Diagonal(Separable):
         self.diagonal += ggn_diagonal(self.rows, x, targets.roots)
 
     def bases(self) -> Mapping[str, Basis]:
-        """Every weight is its own."""
+        """{block: its eigenbasis}, which is that of the single weights."""
         bases = {}
         for name, chosen in self.rows.index.items():
             shape = self.rows.values[name].shape if chosen is None else Size([len(chosen)])

@@ -58,12 +58,14 @@ class Evidence:
         return self._spectrum
 
     def of_factor(self, factor: Tensor) -> Tensor:
-        """Under the prior precision factor * P, of the factor's shape."""
+        """The log evidence under the prior precision factor * P, of the factor's shape."""
         ratio = (self.spectrum / factor.unsqueeze(-1)).log1p().sum(-1)
         return self.log_likelihood - 0.5 * (factor * self.quadratic + ratio)
 
     def of_factors(self, factors: Tensor, noise_variance: Tensor, squares: Tensor) -> Tensor:
-        """Under the precisions factors * P and the noise variance multiplied by `noise_variance`.
+        """The log evidence under precisions factors * P.
+
+        The noise variance is multiplied by `noise_variance`.
 
         `squares` is the sum of squared residuals, in units of the present noise variance.
         """
@@ -73,7 +75,7 @@ class Evidence:
         return likelihood - 0.5 * ((precision * self.difference**2).sum() + ratio)
 
     def gain(self, noise_variance: Tensor, squares: Tensor) -> Tensor:
-        """log p(y | w*) with the noise variance multiplied, less that without."""
+        """log p(y | w*) with the noise variance multiplied, minus its value without."""
         return 0.5 * (squares * (1 - 1 / noise_variance) - self.observations * noise_variance.log())
 
 
@@ -87,7 +89,7 @@ class Maximum:
 
 
 def maximum(evidence: Evidence, model: BNN, *, per: Per, fit_noise: bool) -> Maximum:
-    """By bisection for one factor alone, otherwise by L-BFGS in the logarithms.
+    """The maximum, by bisection for one factor alone, otherwise by L-BFGS in the logarithms.
 
     Raises:
         ValueError: there is no maximum; see `Laplace.maximise_evidence`.

@@ -1,4 +1,4 @@
-"""What a fit found at the mode: the sums of the curvature, and the numbers that the evidence is made of."""
+"""The result of a fit at the mode: the sums of the curvature, and the numbers of the evidence."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -57,11 +57,11 @@ class Fitted(nn.Module):
         self.likelihood, self.fixed = likelihood, fixed
 
     def share(self, model: BNN) -> float:
-        """All training examples over those seen."""
+        """The number of training examples over that of those seen."""
         return 1.0 if model.size is None else model.size / float(self.examples)
 
     def scale(self, model: BNN) -> float:
-        """What the summed curvature is multiplied with."""
+        """The factor of the summed curvature."""
         return self.share(model) * float(self.factor)
 
     def evidence(self, model: BNN, loc: Tensor) -> Evidence:
@@ -76,11 +76,11 @@ class Fitted(nn.Module):
         )
 
     def under_prior(self, model: BNN) -> "Fitted":
-        """The same under the prior of `model`."""
+        """The fit under the prior of `model`."""
         return self._with(normal_prior(model), {}, self.likelihood)
 
     def under_maximum(self, best: Maximum, model: BNN, *, fit_noise: bool) -> "Fitted":
-        """The same under the prior, and where it was fitted the noise, of the evidence's maximum."""
+        """The fit under the prior, and the noise if it was fitted, of the evidence's maximum."""
         if not fit_noise:
             return self.under_prior(best.model)
         changed = {

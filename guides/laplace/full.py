@@ -74,7 +74,7 @@ class Full(OnePass):
 
     @property
     def matrix(self) -> Tensor:
-        """H."""
+        """The matrix H, [param, param]."""
         if self._last is not None:
             self.H += self._last.matrix(bias=len(self.rows.index) == 2)
             self._last = None
@@ -137,7 +137,7 @@ class FullPosterior(Posterior):
         return dist.MultivariateNormal(loc, scale_tril=self.scale_tril, validate_args=False)
 
     def conditional(self, block: str, loc: Tensor, entries: slice) -> dist.TorchDistribution:
-        """Its precision is the block of the precision, not of the covariance."""
+        """The distribution of one block, whose precision is the block of the precision."""
         columns = torch.eye(len(self.scale_tril), dtype=self.scale_tril.dtype, device=self.scale_tril.device)[
             :, entries
         ]
@@ -149,7 +149,10 @@ class FullPosterior(Posterior):
         return self.scale_tril @ self.scale_tril.mT
 
     def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Of a linear last layer phi^T Sigma_cd phi for each pair of classes; otherwise from J L."""
+        """Outputs, and their variances from J L or, for a linear last layer, by pairs of classes.
+
+        There they are phi^T Sigma_cd phi.
+        """
         for part in chunks(x, EXAMPLES):
             layer = None if self._general else last_layer_inputs(rows, part)
             if layer is not None:

@@ -96,7 +96,7 @@ class Laplace(nn.Module):
 
     @property
     def fitted(self) -> Fitted:
-        """What the fit found: the summed `curvature`, the prior's precisions, the log likelihood."""
+        """The result of the fit: `curvature` sums, the prior's precisions, log likelihood."""
         if self._fitted is None:
             raise ValueError("Laplace: call fit(loader) first")
         return self._fitted
@@ -223,11 +223,11 @@ class Laplace(nn.Module):
         }
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a state dict says of the model and the fit it belongs to."""
+        """The facts about the model and the fit that a state dict carries."""
         return state.facts(self.model, self._fitted)
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Checked before anything is loaded: see `_load_from_state_dict`."""
+        """Do nothing: `_load_from_state_dict` has checked the facts before anything is loaded."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         held = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}

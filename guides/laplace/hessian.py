@@ -96,7 +96,7 @@ class Hessian(Full):
 
 
 def hessian(rows: JacobianRows, x: Inputs, targets: BatchTargets) -> Tensor:
-    """Of the negative log likelihood of one batch, [param, param]."""
+    """The Hessian of the negative log likelihood of one batch, [param, param]."""
     leaves, values = chosen_leaves(rows)
     with torch.enable_grad(), transformable(leaves[0].device):
         loss = -targets.log_prob(call(rows.net, values, x))

@@ -78,7 +78,7 @@ def top_eigenpairs(
 
 
 def longest(size: int, count: int) -> int:
-    """The largest number of vectors that are held."""
+    """The largest number of vectors that are held at once."""
     return min(size, 4 * count + 4 * BLOCK)
 
 

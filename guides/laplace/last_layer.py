@@ -35,7 +35,7 @@ class LastLayerCurvature(nn.Module):
         self._lacks_last: bool | None = None  # whether the last class' pairs are still to be filled
 
     def add(self, features: Tensor, fisher: Tensor) -> None:
-        """Features [batch, width] and L_i, [batch, class, class]."""
+        """Add features [batch, width] and L_i, [batch, class, class]."""
         self._waiting.append((features, fisher))
         if sum(len(waiting) for waiting, _ in self._waiting) >= ROWS:
             self.flush()
@@ -60,7 +60,7 @@ class LastLayerCurvature(nn.Module):
         return [(c, d) for c in range(self.classes) for d in range(c, self.classes)]
 
     def flush(self) -> None:
-        """Add what was gathered."""
+        """Add the batches that were gathered."""
         if not self._waiting:
             return
         features = torch.cat([f for f, _ in self._waiting])

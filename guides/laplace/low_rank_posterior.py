@@ -71,7 +71,7 @@ class LowRankNormal(dist.TorchDistribution):
 
 
 class LowRankPosterior(Posterior):
-    """N(w*, S (1 + U^T diag(m) U)^-1 S): see `LowRankNormal`."""
+    """N(w*, S (1 + U^T diag(m) U)^-1 S), a `LowRankNormal`."""
 
     def __init__(self, scale: Tensor, directions: Tensor, gains: Tensor) -> None:
         self.scale, self.directions, self.gains = scale, directions, gains
@@ -81,7 +81,7 @@ class LowRankPosterior(Posterior):
         return LowRankNormal(loc, self.scale, self.directions, self.gains)
 
     def conditional(self, block: str, loc: Tensor, entries: slice) -> LowRankNormal:
-        """Its directions are those of all weights, cut to the block and made orthonormal again."""
+        """The distribution of one block, with the directions cut to it and orthonormal again."""
         half = self.directions[:, entries] * self.gains.sqrt().unsqueeze(-1)
         gains, turn = torch.linalg.eigh(half @ half.mT)
         there = gains > gains.max() * len(gains) * torch.finfo(gains.dtype).eps
@@ -90,7 +90,7 @@ class LowRankPosterior(Posterior):
         return LowRankNormal(loc.flatten(), self.scale[entries], directions, gains)
 
     def covariance(self) -> Tensor:
-        """[param, param], for few weights.
+        """Sigma, [param, param], for few weights.
 
         Raises:
             MemoryError: it needs more memory than there is.
@@ -108,7 +108,9 @@ class LowRankPosterior(Posterior):
         return matrix.mul_(self.scale).mul_(self.scale.unsqueeze(-1))
 
     def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """From J S, split into its part in the directions, which the data shrink, and the rest, which they do not.
+        """Outputs, and their variances from J S.
+
+        J S is split into its part in the directions, which the data shrink, and the rest.
 
         Of many weights, the prior's variances by layers less what the data take away: J S is never formed.
         """

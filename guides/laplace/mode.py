@@ -1,4 +1,4 @@
-"""How far the weights that a Laplace approximation is centred at are from a maximum of the log joint density."""
+"""The distance of the weights at the centre from a maximum of the log joint density."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from bayesnn.guides.laplace.prior import normal_prior
 
 
 class ModeDistance(NamedTuple):
-    """See `distance_to_mode`."""
+    """The two distances that `distance_to_mode` gives."""
 
     gradient: float
     """|g|, in nats per unit of the weights."""
@@ -63,7 +63,7 @@ def distance_to_mode(guide: Laplace, loader: Iterable[tuple[Inputs, Tensor]], *,
 
 
 def _gradient(guide: Laplace, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool) -> Tensor:
-    """Of the log joint density, [param]."""
+    """The gradient of the log joint density, [param]."""
     rows = guide.fitted.curvature.rows
     data = DataPass(guide.model, loader, EXACT, guide.loc.device, progress)
     total = torch.zeros(rows.count, dtype=torch.double, device=guide.loc.device)

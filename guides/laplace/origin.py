@@ -1,4 +1,4 @@
-"""What a fitted state knows the network and the likelihood by, that it was fitted with."""
+"""The marks by which a fitted state recognises the network and the likelihood of its fit."""
 
 import hashlib
 from functools import partial

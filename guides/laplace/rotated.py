@@ -105,7 +105,7 @@ class RotatedPosterior(Posterior):
         return RotatedNormal(loc, self.scales[block], self.bases[block])
 
     def covariance(self) -> Tensor:
-        """Block-diagonal, [param, param]."""
+        """Sigma, [param, param], block-diagonal."""
         k = sum(basis.values.numel() for basis in self.bases.values())
         like = next(iter(self.scales.values()))
         memory.require(
@@ -128,7 +128,10 @@ class RotatedPosterior(Posterior):
         return torch.stack([self._half(name, part).square().sum() for name, part in parts.items()]).sum()
 
     def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Layer by layer: where a layer has one position no derivative of the size of its weights is formed."""
+        """Outputs and their variances, layer by layer.
+
+        For a layer of one position no derivative of the size of its weights is formed.
+        """
         for part in chunks(x, EXAMPLES):
             done = rows.layers(part)
             if done is None:

@@ -1,4 +1,4 @@
-"""Curvatures that treat blocks, or single weights, as independent: each has an eigenbasis of its own."""
+"""Curvatures with independent blocks or single weights, each with an eigenbasis of its own."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -13,7 +13,10 @@ from bayesnn.sites import from_vector
 
 
 class Separable(OnePass):
-    """H with independent blocks, known by their eigenbases. One decomposition serves every prior precision."""
+    """H with independent blocks, given by their eigenbases.
+
+    One decomposition serves every prior precision.
+    """
 
     @abstractmethod
     def bases(self) -> Mapping[str, Basis]:

@@ -1,4 +1,4 @@
-"""A Laplace guide's state dict: what it is checked against, and the model and fit that come back from it."""
+"""The state dict of a Laplace guide: its checks, and the model and fit restored from it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from bayesnn.models import BNN
 
 
 def facts(model: BNN, fitted: Fitted | None) -> dict[str, Any]:
-    """What the state says of the model and the fit that it belongs to."""
+    """The facts about the model and the fit that a state contains."""
     own: dict[str, Any] = {"fingerprint": model.subset.fingerprint()}
     if fitted is None:
         return own
@@ -29,7 +29,9 @@ def check_fingerprint(model: BNN, state: Mapping[str, Any]) -> None:
 def restored(
     state: Mapping[str, Any], prefix: str, model: BNN, rows: JacobianRows, make: MakeStructure
 ) -> tuple[BNN, Fitted | None]:
-    """The model under the fitted prior and noise, and the fit, whose own sums torch loads after this.
+    """The model under the fitted prior and noise, and the fit.
+
+    Torch loads the sums of the fit after this.
 
     Args:
         state: {name: value} of the guide.

@@ -1,4 +1,4 @@
-"""What a structure of the curvature offers to the Laplace guide."""
+"""The base classes of the structures of the curvature, and of the posteriors that they give."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -39,11 +39,11 @@ class Structure(nn.Module, ABC):
 
     @property
     def rows(self) -> JacobianRows:
-        """Derivatives of the network at the mode."""
+        """The derivatives of the network at the mode."""
         return self._rows[0]
 
     def at(self, rows: JacobianRows) -> None:
-        """Take the derivatives from elsewhere: the mode was moved to another device."""
+        """Take the derivatives on another device, to which the mode was moved."""
         self._rows = (rows,)
 
     @abstractmethod
@@ -93,7 +93,7 @@ MakeStructure: TypeAlias = Callable[[BNN, JacobianRows], Structure]
 
 
 def uses_fisher(make: MakeStructure) -> bool | None:
-    """Whether the structures that are made need a Fisher information; None where a function does not tell."""
+    """Whether the structures made need a Fisher information; None if a function does not tell."""
     while isinstance(make, partial):
         make = make.func
     return getattr(make, "uses_fisher", None)
@@ -103,7 +103,10 @@ class Posterior(ABC):
     """N(w*, Sigma) in some form."""
 
     def joint(self, loc: Tensor) -> dist.TorchDistribution | None:
-        """Of all weights, [param]; None where blocks are independent, with `distributions` of their own."""
+        """The distribution of all weights, [param].
+
+        It is None for independent blocks, which have `distributions` of their own.
+        """
         return None
 
     def distributions(self, loc: dict[str, Tensor]) -> dict[str, dist.TorchDistribution]:
@@ -112,7 +115,9 @@ class Posterior(ABC):
 
     @abstractmethod
     def conditional(self, block: str, loc: Tensor, entries: slice) -> dist.TorchDistribution:
-        """Of one block, with all other weights at the mode: of the block's shape, or flat, [entry].
+        """The distribution of one block, with all other weights at the mode.
+
+        It has the block's shape, or is flat, [entry].
 
         `loc` is the block's mode, `entries` its place among all weights.
         """

@@ -1,4 +1,4 @@
-"""Bayesian linear regression on fixed features, in double precision: what the exact posterior of a last layer needs."""
+"""Bayesian linear regression on fixed features, in double precision."""
 
 import math
 from typing import NamedTuple
@@ -21,7 +21,10 @@ class Spectrum(NamedTuple):
 
 
 def spectrum_of(gram: Tensor, scale: Tensor, noise: Tensor) -> Spectrum:
-    """Of Phi^T Phi [feature, feature], prior standard deviations [out, feature] and the noise [out]."""
+    """The spectrum of Phi^T Phi [feature, feature] under prior and noise.
+
+    Their standard deviations are [out, feature] and [out].
+    """
     ratio = scale / noise.unsqueeze(-1)
     values, vectors = torch.linalg.eigh(ratio.unsqueeze(-1) * gram * ratio.unsqueeze(-2))
     return Spectrum(values.clamp(min=0), scale.unsqueeze(-1) * vectors)

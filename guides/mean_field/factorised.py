@@ -1,4 +1,4 @@
-"""What factorised normal guides share: sites, two parameters, and draws made of them."""
+"""The base class of factorised normal guides: sites, two parameters, and draws made of them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -94,7 +94,7 @@ class _NoisyLayers(TorchFunctionMode):
 
 
 def _opened(values: Iterable[Any]) -> Iterator[Any]:
-    """What a function was called with, lists opened."""
+    """The arguments of a function, with lists opened."""
     for value in values:
         if isinstance(value, (list, tuple)):
             yield from _opened(value)

@@ -1,4 +1,4 @@
-"""What the ELBOs with noise in the layers share."""
+"""The base class of the ELBOs with noise in the layers."""
 
 from typing import Any
 

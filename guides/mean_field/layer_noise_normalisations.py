@@ -20,7 +20,7 @@ def batch_norm(
     *options: Any,
     **more: Any,
 ) -> Tensor:
-    """With running statistics, as a network in evaluation mode has it."""
+    """Batch normalisation with running statistics, as in evaluation mode."""
     base = function(input, running_mean, running_var, None, None, *options, **more)
     return _scaled(base, find, weight, bias, leading(base, batch, base.dim() - 1), base.dim() - 2)
 
@@ -36,7 +36,7 @@ def group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Scale and shift of every channel."""
+    """Group normalisation, with a normal scale and shift of every channel."""
     base = function(input, num_groups, None, None, eps)
     return _scaled(base, find, weight, bias, leading(base, batch, base.dim() - 1), base.dim() - 2)
 
@@ -52,7 +52,7 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Scale and shift of every entry of the last axes."""
+    """Layer normalisation, with a normal scale and shift of every entry of the last axes."""
     base = function(input, normalized_shape, None, None, eps)
     return _scaled(base, find, weight, bias, leading(base, batch, len(normalized_shape)), 0)
 

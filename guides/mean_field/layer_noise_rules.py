@@ -1,4 +1,4 @@
-"""What the layers of a network do where their weights are normal and every example has its own noise."""
+"""The rules of layers whose weights are normal, with separate noise for every example."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Product:
     channel: int
 
     def per_channel(self, tensor: Tensor) -> tuple[int, ...]:
-        """The shape of one number for each example and each channel of an input or output."""
+        """The shape of one number for each example and channel of an input or output."""
         return (*self.lead, tensor.shape[self.channel], *(1,) * (tensor.dim() - len(self.lead) - 1))
 
 

@@ -21,7 +21,7 @@ class NormalTensor:
     scale: Tensor
 
     def draw(self) -> Tensor:
-        """One for the whole batch."""
+        """One draw for the whole batch."""
         return torch.addcmul(self.loc, self.scale, torch.randn_like(self.scale))
 
 

@@ -65,7 +65,7 @@ class _Noisy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, variance: Tensor) -> Tensor:
-        """Of one shape all three."""
+        """The draw, from three tensors of one shape."""
         inverse = variance.rsqrt().nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         slope = torch.empty_like(variance).normal_(std=0.5).mul_(inverse)  # e / (2 deviation)
         ctx.save_for_backward(slope)
@@ -74,6 +74,6 @@ class _Noisy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """In the mean and in the variance."""
+        """The gradients in the mean and in the variance."""
         (slope,) = ctx.saved_tensors
         return gradient, gradient * slope

@@ -64,7 +64,10 @@ class RankOneGuide(CheckedState):
         return self._model[0]
 
     def distributions(self, member: Tensor) -> dict[str, dist.TorchDistribution]:
-        """{site: q of it given the member}, batch shape that of `member`, for all sites but the member's."""
+        """{site: q of it given the member} for all sites but the member's.
+
+        Their batch shape is that of `member`.
+        """
         by_site: dict[str, dist.TorchDistribution] = {}
         scales = iter(enumerate(self.log_scales))
         for name, layer in self.model.net.layers.items():
@@ -113,7 +116,7 @@ class RankOneGuide(CheckedState):
         return noted_draws(drawn, noted(self) or of_model(self.model))
 
     def undecayed(self) -> list[nn.Parameter]:
-        """The log scales."""
+        """The log scales, which an optimiser should not decay."""
         return list(self.log_scales)
 
     def _fingerprint(self) -> str:

@@ -81,7 +81,7 @@ class RECaSTGuide(CheckedState):
     def fit(
         self, x: Inputs, y: Tensor, *, adapt: bool = True, generator: torch.Generator | None = None
     ) -> "RECaSTGuide":
-        """Mode, curvature and, with `adapt`, moments; a second or so.
+        """Fit the mode, the curvature and, with `adapt`, the moments, in a second or so.
 
         Args:
             x: inputs of the source for all target data.
@@ -190,7 +190,9 @@ class RECaSTGuide(CheckedState):
 
 @dataclass(frozen=True, eq=False)
 class CorrectedDraws(Mapping[str, Tensor]):
-    """What `RECaSTGuide.corrected` gives: draws {site: [draw]} that know their model, for `predictive` and `to_arviz`.
+    """The result of `RECaSTGuide.corrected`: draws {site: [draw]} that know their model.
+
+    `predictive` and `to_arviz` take them.
 
     Attributes:
         model: whose posterior the draws are of.
@@ -234,7 +236,7 @@ class Density:
         self.y = model.checked_target(self.f, y.cpu())
 
     def __call__(self, u: Tensor) -> Tensor:
-        """[*draw]."""
+        """The log density, [*draw]."""
         parts = [u] if u.dim() < 2 else u.split(max(1, 500 // self.model.source_count))
         densities = [
             self.model.log_joint(in_numbers(self.model, part), self.f, self.y) + _log_stretch(self.model, part)
@@ -268,7 +270,10 @@ def _log_stretch(model: RECaST, u: Tensor) -> Tensor:
 
 
 def laplace(density: Density) -> tuple[Tensor, Tensor]:
-    """Mode, of several starts, and the root of the inverse negative Hessian there, no wider than the prior."""
+    """The best mode from several starts, and the root of the inverse negative Hessian there.
+
+    The root is no wider than the prior.
+    """
     best, highest = None, -float("inf")
     for start in _starts(density):
         mode = _climb(density, start)
@@ -291,7 +296,7 @@ def _prior_spread(density: Density) -> Tensor:
 
 
 def _starts(density: Density) -> list[Tensor]:
-    """delta by least squares; much of the misfit in the random effect, or little."""
+    """Starts with delta by least squares and with much, or little, of the misfit in the effect."""
     f, y = density.f, density.y
     f = f.mean(1) if density.model.source_count > 1 else f
     if not density.model.with_noise:

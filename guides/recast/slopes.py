@@ -1,4 +1,4 @@
-"""RECaST's log density of a point with its gradient in one go: for samplers, that ask for both at every step."""
+"""RECaST's log density at a point with its gradient, which samplers need at every step."""
 
 import math
 from collections.abc import Callable
@@ -21,14 +21,18 @@ Slopes = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
 def slopes_of(density: Density) -> Slopes:
-    """By closed formulas for the published models of one certain source; by autograd for all else."""
+    """The log density with its gradient.
+
+    It has closed formulas for the published models of one certain source; autograd serves all
+    else.
+    """
     if not isinstance(density.model.effect, CauchyEffect) or density.f.dim() > 1:
         return AutogradSlopes(density)
     return VoigtSlopes(density) if density.model.with_noise else LogisticSlopes(density)
 
 
 class AutogradSlopes:
-    """Of any density."""
+    """The log density of any model, with its gradient by autograd."""
 
     def __init__(self, density: Density) -> None:
         self.density = density
@@ -39,7 +43,10 @@ class AutogradSlopes:
 
 
 class VoigtSlopes:
-    """Of y_i ~ Voigt(delta f_i, sigma, gamma |f_i|), for n = 250 some fifteen times as fast as autograd."""
+    """The log density for y_i ~ Voigt(delta f_i, sigma, gamma |f_i|), with its gradient.
+
+    For n = 250 it is some fifteen times as fast as autograd.
+    """
 
     def __init__(self, density: Density) -> None:
         self.f, self.y, self.size = density.f.numpy(), density.y.numpy(), density.f.abs().numpy()
@@ -61,7 +68,10 @@ class VoigtSlopes:
 
 
 class LogisticSlopes:
-    """Of y_i ~ Bernoulli(expit(beta_i f_i)), in the coordinates of `in_numbers`: delta = u_0 (1 + gamma)."""
+    """The log density for y_i ~ Bernoulli(expit(beta_i f_i)), with its gradient.
+
+    The coordinates are those of `in_numbers`, delta = u_0 (1 + gamma).
+    """
 
     def __init__(self, density: Density) -> None:
         self.f, self.size, self.sign = density.f, density.f.abs(), 2 * density.y - 1

@@ -71,7 +71,7 @@ class SmallNUTS(MCMCKernel):
 
     @property
     def initial_params(self) -> dict[str, Tensor]:
-        """{site: value} where the chain is."""
+        """{site: value} at the present state of the chain."""
         return self.values(torch.from_numpy(self.centre + self.root @ self._now.z))
 
     @initial_params.setter
@@ -79,7 +79,7 @@ class SmallNUTS(MCMCKernel):
         raise NotImplementedError("SmallNUTS starts at a draw of its own")
 
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The next state of the chain; `params` are those of the last."""
+        """The next state of the chain, from the last one, `params`."""
         with np.errstate(all="ignore"):  # far out densities overflow, and that trajectory is rejected
             trajectory = self._trajectory()
         self._now, rate = trajectory.chosen, trajectory.accepted / trajectory.leaps

@@ -1,4 +1,4 @@
-"""What of a model depends on the weights: conditional distributions, and derivatives of their parameters."""
+"""The parts of a model that depend on the weights: conditional distributions and derivatives."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

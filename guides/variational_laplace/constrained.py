@@ -1,4 +1,4 @@
-"""Sites with a support, such as positive scales, where the guide is normal: in unconstrained space."""
+"""Sites with a support, such as positive scales, seen in the unconstrained space of the guide."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,7 +36,10 @@ def in_unconstrained_space(block: Block, sites: Mapping[str, Any]) -> tuple[Bloc
 
 
 def places(value: Tensor, mean: Tensor) -> Tensor | None:
-    """Which entries of the mean [*mean] a tensor consists of, each once and in order; None where it is no such part."""
+    """The entries of the mean [*mean] that a tensor consists of, each once and in order.
+
+    None if it is no such part.
+    """
     (gradient,) = torch.autograd.grad(value.sum(), mean, retain_graph=True, materialize_grads=True)
     taken = gradient != 0
     same = int(taken.sum()) == value.numel() and torch.allclose(mean[taken], value.reshape(-1), rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What distributions are made of: without transforms, down to their tensors."""
+"""The parts of a distribution: the one without transforms, and the tensors that it holds."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +28,7 @@ def unconstrained(fn: Any) -> tuple[Any, Transform | None]:
 
 
 def steps(transform: Transform) -> list[Transform]:
-    """The transforms that it is made of, without those that change nothing."""
+    """The transforms that a transform is made of, without those that change nothing."""
     if isinstance(transform, ComposeTransform):
         return [step for part in transform.parts for step in steps(part)]
     idle = isinstance(transform, AffineTransform) and transform == AffineTransform(0.0, 1.0)

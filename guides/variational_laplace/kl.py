@@ -57,7 +57,7 @@ def _spread(block: Block) -> bool:
 
 
 def _each(q: Any, p: Any) -> Tensor:
-    """KL(q || p) over the batch shape."""
+    """KL(q || p), of the batch shape."""
     normal = base_of(q)
     if isinstance(base_of(p), dist.MultivariateNormal) and isinstance(normal, dist.Normal) and q.event_dim == 1:
         q = dist.MultivariateNormal(normal.loc, scale_tril=torch.diag_embed(normal.scale), validate_args=False)

@@ -1,4 +1,4 @@
-"""A model at the means of a guide: its log likelihood, and what depends on the weights."""
+"""The log likelihood at the means of a guide, and the distributions that depend on the weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -71,7 +71,7 @@ def conditionals(sites: dict[str, Any], blocks: Sequence[Block]) -> list[Conditi
 
 
 def check_second_derivatives(gradients: Sequence[Tensor], means: Sequence[Tensor]) -> None:
-    """Refuse derivatives that cannot be differentiated again, and name the operation."""
+    """Refuse derivatives that cannot be differentiated again; name the operation."""
     waiting = [g.grad_fn for g in gradients if g.grad_fn is not None]
     seen = set(waiting)
     while waiting:

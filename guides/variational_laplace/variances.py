@@ -71,6 +71,6 @@ def fit_variances(
 
 
 def check_guide(guide: object) -> None:
-    """Refuse a guide whose variances are not known to be there."""
+    """Refuse a guide in which the variances cannot be located."""
     if not isinstance(guide, (MeanField, SharedVariance)):
         raise TypeError(f"fit_variances: the guide must be a MeanField or a SharedVariance, not {type(guide).__name__}")

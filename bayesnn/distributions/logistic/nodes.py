@@ -1,4 +1,7 @@
-"""Nodes for the mean over a random effect loc + scale t, t Cauchy, Student-t or normal, of what switches at 0."""
+"""Nodes for the mean of a function that switches at 0, over a random effect loc + scale t.
+
+The effect t is Cauchy, Student-t or normal.
+"""
 
 import math
 

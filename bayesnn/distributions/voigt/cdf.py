@@ -25,7 +25,9 @@ STEPS = 100
 
 
 def cdf(deviation: Tensor, sigma: Tensor, gamma: Tensor) -> Tensor:
-    """F = Phi(x sqrt 2) - 1/sqrt(pi) int_0^y Im w(x + i s) ds at z = x + i y of `log_density`: double, of one shape.
+    """F = Phi(x sqrt 2) - 1/sqrt(pi) int_0^y Im w(x + i s) ds at z = x + i y of `log_density`.
+
+    All tensors are double and of one shape.
 
     The trapezoidal rule for w is integrated term by term, and its residue by a Gauss-Legendre rule. The smaller tail is
     the one computed, with relative accuracy. Slopes are closed forms in w.
@@ -34,7 +36,10 @@ def cdf(deviation: Tensor, sigma: Tensor, gamma: Tensor) -> Tensor:
 
 
 def quantile(probability: Tensor, sigma: Tensor, gamma: Tensor) -> Tensor:
-    """The deviation from the location at which F is `probability`, by bracketed Newton steps: double, of one shape."""
+    """The deviation from the location at which F is `probability`, by bracketed Newton steps.
+
+    All tensors are double and of one shape.
+    """
     return _Quantile.apply(probability, sigma, gamma)
 
 
@@ -99,7 +104,7 @@ def _tail(x: Tensor, y: Tensor) -> Tensor:
 
 @functools.cache
 def _gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
-    """On [0, 1] with points closer at 0, s = u^2: there the residue has poles near."""
+    """Nodes on [0, 1], denser near 0 (s = u^2), near which the residue has poles."""
     u, weights = np.polynomial.legendre.leggauss(POINTS)
     u, weights = (u + 1) / 2, weights / 2
     return u**2, 2 * u * weights

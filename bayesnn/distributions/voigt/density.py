@@ -17,12 +17,15 @@ STEEPEST = 1e30
 
 
 def log_density(deviation: Tensor, sigma: Tensor, gamma: Tensor) -> Tensor:
-    """log p = log Re w(z) - log(sigma sqrt(2 pi)), z = (deviation + i gamma) / (sigma sqrt 2): double, of one shape."""
+    """log p = log Re w(z) - log(sigma sqrt(2 pi)), z = (deviation + i gamma) / (sigma sqrt 2).
+
+    All tensors are double and of one shape.
+    """
     return _LogDensity.apply(deviation, sigma, gamma)
 
 
 def argument(deviation: Tensor, sigma: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """z's real and imaginary part."""
+    """The real and the imaginary part of z."""
     return (deviation / (sigma * math.sqrt(2))).clamp(-FAR, FAR), gamma / (sigma * math.sqrt(2))
 
 

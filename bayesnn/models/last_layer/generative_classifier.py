@@ -94,5 +94,5 @@ class GenerativeClassifier(LastLayerModel):
         return self.log_class_probs - 0.5 * standardised.square().sum(-1) - constant
 
     def start(self) -> Tensor:
-        """Where guides start, [class, feature]: standard normal numbers."""
+        """The values at which guides start, [class, feature]: standard normal numbers."""
         return torch.randn_like(self._zero)

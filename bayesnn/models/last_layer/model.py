@@ -1,4 +1,4 @@
-"""What the models of a random last layer have in common: they own the body, which is trained with the guide."""
+"""The base class of models of a random last layer: they own the body, trained with the guide."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from bayesnn.scales import Scale
 
 
 class LastLayerModel(nn.Module):
-    """One random matrix [row, feature] on top of the features phi(x) of a learned body: what the models here share.
+    """A model with one random matrix [row, feature] on the features phi(x) of a learned body.
 
     A model adds `matrix_prior()`, the distribution of the matrix, `outputs_of_features(matrix, phi)` and
     `start()`, where guides begin.
@@ -88,7 +88,7 @@ class LastLayerModel(nn.Module):
         raise NotImplementedError
 
     def start(self) -> Tensor:
-        """Where guides start, [row, feature]."""
+        """The values at which guides start, [row, feature]."""
         raise NotImplementedError
 
     def phi(self, x: Inputs) -> Tensor:

@@ -115,7 +115,7 @@ class NeuralLinear(LastLayerModel):
         return phi @ matrix.mT
 
     def start(self) -> Tensor:
-        """Where guides start, [out, feature]: random, as `nn.Linear` is initialised."""
+        """The values at which guides start, [out, feature]: random, as in `nn.Linear`."""
         bound = 1 / math.sqrt(self._zero.shape[1])
         return torch.empty_like(self._zero).uniform_(-bound, bound)
 
@@ -133,7 +133,7 @@ class NeuralLinear(LastLayerModel):
         return nn.Sequential(copy.deepcopy(self.features), layer).eval()
 
     def with_scale(self, scale: Scale) -> "NeuralLinear":
-        """The same model, the body copied, under another prior scale."""
+        """The same model under another prior scale, with a copy of the body."""
         return NeuralLinear(
             self.features,
             self.in_features,

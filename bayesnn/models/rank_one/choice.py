@@ -1,4 +1,4 @@
-"""Which layers of a network get members, and which may not be passed over in silence."""
+"""The choice of the layers that get members; weights that cannot have any are never ignored."""
 
 from collections.abc import Collection, Iterator
 from typing import TypeAlias
@@ -69,7 +69,7 @@ class Choice:
         return names
 
     def norms(self) -> list[str]:
-        """Names of the BatchNorm layers to give every member its own of.
+        """Names of the BatchNorm layers of which every member gets its own.
 
         Raises:
             ValueError: one that is not a plain BatchNorm1d, 2d or 3d.

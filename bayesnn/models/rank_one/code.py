@@ -50,5 +50,5 @@ class LayerCode(nn.Module):
         return self.vector(mean + (0.5 * log_variance).exp() * torch.randn_like(mean), r)
 
     def undecayed(self) -> list[nn.Parameter]:
-        """What weight decay would pull from 1 to 0."""
+        """The parameters that weight decay would pull from 1 to 0."""
         return [self.decoder.bias]

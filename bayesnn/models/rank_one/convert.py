@@ -1,4 +1,4 @@
-"""Any network to members that share its weights: BatchEnsemble, and LP-BNN with encoded vectors."""
+"""Convert a network to members that share its weights: BatchEnsemble, or LP-BNN with codes."""
 
 import copy
 from collections.abc import Callable, Collection

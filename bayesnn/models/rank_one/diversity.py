@@ -14,7 +14,7 @@ COLLAPSED = 0.1
 
 
 class LayerDiversity(NamedTuple):
-    """The input-side vectors of one layer, E and Var over codes.
+    """The spread of one layer's input-side vectors; E and Var are over codes.
 
     Attributes:
         between: standard deviation over members of E[r_hat_j], the root mean square over entries.
@@ -30,7 +30,9 @@ class LayerDiversity(NamedTuple):
 
 @torch.no_grad()
 def diversity(net: RankOneNet) -> dict[str, LayerDiversity]:
-    """{layer: how far the members' vectors r_hat lie apart, and how far one member's draws}: needs no data.
+    """The spread of the members' vectors r_hat, and of one member's draws, in each layer.
+
+    No data are needed.
 
     Warns where codes have collapsed: with a heavy KL term q(z | r_j) becomes the prior for every j, so that all members
     are one and the ensemble is a noisy single network. For the disagreement of predictions, see

@@ -35,7 +35,9 @@ def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str
 
 
 def without_decay(module: nn.Module) -> Callable[[str, nn.Parameter], dict[str, float]]:
-    """(name, parameter) -> {"weight_decay": 0.0} for the members' own, {} for others: for the option `groups` of `fit`.
+    """The optimiser's options of a parameter, for the option `groups` of `fit`.
+
+    They are {"weight_decay": 0.0} for the members' own parameters and {} for others.
 
     The optimiser's own weight decay then is that of the shared weights::
 

@@ -52,7 +52,7 @@ class RankOne(nn.Module):
         return super().__getattr__(name)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """[member * batch, ...] -> the same in outputs."""
+        """The outputs [member * batch, ...] for inputs [member * batch, ...]."""
         rows = by_member(x, len(self.r))
         return self.by_weights(rows, *args, **kwargs) if self.large(rows) else self.by_rows(rows, *args, **kwargs)
 
@@ -93,7 +93,10 @@ class RankOne(nn.Module):
         return weight * factor.reshape(r.shape[:-2] + weight.shape[:2] + (1,) * (weight.dim() - 2))
 
     def undecayed(self) -> list[nn.Parameter]:
-        """The members' own: weight decay would pull r and s to 0, and the members together."""
+        """The members' own parameters.
+
+        Weight decay would pull r and s to 0, and the members together.
+        """
         return [self.r, self.s] + ([] if self.bias is None else [self.bias])
 
     @override
@@ -102,7 +105,7 @@ class RankOne(nn.Module):
 
 
 def widths(layer: Any) -> tuple[int, int]:
-    """Inputs and outputs, or channels of them."""
+    """The numbers of inputs and outputs of a layer, or of their channels."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
     return layer.in_channels, layer.out_channels

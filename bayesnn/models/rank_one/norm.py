@@ -34,7 +34,7 @@ class MemberNorm(_BatchNorm):
         self.training = norm.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """[member * batch, channel, ...] -> the same."""
+        """The normalised inputs, of the same shape [member * batch, channel, ...]."""
         batch_statistics = self.training or self.running_mean is None
         momentum = self._advance() if self.training and self.track_running_stats else 0.0
         vectors: tuple[Tensor | None, ...] = (self.running_mean, self.running_var, self.weight, self.bias)

@@ -1,4 +1,4 @@
-"""Families of the random effect beta: what a response's distribution is once beta is integrated out."""
+"""Families of the random effect beta, with the distribution of a response, beta integrated out."""
 
 import math
 from typing import Protocol
@@ -17,22 +17,22 @@ from bayesnn.distributions import (
 
 
 class Effect(Protocol):
-    """Distribution of the linear predictor eta = location + scale e, and of a response to it.
+    """The distribution of the linear predictor eta = location + scale e, and of a response to it.
 
     `outputs` are [..., 2] (location, scale) for binary and [..., 3] (location, scale, sigma) for continuous responses.
     For labels they are [..., 2 + class]: delta, gamma, and the centred logits c that beta multiplies.
     """
 
     def continuous(self, outputs: Tensor) -> dist.TorchDistribution:
-        """Of y = eta + sigma N(0, 1), one number each."""
+        """The distribution of y = eta + sigma N(0, 1), one number for each example."""
         ...
 
     def binary(self, outputs: Tensor) -> dist.TorchDistribution:
-        """Of y ~ Bernoulli(expit(eta))."""
+        """The distribution of y ~ Bernoulli(expit(eta))."""
         ...
 
     def categorical(self, outputs: Tensor) -> dist.TorchDistribution:
-        """Of y ~ Categorical(softmax(beta c))."""
+        """The distribution of y ~ Categorical(softmax(beta c))."""
         ...
 
 
@@ -54,7 +54,7 @@ class CauchyEffect:
 
 
 class NormalEffect:
-    """beta ~ N(delta, gamma^2): what a reviewer compares with; not the published method."""
+    """beta ~ N(delta, gamma^2), for comparison; it is not the published method."""
 
     def continuous(self, outputs: Tensor) -> dist.TorchDistribution:
         """N(location, scale^2 + sigma^2)."""
@@ -71,7 +71,10 @@ class NormalEffect:
 
 
 class StudentTEffect:
-    """beta = delta + gamma t, t with `df` degrees of freedom: between the two; not the published method."""
+    """beta = delta + gamma t, where t has `df` degrees of freedom.
+
+    It lies between the other two and is not the published method.
+    """
 
     def __init__(self, df: float = 4.0) -> None:
         if not df > 0:

@@ -93,7 +93,7 @@ class RECaST(nn.Module):
 
     @property
     def source_count(self) -> int:
-        """How many draws of its predictions the source has; 1 for a source that is certain."""
+        """The number of draws of the source's predictions; 1 for a source that is certain."""
         return self.source.count if isinstance(self.source, SourceDraws) else 1
 
     @property
@@ -103,13 +103,13 @@ class RECaST(nn.Module):
 
     @property
     def sites(self) -> dict[str, Size]:
-        """{site: its shape}: single numbers; and the index "source" of an uncertain source."""
+        """{site: its shape} of the numbers, and of the index "source" of an uncertain source."""
         index = [prefix_of(self.name) + "source"] if self.source_count > 1 else []
         return dict.fromkeys([*self.number_sites, *index], Size())
 
     @property
     def number_sites(self) -> list[str]:
-        """Sites of the numbers alone."""
+        """The sites of the numbers, without the index of the source."""
         return [prefix_of(self.name) + number for number in self.priors]
 
     def predictions(self, x: Inputs) -> Tensor:
@@ -120,14 +120,17 @@ class RECaST(nn.Module):
         return checked(self.source, self.link, x, self.response.shaped, "RECaST")
 
     def training_predictions(self, x: Inputs) -> Tensor:
-        """`predictions`, refused where the effect cannot be learned from them."""
+        """The `predictions`, refused if the effect cannot be learned from them."""
         f = self.predictions(x)
         for one in f.unbind(1) if self.source_count > 1 else [f]:
             self.response.check(one, "RECaST", linked=self.link is not None)
         return f
 
     def of_predictions(self) -> "RECaST":
-        """The same model for predictions f in the place of x: the source is called once for all, beforehand."""
+        """The same model for predictions f in the place of x.
+
+        The source is then called once, beforehand.
+        """
         given = SourceDraws.given(self.source_count) if self.source_count > 1 else None
         return RECaST(given, response=self.response, effect=self.effect, priors=self.priors, name=self.name)
 

@@ -1,4 +1,4 @@
-"""What RECaST is for: numbers, labels of two classes, and labels of several. One response is one small class."""
+"""The responses of RECaST: numbers, labels of two classes, and labels of several classes."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ FEW = 10
 
 
 class Response(Protocol):
-    """Which numbers are unknown, which predictions are asked of the source, and what follows for y.
+    """A response: its unknown numbers, the predictions it needs, and its distribution of y.
 
     Attributes:
         name: of the function in `recast` that makes its model.
@@ -37,7 +37,10 @@ class Response(Protocol):
         ...
 
     def outputs(self, numbers: Sequence[Tensor], f: Tensor) -> Tensor:
-        """What the likelihood takes, [*draw, batch, out], of numbers [*draw, 1] and f [*draw, batch, ...]."""
+        """The likelihood's argument [*draw, batch, out].
+
+        It is made from numbers [*draw, 1] and f [*draw, batch, ...].
+        """
         ...
 
     def likelihood(self, effect: Effect) -> Likelihood:
@@ -56,17 +59,17 @@ class Continuous:
         return one_each(f, leading, caller)
 
     def check(self, f: Tensor, caller: str, *, linked: bool) -> None:
-        """Too few, all zero or constant: refused."""
+        """Refuse predictions that are too few, all zero or constant."""
         _check_varied(f, caller)
 
     def outputs(self, numbers: Sequence[Tensor], f: Tensor) -> Tensor:
-        """Location delta f, scale gamma |f|, and sigma."""
+        """The location delta f, the scale gamma |f|, and sigma."""
         delta, log_gamma, log_sigma = numbers
         location = delta * f
         return torch.stack([location, log_gamma.exp() * f.abs(), log_sigma.exp().expand_as(location)], -1)
 
     def likelihood(self, effect: Effect) -> Likelihood:
-        """Of one number."""
+        """outputs -> the distribution of numbers."""
         return effect.continuous
 
 
@@ -81,18 +84,21 @@ class Binary:
         return one_each(f, leading, caller)
 
     def check(self, f: Tensor, caller: str, *, linked: bool) -> None:
-        """Too few, all zero or constant: refused. What looks like probabilities is warned of."""
+        """Refuse predictions that are too few, all zero or constant.
+
+        Warn of those that look like probabilities.
+        """
         _check_varied(f, caller)
         if not linked and len(f) >= FEW and bool(((f >= 0) & (f <= 1)).all()):
             _warn_of_probabilities("of the source", "torch.logit", caller)
 
     def outputs(self, numbers: Sequence[Tensor], f: Tensor) -> Tensor:
-        """Location delta f and scale gamma |f|."""
+        """The location delta f and the scale gamma |f|."""
         delta, log_gamma = numbers
         return torch.stack([delta * f, log_gamma.exp() * f.abs()], -1)
 
     def likelihood(self, effect: Effect) -> Likelihood:
-        """Of zeros and ones."""
+        """outputs -> the distribution of zeros and ones."""
         return effect.binary
 
 
@@ -107,7 +113,10 @@ class Categorical:
         return centred_logits(f, leading, caller)
 
     def check(self, f: Tensor, caller: str, *, linked: bool) -> None:
-        """Too few, all zero or constant: refused. What looks like centred probabilities is warned of."""
+        """Refuse predictions that are too few, all zero or constant.
+
+        Warn of those that look like centred probabilities.
+        """
         _check_varied(f, caller)
         share = 1 / f.shape[-1]
         if not linked and len(f) >= FEW and bool(((f >= -share) & (f <= 1 - share)).all()):
@@ -121,7 +130,7 @@ class Categorical:
         return torch.cat([*columns, f.expand(*batch, f.shape[-1])], -1)
 
     def likelihood(self, effect: Effect) -> Likelihood:
-        """Of labels."""
+        """outputs -> the distribution of labels."""
         return effect.categorical
 
 

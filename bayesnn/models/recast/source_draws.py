@@ -60,11 +60,14 @@ class SourceDraws:
 
     @classmethod
     def given(cls, count: int) -> "SourceDraws":
-        """Where x is the draws of the predictions themselves, [batch, draw] or [batch, draw, class]."""
+        """A source for which x is the draws of its predictions.
+
+        They have shape [batch, draw] or [batch, draw, class].
+        """
         return cls(_draws_first, count)
 
     def __call__(self, x: Inputs) -> Tensor:
-        """[draw, batch, ...]."""
+        """The predictions, [draw, batch, ...]."""
         f = torch.as_tensor(self.function(x))
         if f.dim() < 2 or len(f) != self.count:
             raise ValueError(

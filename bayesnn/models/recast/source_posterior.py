@@ -1,4 +1,4 @@
-"""What the target's data say of the draws of an uncertain source."""
+"""The posterior of the index of an uncertain source's draws."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from bayesnn.models.recast.model import RECaST, log_likelihoods_of_sources
 
 
 def source_weights(model: RECaST, values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
-    """p(source = s | y, values), [*draw, S]: what the target's data say of the draws of an uncertain source.
+    """p(source = s | y, values), [*draw, S]: the posterior of the source's index.
 
     With w their mean over draws of the numbers, 1 / sum_s w_s^2 is the effective number of the source's draws.
 
