@@ -1,4 +1,4 @@
-"""How a posterior is tempered: the weight of the KL divergence, and a note that stays with it.
+"""The tempering of a posterior: the weight of the KL divergence, and a note that stays with it.
 
 Two quantities, which are not the same:
 

@@ -117,7 +117,7 @@ class AmortisedHead(CheckedState):
         return phi.to(self.mean_head[0].weight.dtype)
 
     def of_features(self) -> "AmortisedHead":
-        """The same heads, shared, for cached features phi in the place of x."""
+        """A guide with the same, shared heads that takes cached features phi in the place of x."""
         other = copy.copy(self)  # of the module, not of its sub-modules
         other._features = (nn.Identity(),)
         return other

@@ -10,7 +10,10 @@ from bayesnn.functional import alone, check_layers, mode_dependent
 
 
 class TruncatedNetwork(nn.Module):
-    """phi(x): what the layer `at` of a network gets as its input, flattened to [batch, feature]. See `truncate`."""
+    """phi(x): the input of the layer `at` of a network, flattened to [batch, feature].
+
+    `truncate` makes it.
+    """
 
     def __init__(self, net: nn.Module, at: str, *, batch_statistics: bool = False) -> None:
         super().__init__()

@@ -171,7 +171,9 @@ class PredictiveDistribution(dist.TorchDistribution):
         return shortest(base_of(self.components), level)
 
     def probs_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """How far the draws agree on `probs`: equal-tailed quantiles of `component_probs`, each [batch, *event, class].
+        """Equal-tailed quantiles of `component_probs`, each [batch, *event, class].
+
+        They show how far the draws agree on `probs`.
 
         A credible interval of the probability itself, not of y. Labels and binary targets only; linear between draws.
         """

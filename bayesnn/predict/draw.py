@@ -48,7 +48,10 @@ def draw(posterior: Posterior, draws: int = 100, *args: Any, model: Model | None
 def draw_each(
     posterior: Posterior, draws: int = 100, *args: Any, model: Model | None = None
 ) -> Iterator[dict[str, Tensor]]:
-    """The same draws one at a time, {site: [*event]}: memory for one draw, where the posterior is a guide."""
+    """Draws one at a time, {site: [*event]}, the same as those of `draw`.
+
+    They need the memory of one draw if the posterior is a guide.
+    """
     number: object = draws
     if not isinstance(number, Integral):
         raise TypeError(

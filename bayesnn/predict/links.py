@@ -131,7 +131,7 @@ def gaussian(likelihood: Likelihood, outputs: torch_dist.Distribution) -> Predic
 
 
 def _unable(where: str, likelihood: object, method: str, able: str) -> ValueError:
-    """What to say of a likelihood that has no closed form here."""
+    """The message for a likelihood that has no closed form here."""
     kind = getattr(likelihood, "__name__", type(likelihood).__name__)
     return ValueError(
         f"{where}: the likelihood {kind} has no method {method}, which {able} have; for any likelihood there is "

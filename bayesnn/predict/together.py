@@ -1,4 +1,4 @@
-"""How many draws pass a network together: the one rule for `vmap` over draws."""
+"""The number of draws that pass a network together: the one rule for `vmap` over draws."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ SHARE = 0.25
 
 
 def draws_together(model: Model, values: Mapping[str, Tensor], x: Inputs, *, vectorised: bool | None = None) -> int:
-    """How many draws go through one `vmap` call within `LIMIT` bytes; 0 where a loop is better.
+    """The number of draws for one `vmap` call within `LIMIT` bytes; 0 if a loop is better.
 
     A loop is better on a CPU unless few inputs meet few values (`functional.worth_vectorising`) or the draws leave most
     of the network as it is: one whose last layer alone is random then runs once for all of them, 30 times faster.

@@ -33,7 +33,7 @@ class Ridge:
 
 @dataclass(frozen=True, eq=False)
 class BayesianRidge(Ridge):
-    """The same with a normal prior and normal noise, both fitted.
+    """A ridge regression with a normal prior and normal noise, both fitted.
 
     Attributes:
         noise: standard deviation of y about H w.

@@ -24,8 +24,8 @@ def scores(prediction: Prediction, y: Tensor, levels: Sequence[float]) -> list[S
     the RMSE of the medians. For zeros and ones they are the AUC, the ECE, the log loss ("nll",
     nats), the Brier score, Spiegelhalter's z, and the share of *true* labels among the examples
     whose more probable class has probability .95 +- .025, with their number. A score that does not
-    exist (the AUC of one class, a share of no example, the CRPS of a distribution without tails) is
-    left out. The numbers of `prediction.notes` follow.
+    exist (the AUC of one class, a share of no example, the CRPS of a distribution without tails)
+    is left out. The numbers of `prediction.notes` follow.
 
     Raises:
         ValueError: a prediction for another number of examples; quantiles that are nan or cross.

@@ -48,7 +48,10 @@ class Structure(nn.Module, ABC):
 
     @abstractmethod
     def collect(self, data: DataPass) -> None:
-        """Sum over the training data: call `data(add)` once or several times. See `data_pass.Add`."""
+        """Sum over the training data.
+
+        It calls `data(add)` once or several times; `add` is a `data_pass.Add`.
+        """
 
     @abstractmethod
     def spectrum(self, precision: Tensor) -> Tensor:

@@ -66,7 +66,10 @@ class LastLayerModel(nn.Module):
 
     @property
     def prior(self) -> Scale:
-        """What the prior is: its scale. A guide whose prior was changed belongs to the model that has it."""
+        """The scale of the prior.
+
+        A guide whose prior was changed belongs to the model that has it.
+        """
         return self.scale
 
     @property

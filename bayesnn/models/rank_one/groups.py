@@ -1,4 +1,4 @@
-"""Which parameters an optimiser may decay."""
+"""Parameter groups: which parameters an optimiser may decay."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where the vectors r and s of the members start."""
+"""Initial values of the members' vectors r and s."""
 
 from collections.abc import Callable
 from typing import TypeAlias

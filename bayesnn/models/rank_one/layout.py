@@ -1,4 +1,4 @@
-"""How the members of one network share a batch: in blocks, the first member's rows first."""
+"""The layout of a batch that members share: blocks of rows, the first member's first."""
 
 import torch
 from torch import Tensor
