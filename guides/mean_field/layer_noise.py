@@ -86,7 +86,8 @@ class _NoisyLayers(TorchFunctionMode):
         result = func(*args, **kwargs)
         of_tensors = any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result))
         if (of_tensors and id(result) not in self.names) or getattr(func, "__name__", "") in _VALUES:
-            self.unknown |= parameters  # not its shape or device, nor the tensor itself, as .contiguous() returns
+            # Not its shape or device, nor the tensor itself, as .contiguous() returns.
+            self.unknown |= parameters
         return result
 
     def _find(self, tensor: Tensor | None) -> NormalTensor | None:
