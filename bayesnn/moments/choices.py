@@ -5,15 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesnn.moments.table import dispatch, moment_rule
+from bayesnn.moments.table import moment_rule
 from bayesnn.moments.value import Moments, loc_of, variance_of
 
 
 @moment_rule(torch.where)
 def _where(condition: Any, input: Any, other: Any) -> Moments:
     """Entries of the one where the condition holds, of the other elsewhere: exact for a certain condition."""
-    if isinstance(condition, Moments):
-        return dispatch(_random_choice, (condition,), {})
     variances = [0.0 if (known := variance_of(value)) is None else known for value in (input, other)]
     loc = torch.where(condition, loc_of(input), loc_of(other))
     return Moments(loc, torch.where(condition, *variances).to(loc.dtype).expand_as(loc))
@@ -27,11 +25,3 @@ def _where_of_tensor(input: Any, condition: Any, other: Any) -> Moments:
 @moment_rule(torch.masked_fill, Tensor.masked_fill)
 def _masked_fill(input: Any, mask: Any, value: Any) -> Moments:
     return _where(mask, value, input)
-
-
-def _random_choice(condition: Tensor) -> Tensor:
-    """Without a rule: a condition that is random."""
-    return condition
-
-
-_random_choice.__name__ = "where"

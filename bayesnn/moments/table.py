@@ -169,8 +169,12 @@ def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any], find: Callable[[An
 
 
 def _in_order(args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-    """Arguments as rules take them: the first two by position, whatever torch calls them."""
-    if not kwargs or len(args) > 1 or (args and "input" in kwargs):
+    """Arguments as rules take them: the first two by position, whatever torch calls them, and no `out=None`."""
+    if not kwargs:
+        return args, kwargs
+    if "out" in kwargs and kwargs["out"] is None:
+        kwargs = {name: value for name, value in kwargs.items() if name != "out"}
+    if len(args) > 1 or (args and "input" in kwargs):
         return args, kwargs
     args, kwargs = tuple(args), dict(kwargs)
     if not args:
