@@ -12,9 +12,9 @@ from bayesnn.moments.value import Moments, loc_of, variance_of
 @moment_rule(torch.where)
 def _where(condition: Any, input: Any, other: Any) -> Moments:
     """Entries of the one where the condition holds, of the other elsewhere: exact for a certain condition."""
-    variances = [0.0 if (known := variance_of(value)) is None else known for value in (input, other)]
     loc = torch.where(condition, loc_of(input), loc_of(other))
-    return Moments(loc, torch.where(condition, *variances).to(loc.dtype).expand_as(loc))
+    first, second = (loc.new_zeros(()) if (v := variance_of(value)) is None else v for value in (input, other))
+    return Moments(loc, torch.where(condition, first, second).expand_as(loc))
 
 
 @moment_rule(Tensor.where)

@@ -38,7 +38,7 @@ def interpolated(
     loc = F.interpolate(input.loc, size, scale_factor, *options)
     spatial = loc.dim() - 2
     if mode == "area":
-        return MOMENT_RULES[_ADAPTIVE[spatial]](input, loc.shape[2:])  # type: ignore[no-any-return]
+        return MOMENT_RULES[_ADAPTIVE[spatial]](input, loc.shape[2:])
     variance = input.variance
     for axis in range(2, loc.dim()):
         variance = torch.movedim(variance, axis, -1) @ _coefficients(input.loc, loc, axis, scale_factor, options)

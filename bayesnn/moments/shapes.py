@@ -29,7 +29,7 @@ def both_moments(function: Any) -> Callable[..., Any]:
             return x.viewed(locs, variances, lambda places: function(places, *args, **kwargs), distinct=distinct)
 
         def part(places: Tensor, which: int) -> Tensor:
-            return function(places, *args, **kwargs)[which]  # type: ignore[no-any-return]
+            return function(places, *args, **kwargs)[which]
 
         each = enumerate(zip(locs, variances, strict=True))
         return type(locs)(x.viewed(m, v, partial(part, which=i), distinct=distinct) for i, (m, v) in each)
@@ -63,7 +63,7 @@ for _function in (F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle, F.unfol
 
 def _transposed(name: str) -> Callable[..., Moments]:
     def move(x: Tensor) -> Tensor:
-        return getattr(x, name)  # type: ignore[no-any-return]
+        return getattr(x, name)
 
     return lambda x: x.viewed(move(x.loc), move(x.variance), move, distinct=True)
 
@@ -96,7 +96,7 @@ def size_rule(function: Any) -> Callable[..., Tensor]:
     """The rule of a function that takes the shape, type and device of its argument alone."""
 
     def rule(x: Moments, *args: Any, **kwargs: Any) -> Tensor:
-        return function(x.loc, *args, **kwargs)  # type: ignore[no-any-return]
+        return function(x.loc, *args, **kwargs)
 
     rule.moves = rule.sizes = True  # type: ignore[attr-defined]
     return rule

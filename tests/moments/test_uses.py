@@ -117,12 +117,12 @@ def test_what_is_certain_may_be_used_again() -> None:
     """Entries without variance, and layers without parameters."""
     act = nn.ReLU()
     net = nn.Sequential(nn.Linear(3, 3), act, nn.Linear(3, 3), act).requires_grad_(requires_grad=False)
-    values = {"0.weight": Moments(net[0].weight, torch.ones(3, 3)), "2.bias": Moments(net[2].bias, torch.ones(3))}
+    values = {"0.weight": Moments(torch.eye(3), torch.ones(3, 3)), "2.bias": Moments(torch.zeros(3), torch.ones(3))}
     assert propagate_moments(net, values, torch.ones(2, 3)).variance.gt(0).all()
     again = Applied(nn.Linear(3, 2), lambda a, x: a(x) + F.linear(x, a.weight))
     variance = torch.zeros(2, 3)
     values = {
-        "layer.weight": Moments(again.layer.weight, variance),
+        "layer.weight": Moments(torch.ones(2, 3), variance),
         "layer.bias": Moments(torch.ones(2), torch.ones(2)),
     }
     torch.testing.assert_close(propagate_moments(again, values, torch.ones(4, 3)).variance, torch.ones(4, 2))
