@@ -47,16 +47,19 @@ def interpolated(
 
 
 def _coefficients(x: Tensor, y: Tensor, axis: int, scale_factor: Any, options: Any) -> Tensor:
-    """The squares of A^T along one axis, [in, out]: what becomes of unit vectors, other axes one wide."""
-    n, spatial = x.shape[axis], x.dim() - 2
-    units = torch.eye(n, dtype=x.dtype, device=x.device).reshape(
-        1, n, *(n if at == axis else 1 for at in range(2, x.dim()))
-    )
+    """The squares of A^T along one axis, [in, out]: what becomes of unit vectors that are constant along the others.
+
+    Those are two wide: torch's antialiasing takes a last axis of one for another layout of the memory.
+    """
+    n, spatial = x.shape[axis], range(2, x.dim())
+    shape = [n if at == axis else 1 for at in spatial]
+    units = torch.eye(n, dtype=x.dtype, device=x.device).reshape(1, n, *shape)
+    units = units.repeat(1, 1, *(1 if at == axis else 2 for at in spatial))
     if scale_factor is None:
-        size = tuple(y.shape[at] if at == axis else 1 for at in range(2, x.dim()))
+        size = tuple(y.shape[at] if at == axis else 2 for at in spatial)
         out = F.interpolate(units, size, None, *options)
     else:
-        factors = (scale_factor,) * spatial if isinstance(scale_factor, (int, float)) else tuple(scale_factor)
-        scales = tuple(factors[at - 2] if at == axis else 1.0 for at in range(2, x.dim()))
+        factors = (scale_factor,) * len(spatial) if isinstance(scale_factor, (int, float)) else tuple(scale_factor)
+        scales = tuple(factors[at - 2] if at == axis else 1.0 for at in spatial)
         out = F.interpolate(units, None, scales, *options)
-    return out.reshape(n, -1).square()
+    return out.movedim(axis, -1).reshape(n, -1, out.shape[axis])[:, 0].square()

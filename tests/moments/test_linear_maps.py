@@ -117,8 +117,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "bag": (lambda x: F.embedding_bag(torch.zeros(1, 2).long(), x, mode="max"), "mode='sum' and 'mean'"),
     "max norm": (lambda x: F.embedding(torch.zeros(1).long(), x, max_norm=1.0), "max_norm=None"),
     "weight norm": (lambda x: torch._weight_norm(x, x.loc, 0), "leave these parameters out of the subset"),
-    "comparison": (lambda x: x > 0, "__gt__ .* no tensor of means and variances"),
-    "arguments": (lambda x: torch.relu(x, out=torch.zeros(3, 3)), "rule of relu .* does not know .*'out'"),
+    "comparison": (lambda x: x > 0, "gt .* no tensor of means and variances"),
+    "arguments": (lambda x: torch.matmul(x, x.loc, out=x.loc), "rule of matmul .* does not know .*'out'"),
 }
 
 
