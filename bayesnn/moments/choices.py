@@ -11,7 +11,7 @@ from bayesnn.moments.value import Moments, loc_of, variance_of
 
 @moment_rule(torch.where)
 def _where(condition: Any, input: Any, other: Any) -> Moments:
-    """Entries of the one where the condition holds, of the other elsewhere: exact for a certain condition."""
+    """Entries of the one where a certain condition holds, of the other elsewhere: exact."""
     loc = torch.where(condition, loc_of(input), loc_of(other))
     first, second = (loc.new_zeros(()) if (v := variance_of(value)) is None else v for value in (input, other))
     return Moments(loc, torch.where(condition, first, second).expand_as(loc))

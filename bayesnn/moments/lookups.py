@@ -38,7 +38,7 @@ _getitem.moves = True  # type: ignore[attr-defined]
 
 
 def looked_up(what: str, table: Moments, rows: Tensor) -> Moments:
-    """Rows [..., n] of a table [row, n]; equal rows of one example are the same random vector, which is noted."""
+    """Rows [..., n] of a table [row, n]; whether an example has one twice is noted."""
     found = Moments(table.loc[rows], table.variance[rows])
     _note(what, table, rows)
     batch = table.uses.batch if table.uses is not None else rows.shape[0] if rows.dim() else 1
@@ -71,7 +71,7 @@ def _embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Moments:
-    """Sums sum_t c_t E[word_t] and means, exact with repeated words: a row's coefficient is the sum of its c_t."""
+    """Sums and means sum_t c_t E[word_t]: exact, a row's coefficient being the sum of its c_t."""
     if mode not in ("sum", "mean") or max_norm is not None or isinstance(per_sample_weights, Moments):
         raise NotImplementedError(
             "moments: embedding_bag has a rule for mode='sum' and 'mean' with certain weights and without max_norm; "
@@ -79,7 +79,23 @@ def _embedding_bag(
         )
     m, v = loc_of(weight), variance_of(weight)
     assert v is not None, "the table is random"
-    table = torch.eye(len(m), dtype=m.dtype, device=m.device)  # a bag of unit vectors: the rows' coefficients
     options = (None, 2.0, False, mode, False, per_sample_weights, include_last_offset, padding_idx)
-    coefficients = F.embedding_bag(input, table, offsets, *options)
-    return Moments(coefficients @ m, coefficients.square() @ v)
+    loc = F.embedding_bag(input, m, offsets, *options)
+    bags, words = _bags(input, offsets, len(loc)), input.flatten().long()
+    ones = m.new_ones(len(words)) if per_sample_weights is None else per_sample_weights.flatten()
+    if padding_idx is not None:
+        ones = ones * (words != padding_idx % len(m))
+    if mode == "mean":
+        ones = ones / m.new_zeros(len(loc)).index_add(0, bags, ones).clamp(min=1)[bags]
+    pairs, place = torch.unique(bags * len(m) + words, return_inverse=True)
+    coefficients = m.new_zeros(len(pairs)).index_add(0, place, ones)
+    rows = coefficients.square().unsqueeze(1) * v[pairs % len(m)]
+    return Moments(loc, torch.zeros_like(loc).index_add(0, pairs // len(m), rows))
+
+
+def _bags(input: Tensor, offsets: Tensor | None, count: int) -> Tensor:
+    """The bag of every word, [word]."""
+    if offsets is None:
+        return torch.arange(count, device=input.device).repeat_interleave(input.shape[1])
+    numbers = torch.arange(len(input), device=input.device)
+    return torch.searchsorted(offsets[:count].long(), numbers, right=True) - 1

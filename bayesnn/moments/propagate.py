@@ -40,8 +40,9 @@ def propagate_moments(
             pooling) is refused; in front of it, it goes by variances alone.
 
     Raises:
-        NotImplementedError: an operation without a rule, or a random entry of a parameter that is used twice in one
-            pass (tied weights, a layer at two places), whose uses are correlated; it names its place and what to do.
+        NotImplementedError: an operation without a rule; it names its place and what to do.
+        RepeatedUse: a random entry of a parameter that is used twice in one pass (tied weights, a
+            layer at two places), whose uses are correlated; it is a `NotImplementedError` too.
         TypeError: no weight is random, or the network's outputs do not depend on one that is.
 
     References: Minka (2001), for assumed density filtering; Schmitt, Roth (2021); with covariances Wu, Nowozin, Meeds,
@@ -70,7 +71,7 @@ def propagate_moments(
 
 
 def _one_pass(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
-    """The outputs for inputs that go through the network together, with every use of its parameters counted."""
+    """The outputs for inputs that go through together, every use of a parameter counted."""
     batch = batch_size(x)
     for name, value in values.items():
         if isinstance(value, Moments):

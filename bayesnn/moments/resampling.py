@@ -23,9 +23,10 @@ def interpolated(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> Moments:
-    """E and Var of y = A x, independent x: A m and (A o A) v, where A is the product of a matrix for each axis.
+    """E and Var of y = A x, independent x: A m and (A o A) v, A the product of a matrix for each axis.
 
-    Shapes: input [batch, channel, *spatial] -> the same with other sizes; the options are those of `F.interpolate`.
+    Shapes: input [batch, channel, *spatial] -> the same with other sizes. The options are those of
+    `F.interpolate`.
 
     >>> x = Moments(torch.tensor([[[0.0, 4.0]]]), torch.ones(1, 1, 2))
     >>> interpolated(x, scale_factor=2, mode="linear").variance
@@ -47,9 +48,9 @@ def interpolated(
 
 
 def _coefficients(x: Tensor, y: Tensor, axis: int, scale_factor: Any, options: Any) -> Tensor:
-    """The squares of A^T along one axis, [in, out]: what becomes of unit vectors that are constant along the others.
+    """The squares of A^T along one axis, [in, out]: of unit vectors, constant along the others.
 
-    Those are two wide: torch's antialiasing takes a last axis of one for another layout of the memory.
+    Those are two wide: torch's antialiasing takes an axis of one for another layout of the memory.
     """
     n, spatial = x.shape[axis], range(2, x.dim())
     shape = [n if at == axis else 1 for at in spatial]

@@ -32,7 +32,7 @@ _QUERIES = {
     *(Tensor.is_complex, Tensor.is_contiguous, Tensor.element_size, Tensor.get_device, Tensor.ndimension),
 }
 _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)
-"""Whether a rule runs whose function has noted the use of its weights: what it calls are no further uses."""
+"""Whether a rule runs whose weights are noted: what it calls are no further uses of them."""
 
 _FIRST, _SECOND = ("input", "tensors", "self"), ("other", "mat2", "vec")
 """Names by which torch's functions take their first two arguments."""
@@ -109,7 +109,7 @@ class RandomTensor(Tensor):
 
     Attributes:
         loc: its mean.
-        words: where positions looked up rows of a table and an example has one twice, these rows.
+        words: rows of a table that positions looked up, where an example has one twice.
     """
 
     loc: Tensor
@@ -121,7 +121,7 @@ class RandomTensor(Tensor):
         raise NotImplementedError
 
     def used(self, what: str) -> bool:
-        """Note that an operation consumes it; whether it is a parameter whose uses are counted."""
+        """Note that an operation uses it; whether it is a parameter whose uses count."""
         raise NotImplementedError
 
     def write(self, other: Any) -> Any:
@@ -169,7 +169,7 @@ def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any], find: Callable[[An
 
 
 def _in_order(args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-    """Arguments as rules take them: the first two by position, whatever torch calls them, and no `out=None`."""
+    """Arguments as rules take them: the first two by position, and no `out=None`."""
     if not kwargs:
         return args, kwargs
     if "out" in kwargs and kwargs["out"] is None:
@@ -216,7 +216,7 @@ def _applied(func: Any, rule: Rule, random: list[Any], args: Any, kwargs: Mappin
 
 
 def _bound(name: str, rule: Rule, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """The rule of these arguments; those that it does not take are refused as what has no rule."""
+    """What the rule returns; arguments that it does not take are refused."""
     try:
         return rule(*args, **kwargs)
     except TypeError as error:

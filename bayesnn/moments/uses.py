@@ -1,4 +1,4 @@
-"""How often one pass uses the random entries of a parameter: two uses are correlated, unknown to variances."""
+"""How often a pass uses the random entries of a parameter: two uses are correlated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ Entries = Callable[[Tensor], Tensor]
 
 
 class RepeatedUse(NotImplementedError):
-    """A random entry of a parameter that a network uses twice, where both uses may meet in one output."""
+    """A random entry of a parameter is used twice, where both uses may meet in one output."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,10 @@ class Uses:
 
 
 def by_example(words: Tensor, batch: int) -> Tensor:
-    """Integers [batch, number] of integers whose first or second axis is the batch; without one all are of each."""
+    """Integers [batch, number] of some whose first or second axis is the batch.
+
+    Without such an axis all of them belong to each example.
+    """
     if words.dim() and words.shape[0] == batch:
         return words.reshape(batch, -1)
     if words.dim() > 1 and words.shape[1] == batch:

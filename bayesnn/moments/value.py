@@ -53,7 +53,7 @@ class Moments(RandomTensor):
         return new
 
     def viewed(self, loc: Tensor, variance: Tensor, move: Entries, *, distinct: bool) -> "Moments":
-        """As `shared`, where `move` takes the entries out; of a parameter they are entries of it still.
+        """As `shared`; of a parameter they are entries of it still.
 
         Args:
             loc: the mean of the view.

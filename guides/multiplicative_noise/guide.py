@@ -147,8 +147,8 @@ class MultiplicativeNoise(CheckedState):
             chunk: examples in one pass.
 
         Raises:
-            NotImplementedError: an operation without a moment rule, or a random entry of a parameter that is used twice
-                in one pass, as with tied weights.
+            NotImplementedError: an operation without a moment rule, or a random entry of a parameter
+                that is used twice in one pass, as with tied weights.
         """
         check_evaluation_mode(self.model.net, "MultiplicativeNoise.output_distribution")
         check_inputs(x)
@@ -162,8 +162,10 @@ class MultiplicativeNoise(CheckedState):
         S are the variances of the weights and J the derivatives at their means, so that all that units share is in it.
         In deep trained networks, where `output_distribution` has standard deviations that are several times too small
         and do not rank inputs, these agree with those of draws while S is small. It takes one pass back through the
-        network for every output: about 50 forward passes for ten classes. Derivatives know which weights are used
-        twice, moments do not: of a network with tied weights the means are its outputs at the weights' means.
+        network for every output: about 50 forward passes for ten classes.
+
+        Derivatives know which weights are used twice, moments do not: of a network with tied weights
+        the means are its outputs at the weights' means.
 
         Args:
             x: inputs.

@@ -196,6 +196,20 @@ def test_of_bags_of_words(key: Any, mode: str) -> None:
     torch.testing.assert_close(bags(x).variance, torch.einsum("bnwk,wk->bn", jacobian.square(), x.variance))
 
 
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_of_bags_of_several_sizes(mode: str, last: bool) -> None:
+    x, words = given(5, 3), torch.tensor([1, 4, 1, 0, 3, 3, 2, 2])
+    offsets = torch.tensor([0, 3, 3, 4, 8] if last else [0, 3, 3, 4])  # one of them empty
+
+    def bags(table: Any) -> Any:
+        return F.embedding_bag(words, table, offsets, mode=mode, padding_idx=-2, include_last_offset=last)
+
+    jacobian = torch.autograd.functional.jacobian(bags, x.loc)
+    torch.testing.assert_close(bags(x).loc, bags(x.loc))
+    torch.testing.assert_close(bags(x).variance, torch.einsum("bnwk,wk->bn", jacobian.square(), x.variance))
+
+
 @pytest.mark.parametrize("affine", [True, False])
 def test_batch_norm_in_training_mode(affine: bool) -> None:
     """An approximation: the statistics are those of the means, and constants."""
