@@ -142,7 +142,7 @@ def _prelu(input: Any, weight: Any) -> Moments:
 
 
 def _two_slopes(m: Tensor, v: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Of max(x, 0) + a min(x, 0), with derivatives by a too: Var = Var x+ + a^2 Var x- + 2 a E x+ E x-."""
+    """Of max(x, 0) + a min(x, 0), by a too: Var = Var x+ + a^2 Var x- + 2 a E x+ E x-."""
     (above, around), (below, beneath) = relu_moments(m, v), relu_moments(-m, v)
     return above - slope * below, around + slope.square() * beneath + 2 * slope * above * below
 

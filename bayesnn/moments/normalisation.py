@@ -91,7 +91,7 @@ def _instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Moments:
-    """Of every channel by itself, as groups of one; with running statistics as batch normalisation."""
+    """As groups of one channel; with running statistics as batch normalisation."""
     if use_input_stats:
         return _group_norm(input, loc_of(input).shape[1], weight, bias, eps)
     return _batch_norm(input, running_mean, running_var, weight, bias, training=False, eps=eps)

@@ -23,7 +23,7 @@ def interpolated(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> Moments:
-    """E and Var of y = A x, independent x: A m and (A o A) v, A the product of a matrix for each axis.
+    """E and Var of y = A x, independent x: A m and (A o A) v, A a product of one matrix an axis.
 
     Shapes: input [batch, channel, *spatial] -> the same with other sizes. The options are those of
     `F.interpolate`.

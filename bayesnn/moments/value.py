@@ -31,7 +31,7 @@ class Moments(RandomTensor):
     _seen: int
     is_weight: bool = False  # a parameter of the network, independent of every activation
     uses: Uses | None = None  # of the parameter that it is, or is a view of
-    entries: Entries | None = None  # those of the parameter that it has, None for all in their places
+    entries: Entries | None = None  # of the parameter; None for all in their places
     joint: bool = False  # whether covariances are known
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Positions that looked up the same row of a table: they are equal, and so perfectly correlated."""
+"""Positions that looked up the same row of a table: equal, and so perfectly correlated."""
 
 from typing import Any
 

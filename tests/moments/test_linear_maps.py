@@ -1,4 +1,4 @@
-"""Rules of linear maps, beside the map's own Jacobian: means A m and variances (A o A) v, exact."""
+"""Rules of linear maps beside the map's own Jacobian: means A m, variances (A o A) v, exact."""
 
 from typing import Any
 
