@@ -42,6 +42,7 @@ class Drawn:
 
 A, B = torch.arange(8.0).reshape(4, 2) / 3 - 1, torch.tensor([0.5, -1.0])
 FACTOR = torch.tensor([1.0, -2.0, 3.0, 0.5])
+MASK = torch.tensor([True, False])
 RUNNING = (torch.tensor([0.3, -1.0, 0.0, 2.0]), torch.tensor([0.5, 2.0, 1.0, 3.0]))
 AFFINE = (torch.tensor([1.5, -0.5, 0.1, 2.0]), torch.tensor([0.0, 1.0, -1.0, 0.2]))
 _OF_TORCH = {"training": False, "momentum": 0.1, "eps": 1e-5, "cudnn_enabled": False}
@@ -67,6 +68,10 @@ DRAWN = [
     Drawn((torch.clamp, torch.clip, T.clamp, T.clip), lambda f, x: f(x, -0.5, 0.8)),
     Drawn((torch.tanh, T.tanh, F.tanh)),
     Drawn((torch.sigmoid, T.sigmoid, F.sigmoid), lambda f, x: f(3 * x)),
+    Drawn((F.softsign,)),
+    Drawn((F.prelu, torch.prelu), lambda f, x: f(x, FACTOR), (4,)),
+    Drawn((torch.clamp_min, T.clamp_min), lambda f, x: f(x, -0.2)),
+    Drawn((torch.clamp_max, T.clamp_max), lambda f, x: f(x, 0.4)),
     *(Drawn((f,)) for f in (F.gelu, F.softplus, F.silu, F.mish, F.logsigmoid, F.elu, F.celu, F.selu, F.hardswish)),
     *(Drawn(keys) for keys in ((torch.erf, T.erf), (torch.sin, T.sin), (torch.cos, T.cos))),
     Drawn((torch.exp, T.exp), lambda f, x: f(x / 2)),
@@ -89,8 +94,13 @@ DRAWN = [
     Drawn((torch.batch_norm,), lambda f, x: f(x, *AFFINE, *RUNNING, **_OF_TORCH)),
     Drawn((F.linear,), lambda f, x: f(x, A.T, B)),
     Drawn((torch.matmul, torch.mm, T.matmul, T.mm, T.__matmul__), lambda f, x: f(x, A)),
+    Drawn((torch.bmm, T.bmm), lambda f, x: f(x, A[:2].expand(len(x), 2, 2)), (2, 2)),
+    Drawn((torch.mv, T.mv), lambda f, x: f(x, FACTOR)),
+    Drawn((torch.tensordot,), lambda f, x: f(x, A.reshape(2, 2, 2), ([1, 2], [1, 0])), (2, 2)),
+    Drawn((torch.einsum,), lambda f, x: f("zij,kjl->ikz", x, _kernel(3, 2, 4)).movedim(2, 0), (2, 2)),
     Drawn((T.__rmatmul__,), lambda f, x: f(x.mT, A.T).mT),
-    Drawn((torch.addmm,), lambda f, x: f(B, x, A)),
+    Drawn((torch.addmm,), lambda f, x: f(B, x, A, beta=0.5, alpha=2.0)),
+    Drawn((T.addmm,), lambda f, x: f(B.expand(len(x), 2), x, A)),
     Drawn((F.conv1d,), lambda f, x: f(x, _kernel(4, 1, 2), _kernel(4), 2, 1, 1, 2), (2, 3)),
     Drawn((F.conv2d,), lambda f, x: f(x, _kernel(2, 1, 2, 2), _kernel(2), 1, (1, 0), (1, 2), 2), (2, 2, 3)),
     Drawn((F.conv3d,), lambda f, x: f(x, _kernel(2, 1, 2, 2, 1), None, 1, 0, (1, 1, 2)), (1, 2, 2, 3)),
@@ -103,6 +113,11 @@ DRAWN = [
     Drawn((F.adaptive_avg_pool1d,), lambda f, x: f(x, 3), (1, 5)),
     Drawn((F.adaptive_avg_pool2d,), lambda f, x: f(x, (2, 5)), (1, 3, 2)),  # up-sampling along one axis
     Drawn((F.adaptive_avg_pool3d,), lambda f, x: f(x, (3, 1, 1)), (1, 2, 1, 3)),
+    Drawn((F.instance_norm,), lambda f, x: f(x, *RUNNING, *AFFINE, use_input_stats=False), (4, 2)),
+    Drawn((F.interpolate,), lambda f, x: f(x, (3, 5), mode="bilinear", align_corners=False), (1, 2, 3)),
+    Drawn((torch.where,), lambda f, x: f(MASK, x[:, :2], x[:, 2:])),
+    Drawn((T.where,), lambda f, x: f(x[:, :2], MASK, x[:, 2:])),
+    Drawn((torch.masked_fill, T.masked_fill), lambda f, x: f(x, MASK.repeat(2), 0.5)),
     Drawn((F.pad,), lambda f, x: f(x, (1, 2), value=3.0)),
 ]
 """Of these the quadrature of smooth functions is exact to 1e-6, and of functions with a kink to 1e-3."""
@@ -151,7 +166,7 @@ MOVED: dict[str, Moved] = {
     "pixel_unshuffle": _with(2, shape=(1, 1, 4, 6)),
     "channel_shuffle": _with(2, shape=(1, 4, 2, 3)),
     "unfold": Moved(lambda f, x: f(x, 2) if f is F.unfold else f(x, 3, 2, 1), (1, 2, 3, 4)),
-    "interpolate": _with(scale_factor=2, shape=(1, 2, 3)),
+    "gather": _with(1, torch.tensor([[[2, 0, 0, 1]], [[1, 1, 2, 0]]])),
     "embedding": Moved(lambda f, x: f(torch.tensor([[2, 0], [1, 1]]), x), (3, 2)),
     **dict.fromkeys(("cat", "concat", "concatenate"), Moved(lambda f, x: f([x, x[:, 1:], x], 1))),
     **dict.fromkeys(("hstack", "vstack"), Moved(lambda f, x: f([x, x.flip(0), x]))),
@@ -180,6 +195,12 @@ LARGEST = {
 
 STANDARDISED = {F.layer_norm: None, torch.layer_norm: None, F.group_norm: 3, torch.group_norm: 3}
 """{function: groups} of approximations with an expected spread."""
+
+ROOT_MEAN_SQUARES = (F.rms_norm, torch.rms_norm)
+"""Approximations with an expected square."""
+
+BAGS = (F.embedding_bag,)
+"""Sums of rows of a random table, one of which may be there twice."""
 
 REFUSED = {torch.bilinear: (_kernel(1, 4, 4),)}
 """{function: arguments} of rules that say why there is none."""

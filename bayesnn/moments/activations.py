@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from bayesnn.moments.table import moment_rule
-from bayesnn.moments.value import Moments
+from bayesnn.moments.value import Moments, loc_of, variance_of
 
 TINY = 1e-30
 """Where the variance is 0: its root is then 1e-15, and the mean that of the deterministic network in every digit."""
@@ -123,6 +123,33 @@ def _relu(input: Moments, inplace: bool = False) -> Moments:
 @moment_rule(F.leaky_relu)
 def _leaky_relu(input: Moments, negative_slope: float = 0.01, inplace: bool = False) -> Moments:
     return Moments(*leaky_relu_moments(input.loc, input.variance, negative_slope))
+
+
+@moment_rule(F.prelu, torch.prelu)
+def _prelu(input: Any, weight: Any) -> Moments:
+    """max(x, 0) + a min(x, 0) with a for each channel, certain or random and independent of x.
+
+    A random a adds Var a E[min(x, 0)^2], since the two terms are never both there.
+    """
+    m, v = loc_of(input), variance_of(input)
+    v = torch.zeros_like(m) if v is None else v
+    slope, spread = (_of_channels(value, m.dim()) for value in (loc_of(weight), variance_of(weight)))
+    loc, variance = _two_slopes(m, v, slope)
+    if spread is not None:
+        below, around = relu_moments(-m, v)
+        variance = variance + spread * (below.square() + around)
+    return Moments(loc, variance)
+
+
+def _two_slopes(m: Tensor, v: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Of max(x, 0) + a min(x, 0), by a too: Var = Var x+ + a^2 Var x- + 2 a E x+ E x-."""
+    (above, around), (below, beneath) = relu_moments(m, v), relu_moments(-m, v)
+    return above - slope * below, around + slope.square() * beneath + 2 * slope * above * below
+
+
+def _of_channels(value: Any, dims: int) -> Any:
+    """[channel] where it broadcasts to [batch, channel, ...]."""
+    return value if value is None or value.numel() == 1 or dims < 2 else value.reshape(-1, *(1,) * (dims - 2))
 
 
 @moment_rule(torch.abs, Tensor.abs, Tensor.__abs__)

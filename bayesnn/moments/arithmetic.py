@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from bayesnn.moments.table import MOMENT_RULES, dispatch, moment_rule
 from bayesnn.moments.value import Moments, loc_of, variance_of
+from bayesnn.moments.words import inflation, reduced_axes
 
 
 @moment_rule(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
@@ -119,7 +120,7 @@ _power.__name__ = "pow"
 
 @moment_rule(torch.sum, Tensor.sum)
 def _sum(input: Moments, *args: Any, **kwargs: Any) -> Moments:
-    return Moments(torch.sum(input.loc, *args, **kwargs), torch.sum(input.variance, *args, **kwargs))
+    return Moments(torch.sum(input.loc, *args, **kwargs), torch.sum(_spread(input, args, kwargs), *args, **kwargs))
 
 
 @moment_rule(torch.mean, Tensor.mean)
@@ -127,7 +128,15 @@ def _mean(input: Moments, *args: Any, **kwargs: Any) -> Moments:
     """Independent entries: the variance of a mean of n is their mean over n."""
     loc = torch.mean(input.loc, *args, **kwargs)
     entries = input.loc.numel() / max(loc.numel(), 1)
-    return Moments(loc, torch.mean(input.variance, *args, **kwargs) / entries)
+    return Moments(loc, torch.mean(_spread(input, args, kwargs), *args, **kwargs) / entries)
+
+
+def _spread(x: Moments, args: Any, kwargs: Any) -> Tensor:
+    """What a sum adds: variances, times the number of positions that are the same random vector."""
+    if x.words is None:
+        return x.variance
+    counts = inflation(x.words, reduced_axes(x.loc.dim(), args, kwargs))
+    return x.variance * counts.reshape(*counts.shape, *(1,) * (x.loc.dim() - counts.dim()))
 
 
 @moment_rule(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)

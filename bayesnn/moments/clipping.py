@@ -93,3 +93,13 @@ def _clamp(input: Moments, min: float | None = None, max: float | None = None) -
     assert min is not None
     assert max is not None
     return Moments(*clip_moments(input.loc, input.variance, min, max))
+
+
+@moment_rule(torch.clamp_min, Tensor.clamp_min)
+def _clamp_min(input: Moments, min: float) -> Moments:
+    return _clamp(input, min=min)
+
+
+@moment_rule(torch.clamp_max, Tensor.clamp_max)
+def _clamp_max(input: Moments, max: float) -> Moments:
+    return _clamp(input, max=max)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bayesnn.functional.memory import require
 from bayesnn.moments.joint import JointMoments, covariance_rule, no_covariances
 from bayesnn.moments.joint_activations import blocks
-from bayesnn.moments.products import product_moments
+from bayesnn.moments.products import product_moments, scaled_addmm
 from bayesnn.moments.table import MOMENT_RULES, Rule
 from bayesnn.moments.value import Moments, Multiplicative, loc_of, variance_of
 
@@ -150,9 +150,10 @@ def _matmul(left: Any, right: Any) -> Moments:
     return MOMENT_RULES[torch.matmul](left, right)
 
 
-@covariance_rule(torch.addmm)
-def _addmm(input: Any, mat1: Any, mat2: Any) -> Moments:
-    return dense_moments(mat1, _transposed(mat2), input)
+@covariance_rule(torch.addmm, Tensor.addmm)
+def _addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Moments:
+    shift, left = scaled_addmm(input, mat1, beta, alpha)
+    return dense_moments(left, _transposed(mat2), shift)
 
 
 def _transposed(weight: Any) -> Any:

@@ -80,6 +80,33 @@ def _group_norm(
     return _affine(whole, weight, bias, (1, -1, *(1,) * (len(shape) - 2)))
 
 
+@moment_rule(F.instance_norm)
+def _instance_norm(
+    input: Any,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Moments:
+    """As groups of one channel; with running statistics as batch normalisation."""
+    if use_input_stats:
+        return _group_norm(input, loc_of(input).shape[1], weight, bias, eps)
+    return _batch_norm(input, running_mean, running_var, weight, bias, training=False, eps=eps)
+
+
+@moment_rule(F.rms_norm, torch.rms_norm)
+def _rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Moments:
+    """x / sqrt(E[sum_j x_j^2 / n] + eps), the root a constant: right to order 1 / n."""
+    m, v = loc_of(input), variance_of(input)
+    axes = tuple(range(-len(normalized_shape), 0))
+    spread = torch.zeros_like(m) if v is None else v
+    size = (m.square() + spread).mean(axes, keepdim=True) + (torch.finfo(m.dtype).eps if eps is None else eps)
+    return _affine(Moments(m / size.sqrt(), spread / size), weight, None, None)
+
+
 def _standardised(input: Any, axes: tuple[int, ...], eps: float) -> Moments:
     """(x_j - mean x) / spread, the spread a constant at E[sum_j (x_j - mean x)^2 / n]: right to order 1 / n.
 

@@ -1,7 +1,6 @@
-"""Layers that multiply their input by a weight: linear, convolutions, matrix products, embeddings."""
+"""Layers that multiply their input by a weight: linear, convolutions, matrix products."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -119,12 +118,23 @@ for _function in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d):
 
 
 @moment_rule(torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
+@moment_rule(torch.bmm, Tensor.bmm, torch.mv, Tensor.mv)
 def _matmul(left: Any, right: Any) -> Moments:
     """Where one factor is certain, or both are a layer's input and a weight of the network."""
+    return bilinear_moments(torch.matmul, left, right)
+
+
+def bilinear_moments(product: Callable[[Tensor, Tensor], Tensor], left: Any, right: Any) -> Moments:
+    """Of sums of products in which no random entry is twice; two random factors are an input and a weight."""
     weight = any(isinstance(factor, Moments) and factor.is_weight for factor in (left, right))
     if isinstance(left, Moments) and isinstance(right, Moments) and not weight:
         return dispatch(_two_random_matmul, (left, right), {})
-    return product_moments(lambda a, b, _: a @ b, left, right, axis=-1)
+    return product_moments(lambda a, b, _: product(a, b), left, right, axis=-1)
+
+
+@moment_rule(torch.tensordot)
+def _tensordot(a: Any, b: Any, dims: Any = 2) -> Moments:
+    return bilinear_moments(lambda left, right: torch.tensordot(left, right, dims), a, b)
 
 
 @moment_rule(Tensor.__rmatmul__)
@@ -140,14 +150,13 @@ def _two_random_matmul(left: Tensor, right: Tensor) -> Tensor:
 _two_random_matmul.__name__ = "matmul"
 
 
-@moment_rule(torch.addmm)
-def _addmm(input: Any, mat1: Any, mat2: Any) -> Moments:
-    return product_moments(lambda a, b, c: a @ b if c is None else a @ b + c, mat1, mat2, input, axis=-1)
+@moment_rule(torch.addmm, Tensor.addmm)
+def _addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Moments:
+    shift, left = scaled_addmm(input, mat1, beta, alpha)
+    return product_moments(lambda a, b, c: a @ b if c is None else a @ b + c, left, mat2, shift, axis=-1)
 
 
-@moment_rule(F.embedding)
-def _embedding(
-    input: Tensor, weight: Moments, padding_idx: int | None = None, max_norm: float | None = None, *_: Any, **__: Any
-) -> Moments:
-    look = partial(F.embedding, input)
-    return Moments(look(weight.loc), look(weight.variance))
+def scaled_addmm(input: Any, mat1: Any, beta: float, alpha: float) -> tuple[Any, Any]:
+    """beta input, None for a beta of 0, and alpha mat1."""
+    shift = None if beta == 0 else input if beta == 1 else input * beta
+    return shift, mat1 if alpha == 1 else mat1 * alpha

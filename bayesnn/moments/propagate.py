@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from bayesnn.functional import alone
-from bayesnn.functional.call import Inputs, batch_size, call_chunks, chunks, tensors
+from bayesnn.functional.call import Inputs, batch_size, call, chunks, tensors
 from bayesnn.moments.joint_products import BEGINNINGS
 from bayesnn.moments.modules import using_module_rules
 from bayesnn.moments.table import using_moment_rules
+from bayesnn.moments.uses import Uses
 from bayesnn.moments.value import Moments
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -40,6 +41,8 @@ def propagate_moments(
 
     Raises:
         NotImplementedError: an operation without a rule; it names its place and what to do.
+        RepeatedUse: a random entry of a parameter that is used twice in one pass (tied weights, a
+            layer at two places), whose uses are correlated; it is a `NotImplementedError` too.
         TypeError: no weight is random, or the network's outputs do not depend on one that is.
 
     References: Minka (2001), for assumed density filtering; Schmitt, Roth (2021); with covariances Wu, Nowozin, Meeds,
@@ -50,23 +53,30 @@ def propagate_moments(
     >>> propagate_moments(net, {"0.weight": weight}, torch.tensor([[1.0, -1.0]]))    # relu of N(0, 1)
     Moments(loc=tensor([[0.3989]]), variance=tensor([[0.3408]]))
     """
-    for value in values.values():
-        if isinstance(value, Moments):
-            value.is_weight = True
     halves = any(tensor.dtype in _HALF for tensor in [*net.parameters(), *net.buffers(), *tensors(x)])
     if halves:
         own = {name: parameter.detach() for name, parameter in net.named_parameters()}
         values = {name: value.float() if value.dtype in _HALF else value for name, value in {**own, **values}.items()}
         x = pytree.tree_map_only(Tensor, lambda leaf: leaf.float() if leaf.dtype in _HALF else leaf, x)
-        for value in values.values():
-            if isinstance(value, Moments):
-                value.is_weight = True
     device = next(iter(values.values())).device.type if values else "cpu"
     joint = using_moment_rules(BEGINNINGS) if covariance else nullcontext()
     with alone(), torch.autocast(device, enabled=False), joint, using_module_rules(net):
-        outputs = call_chunks(net, values, list(chunks(x, chunk or batch_size(x))))
+        parts = chunks(x, chunk or batch_size(x))
+        outputs: Tensor = torch.cat([_one_pass(net, values, part) for part in parts])
     if not isinstance(outputs, Moments):
         raise TypeError(
             f"moments: the outputs of {type(net).__name__} depend on no random weight; choose another subset"
         )
+    return outputs
+
+
+def _one_pass(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
+    """The outputs for inputs that go through together, every use of a parameter counted."""
+    batch = batch_size(x)
+    for name, value in values.items():
+        if isinstance(value, Moments):
+            value.is_weight, value.uses = True, Uses(name, value.variance, batch)
+    outputs = call(net, values, x)
+    if isinstance(outputs, Moments):
+        outputs.words = outputs.uses = None  # nothing that is joined now belongs to a later pass
     return outputs

@@ -125,6 +125,7 @@ for _functions in (
     (F.celu,),
     (F.selu,),
     (F.hardswish,),
+    (F.softsign,),
     (torch.erf, Tensor.erf),
     (torch.sin, Tensor.sin),
     (torch.cos, Tensor.cos),

@@ -1,6 +1,7 @@
 """Operations that move entries without changing them: the same for means and variances."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,18 +24,33 @@ def both_moments(function: Any) -> Callable[..., Any]:
         if not isinstance(x, Moments):
             return function(x, *args, **kwargs)
         locs, variances = function(x.loc, *args, **kwargs), function(x.variance, *args, **kwargs)
+        distinct = getattr(function, "__name__", "") in _DISTINCT.split()
         if isinstance(locs, Tensor):
-            return x.shared(locs, variances)
-        return type(locs)(x.shared(loc, variance) for loc, variance in zip(locs, variances, strict=True))
+            return x.viewed(locs, variances, lambda places: function(places, *args, **kwargs), distinct=distinct)
 
+        def part(places: Tensor, which: int) -> Tensor:
+            return function(places, *args, **kwargs)[which]
+
+        each = enumerate(zip(locs, variances, strict=True))
+        return type(locs)(x.viewed(m, v, partial(part, which=i), distinct=distinct) for i, (m, v) in each)
+
+    rule.moves = True  # type: ignore[attr-defined]  # of a parameter it is no use yet
     return rule
 
 
 MOVES = (
     "flatten unflatten reshape view view_as reshape_as permute transpose swapaxes movedim moveaxis squeeze unsqueeze "
     "chunk split tensor_split unbind narrow select expand expand_as broadcast_to repeat flip roll contiguous clone "
-    "index_select tile t unfold to float double cpu cuda type_as __getitem__ repeat_interleave adjoint diagonal"
+    "index_select tile t unfold to float double cpu cuda type_as __getitem__ repeat_interleave adjoint diagonal "
+    "gather"
 )
+_DISTINCT = (
+    "flatten unflatten reshape view view_as reshape_as permute transpose swapaxes movedim moveaxis squeeze unsqueeze "
+    "chunk split tensor_split unbind narrow select flip roll contiguous clone t to float double cpu cuda type_as "
+    "adjoint diagonal detach"
+)
+"""Those that have no entry twice."""
+
 _function: Any
 for _name in MOVES.split():
     for _owner in (torch, Tensor):
@@ -43,8 +59,17 @@ for _name in MOVES.split():
             moment_rule(_function)(both_moments(_function))
 for _function in (F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle, F.unfold):
     moment_rule(_function)(both_moments(_function))
+
+
+def _transposed(name: str) -> Callable[..., Moments]:
+    def move(x: Tensor) -> Tensor:
+        return getattr(x, name)
+
+    return lambda x: x.viewed(move(x.loc), move(x.variance), move, distinct=True)
+
+
 for _name in ("T", "mT"):
-    moment_rule(_name)(lambda x, _name=_name: x.shared(getattr(x.loc, _name), getattr(x.variance, _name)))
+    moment_rule(_name)(_transposed(_name))
 
 
 def _joined(function: Any) -> Callable[..., Moments]:
@@ -67,18 +92,14 @@ def _pad(input: Moments, pad: Any, mode: str = "constant", value: float | None =
     return Moments(F.pad(input.loc, pad, mode, value), F.pad(input.variance, pad, mode))
 
 
-@moment_rule(F.interpolate)
-def _interpolate(input: Moments, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **more: Any) -> Any:
-    if mode not in ("nearest", "nearest-exact"):
-        raise NotImplementedError(
-            f"moments: interpolate(mode={mode!r}) averages neighbours; use mode='nearest', or add a rule of your own"
-        )
-    return both_moments(F.interpolate)(input, size, scale_factor, mode)
-
-
 def size_rule(function: Any) -> Callable[..., Tensor]:
     """The rule of a function that takes the shape, type and device of its argument alone."""
-    return lambda x, *args, **kwargs: function(x.loc, *args, **kwargs)
+
+    def rule(x: Moments, *args: Any, **kwargs: Any) -> Tensor:
+        return function(x.loc, *args, **kwargs)
+
+    rule.moves = rule.sizes = True  # type: ignore[attr-defined]
+    return rule
 
 
 for _function in (Tensor.new_zeros, Tensor.new_ones, Tensor.new_tensor, Tensor.new_full, Tensor.new_empty):
@@ -87,6 +108,4 @@ for _function in (torch.zeros_like, torch.ones_like, torch.randn_like, torch.ran
     moment_rule(_function)(size_rule(_function))
 
 
-@moment_rule(Tensor.detach)
-def _detach(x: Moments) -> Moments:
-    return x.shared(x.loc.detach(), x.variance.detach())
+moment_rule(Tensor.detach)(both_moments(Tensor.detach))

@@ -1,5 +1,6 @@
 """{torch function or type of a module: its moment rule}, and what happens where there is none."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from bayesnn.moments.place import place
+from bayesnn.moments.words import carried, repeated_words
 
 Rule = Callable[..., Any]
 _R = TypeVar("_R", bound=Rule)
@@ -29,6 +31,17 @@ _QUERIES = {
     *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.__len__, Tensor.stride, Tensor.is_floating_point),
     *(Tensor.is_complex, Tensor.is_contiguous, Tensor.element_size, Tensor.get_device, Tensor.ndimension),
 }
+_INSIDE: ContextVar[bool] = ContextVar("inside", default=False)
+"""Whether a rule runs whose weights are noted: what it calls are no further uses of them."""
+
+_FIRST, _SECOND = ("input", "tensors", "self"), ("other", "mat2", "vec")
+"""Names by which torch's functions take their first two arguments."""
+
+_OF_ITSELF = {"add", "sub", "__add__", "__radd__", "__sub__", "__mul__", "mul"}
+"""Functions whose rules know that both arguments are one."""
+
+_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+_COMPARISONS = {"__gt__", "__lt__", "__ge__", "__le__", "gt", "lt", "ge", "le", "argmax", "sort", "topk", "argsort"}
 _NO_QUERIES = {"data", "grad", "real", "imag", "itemsize"}
 
 
@@ -96,13 +109,19 @@ class RandomTensor(Tensor):
 
     Attributes:
         loc: its mean.
+        words: rows of a table that positions looked up, where an example has one twice.
     """
 
     loc: Tensor
+    words: Tensor | None = None
 
     @property
     def stale(self) -> bool:
         """Whether something that shares its storage was changed in place."""
+        raise NotImplementedError
+
+    def used(self, what: str) -> bool:
+        """Note that an operation uses it; whether it is a parameter whose uses count."""
         raise NotImplementedError
 
     def write(self, other: Any) -> Any:
@@ -122,15 +141,17 @@ def rule_of(func: Any) -> Rule | None:
 
 def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any], find: Callable[[Any], Rule | None] = rule_of) -> Any:
     """What a torch function returns that was called with `Moments`, by the rules that `find` finds."""
-    for value in (*args, *args[0]) if args and isinstance(args[0], (list, tuple)) else args:
-        if isinstance(value, RandomTensor) and value.stale:
+    args, kwargs = _in_order(args, kwargs)
+    random = [value for value in _leaves(args, kwargs) if isinstance(value, RandomTensor)]
+    for value in random:
+        if value.stale:
             raise NotImplementedError(
                 f"moments: {_name(func)} at {place()} uses a view of a tensor that was since changed in place; write "
                 "the operation that changes it without inplace=True or the final '_'"
             )
     rule = find(func)
     if rule is not None:
-        result = rule(*args, **kwargs)
+        result = _applied(func, rule, random, args, kwargs)
         return args[0].write(result) if kwargs.get("inplace") else result
     name = _name(func)
     if name == "__get__":
@@ -139,12 +160,78 @@ def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any], find: Callable[[An
         return func(args[0].loc, *args[1:], **kwargs)
     base = _out_of_place(name, find)
     if base is not None:
-        result = base(*args, **kwargs)
+        result = _applied(func, base, random, args, kwargs)
         if isinstance(args[0], RandomTensor):
             return args[0].write(result)
         if name.startswith("__"):  # x += random: Python puts the result in the place of x
             return result
     raise _unsupported(name)
+
+
+def _in_order(args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """Arguments as rules take them: the first two by position, and no `out=None`."""
+    if not kwargs:
+        return args, kwargs
+    if "out" in kwargs and kwargs["out"] is None:
+        kwargs = {name: value for name, value in kwargs.items() if name != "out"}
+    if len(args) > 1 or (args and "input" in kwargs):
+        return args, kwargs
+    args, kwargs = tuple(args), dict(kwargs)
+    if not args:
+        args = tuple(kwargs.pop(name) for name in _FIRST if name in kwargs)
+    if len(args) == 1 and "mat1" not in kwargs:
+        args += tuple(kwargs.pop(name) for name in _SECOND if name in kwargs)
+    return args, kwargs
+
+
+def _leaves(args: Any, kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, (list, tuple)):
+            yield from value
+        else:
+            yield value
+
+
+def _applied(func: Any, rule: Rule, random: list[Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """What the rule returns; uses of parameters are noted, and positions with equal words."""
+    name = _name(func)
+    words = next((value.words for value in random if value.words is not None), None)
+    if words is not None and not getattr(rule, "sizes", False):
+        tensors = [value for value in _leaves(args, kwargs) if isinstance(value, Tensor)]
+        words = carried(_in_place_of(name), getattr(rule, "elementwise", False), words, tensors)
+    if _INSIDE.get() or getattr(rule, "moves", False):
+        result = _bound(name, rule, args, kwargs)
+    else:
+        distinct = {id(value): value for value in random}.values() if name in _OF_ITSELF else random
+        noted = [value.used(name) for value in distinct]  # all of them
+        token = _INSIDE.set(True) if any(noted) else None
+        try:
+            result = _bound(name, rule, args, kwargs)
+        finally:
+            if token is not None:
+                _INSIDE.reset(token)
+    if words is not None and isinstance(result, RandomTensor):
+        result.words = words
+    return result
+
+
+def _bound(name: str, rule: Rule, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """What the rule returns; arguments that it does not take are refused."""
+    try:
+        return rule(*args, **kwargs)
+    except TypeError as error:
+        try:
+            inspect.signature(rule).bind(*args, **kwargs)
+        except TypeError as unknown:
+            raise NotImplementedError(
+                f"moments: the rule of {name} at {place()} does not know these arguments ({unknown}); leave them out, "
+                "or add a rule of the module's type"
+            ) from error
+        raise
+
+
+def _in_place_of(name: str) -> str:
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
 def types_with_rules() -> bool:
@@ -157,6 +244,8 @@ def _attribute(getter: Any, value: RandomTensor, find: Callable[[Any], Rule | No
     if name in _NO_QUERIES:
         raise _unsupported(f"Tensor.{name}")
     rule = find(name)
+    if rule is not None and value.words is not None:
+        raise repeated_words(name)
     return getter(value.loc) if rule is None else rule(value)
 
 
@@ -172,19 +261,25 @@ def _out_of_place(name: str, find: Callable[[Any], Rule | None]) -> Rule | None:
 
 
 def _unsupported(name: str) -> NotImplementedError:
-    hint = (
-        "add its rule, bayesnn.moments.MOMENT_RULES[function] = elementwise_moments(function) for an activation, or "
-        "that of the module's type"
-    )
     elsewhere = "take a subset behind it, use MeanField, or add a rule of the module's type"
+    hint = (
+        "add its rule, bayesnn.moments.MOMENT_RULES[function] = elementwise_moments(function) for an activation; else "
+        f"{elsewhere}"
+    )
     if "attention" in name:
         hint = f"attention multiplies random tensors; {elsewhere}"
-    elif "matmul" in name or name in ("mul", "bmm", "__mul__", "einsum"):
+    elif name in _RECURRENT:
+        hint = f"recurrent layers use their weights at every step; {elsewhere}"
+    elif "weight_norm" in name:
+        hint = "the weight is a function of both its parts; leave these parameters out of the subset, or use MeanField"
+    elif "matmul" in name or name in ("mul", "bmm", "__mul__", "einsum", "tensordot"):
         hint = f"products of two random tensors depend on their correlation; {elsewhere}"
     elif "softmax" in name:
         hint = "let the network return logits: the likelihood turns them into probabilities"
     elif name == "div":
         hint = "the inverse of a normal variable has no mean; leave the divisor out of the subset, or use MeanField"
+    elif name in _COMPARISONS:
+        hint = f"a choice by random values is no tensor of means and variances; {elsewhere}"
     return NotImplementedError(f"moments: {name} at {place()} has no rule for means and variances; {hint}")
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bayesnn.moments.table import RandomTensor
+from bayesnn.moments.uses import Entries, Uses
 
 
 class Moments(RandomTensor):
@@ -29,6 +30,8 @@ class Moments(RandomTensor):
     _writes: list[int]  # of all that shares storage: how often one of them was written to
     _seen: int
     is_weight: bool = False  # a parameter of the network, independent of every activation
+    uses: Uses | None = None  # of the parameter that it is, or is a view of
+    entries: Entries | None = None  # of the parameter; None for all in their places
     joint: bool = False  # whether covariances are known
 
     @staticmethod
@@ -49,6 +52,30 @@ class Moments(RandomTensor):
         new._writes, new._seen = self._writes, self._seen
         return new
 
+    def viewed(self, loc: Tensor, variance: Tensor, move: Entries, *, distinct: bool) -> "Moments":
+        """As `shared`; of a parameter they are entries of it still.
+
+        Args:
+            loc: the mean of the view.
+            variance: of its entries.
+            move: what takes them out of a tensor of this shape.
+            distinct: whether no entry can be there twice, so that a weight's view is a weight.
+        """
+        new = self.shared(loc, variance)
+        if self.uses is not None:
+            before = self.entries
+            new.uses = self.uses
+            new.entries = move if before is None else lambda places: move(before(places))
+        new.is_weight = self.is_weight and distinct
+        return new
+
+    def used(self, what: str) -> bool:
+        """As of `RandomTensor`."""
+        if self.uses is None:
+            return False
+        self.uses.take(what, self.entries or (lambda places: places))
+        return True
+
     def write(self, other: "Moments") -> "Moments":
         """What an in-place operation does: become the other; whatever shares this storage is refused from then on.
 
@@ -58,7 +85,7 @@ class Moments(RandomTensor):
             self._writes[0] += 1
             return other
         if other is not self:
-            self.loc, self._variance = other.loc, other.variance
+            self.loc, self._variance, self.words = other.loc, other.variance, other.words
             self._writes[0] += 1
             self._seen = self._writes[0]
         return self

@@ -41,7 +41,8 @@ class MomentPropagationELBO(ClosedFormELBO):
         TypeError: a guide that is no `MultiplicativeNoise`, or a model that is no `BNN`.
         ValueError: no targets, targets that do not fit, a latent scale of prior or likelihood, a prior that is not
             normal, a network in training mode.
-        NotImplementedError: an operation of the network without a moment rule; it names the place.
+        NotImplementedError: an operation of the network without a moment rule, or a random parameter
+            that it uses twice (tied weights); it names the place.
 
     Reference: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with multiplicative
     activation noise.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayesnn.curvature import JacobianRows, linearised_variance
-from bayesnn.functional import Inputs, check_evaluation_mode, chunks, parameters
+from bayesnn.functional import Inputs, call, check_evaluation_mode, chunks, parameters
 from bayesnn.guides.common.checked_state import CheckedState
 from bayesnn.guides.common.latent_sites import latent_sites
 from bayesnn.guides.expectations.output_covariance import normal_of
@@ -18,7 +18,7 @@ from bayesnn.guides.multiplicative_noise.kl import noise_kl
 from bayesnn.handlers import param_site, prefix_of, prefixed
 from bayesnn.models import BNN
 from bayesnn.models.bnn import check_inputs
-from bayesnn.moments import Moments, propagate_moments
+from bayesnn.moments import Moments, RepeatedUse, propagate_moments
 from bayesnn.sites import from_vector, to_vector
 
 
@@ -145,6 +145,10 @@ class MultiplicativeNoise(CheckedState):
         Args:
             x: inputs.
             chunk: examples in one pass.
+
+        Raises:
+            NotImplementedError: an operation without a moment rule, or a random entry of a parameter
+                that is used twice in one pass, as with tied weights.
         """
         check_evaluation_mode(self.model.net, "MultiplicativeNoise.output_distribution")
         check_inputs(x)
@@ -159,6 +163,9 @@ class MultiplicativeNoise(CheckedState):
         In deep trained networks, where `output_distribution` has standard deviations that are several times too small
         and do not rank inputs, these agree with those of draws while S is small. It takes one pass back through the
         network for every output: about 50 forward passes for ten classes.
+
+        Derivatives know which weights are used twice, moments do not: of a network with tied weights
+        the means are its outputs at the weights' means.
 
         Args:
             x: inputs.
@@ -176,9 +183,13 @@ class MultiplicativeNoise(CheckedState):
                 "the model of net.float()"
             )
         weights, parts = self.moments(), list(chunks(x, chunk))
-        rows = JacobianRows(net, {name: weight.loc for name, weight in weights.items()}, dict.fromkeys(weights))
+        at = {name: weight.loc for name, weight in weights.items()}
+        rows = JacobianRows(net, at, dict.fromkeys(weights))
         spreads = {name: weight.variance for name, weight in weights.items()}
-        mean = torch.cat([propagate_moments(net, weights, part).loc for part in parts])
+        try:
+            mean = torch.cat([propagate_moments(net, weights, part).loc for part in parts])
+        except RepeatedUse:
+            mean = torch.cat([call(net, at, part) for part in parts])
         variance = torch.cat([linearised_variance(rows, part, spreads) for part in parts]).reshape(mean.shape)
         return dist.Normal(mean, variance.sqrt(), validate_args=False).to_event(mean.dim() - 1)
 

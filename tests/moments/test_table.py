@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from moment_cases import CERTAIN, DRAWN, LARGEST, MOVED, REFUSED, RULES, STANDARDISED, Drawn, label, name_of
+from moment_cases import (
+    BAGS,
+    CERTAIN,
+    DRAWN,
+    LARGEST,
+    MOVED,
+    REFUSED,
+    ROOT_MEAN_SQUARES,
+    RULES,
+    STANDARDISED,
+    Drawn,
+    label,
+    name_of,
+)
 from statistical import bound
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,7 +40,8 @@ MOVED_KEYS = [
 
 def test_every_rule_has_a_case() -> None:
     moved = {param.values[0] for param in MOVED_KEYS}
-    cases = [set(CASE), moved, set(CERTAIN_KEYS), set(LARGEST), set(STANDARDISED), set(REFUSED)]
+    approximate = [set(LARGEST), set(STANDARDISED), set(ROOT_MEAN_SQUARES)]
+    cases = [set(CASE), moved, set(CERTAIN_KEYS), *approximate, set(BAGS), set(REFUSED)]
     assert set[Any]().union(*cases) == set(RULES)
     assert sum(map(len, cases)) == len(RULES), "a rule has two cases"
 
@@ -155,6 +169,45 @@ def test_of_an_expected_spread(key: Any) -> None:
     spread = ((m @ centre * m).sum(-1, keepdim=True) + (v * centre.diagonal()).sum(-1, keepdim=True)) / n + 1e-5
     torch.testing.assert_close(result.loc, (m @ centre / spread.sqrt()).reshape(2, 6) * weight + bias)
     torch.testing.assert_close(result.variance, (v @ centre.square() / spread).reshape(2, 6) * weight.square())
+
+
+@pytest.mark.parametrize("key", ROOT_MEAN_SQUARES, ids=label)
+def test_of_an_expected_square(key: Any) -> None:
+    """An approximation: over the root of E[x^T x / n]."""
+    x, weight = given(2, 6), torch.randn(6)
+    result = key(x, (6,), weight, 1e-5)
+    square = (x.loc.square() + x.variance).sum(-1, keepdim=True) / 6 + 1e-5
+    torch.testing.assert_close(result.loc, x.loc * weight / square.sqrt())
+    torch.testing.assert_close(result.variance, x.variance * weight.square() / square)
+
+
+@pytest.mark.parametrize("key", BAGS, ids=label)
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_of_bags_of_words(key: Any, mode: str) -> None:
+    """Exact: the bags are linear in the table, with the Jacobian that torch finds; one has a row twice."""
+    x, words = given(5, 3), torch.tensor([[1, 4, 1], [0, 2, 3]])
+    weights = torch.tensor([[0.5, 1.0, 2.0], [1.0, -1.0, 3.0]]) if mode == "sum" else None
+
+    def bags(table: Any) -> Any:
+        return key(words, table, mode=mode, per_sample_weights=weights, padding_idx=3)
+
+    jacobian = torch.autograd.functional.jacobian(bags, x.loc)
+    torch.testing.assert_close(bags(x).loc, bags(x.loc))
+    torch.testing.assert_close(bags(x).variance, torch.einsum("bnwk,wk->bn", jacobian.square(), x.variance))
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_of_bags_of_several_sizes(mode: str, last: bool) -> None:
+    x, words = given(5, 3), torch.tensor([1, 4, 1, 0, 3, 3, 2, 2])
+    offsets = torch.tensor([0, 3, 3, 4, 8] if last else [0, 3, 3, 4])  # one of them empty
+
+    def bags(table: Any) -> Any:
+        return F.embedding_bag(words, table, offsets, mode=mode, padding_idx=-2, include_last_offset=last)
+
+    jacobian = torch.autograd.functional.jacobian(bags, x.loc)
+    torch.testing.assert_close(bags(x).loc, bags(x.loc))
+    torch.testing.assert_close(bags(x).variance, torch.einsum("bnwk,wk->bn", jacobian.square(), x.variance))
 
 
 @pytest.mark.parametrize("affine", [True, False])
