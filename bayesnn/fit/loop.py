@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from bayesnn.fit.batches import device_of, length, move, remaining
 from bayesnn.fit.checkpoint import Checkpoint, fingerprint
-from bayesnn.fit.checks import check_arguments, check_repeatable, check_size
+from bayesnn.fit.checks import check_arguments, check_repeatable
 from bayesnn.fit.history import History, RunState
 from bayesnn.fit.interrupts import uninterrupted
 from bayesnn.fit.preparation import (
@@ -27,6 +27,7 @@ from bayesnn.fit.preparation import (
 from bayesnn.fit.processes import Processes
 from bayesnn.fit.randomness import capture, generators_of, new_seed, noise
 from bayesnn.fit.step import Step
+from bayesnn.fit.training_size import TrainingSize
 from bayesnn.functional import alone
 
 _FITTING = threading.RLock()  # `validate` may fit something itself
@@ -70,6 +71,12 @@ def fit(
     a loss without per-example noise the steps equal those of one process with the whole batch, otherwise in
     expectation. A loss scaled by size / batch needs no change: gradients are averaged over processes.
 
+    Training data: where the loss has a `model` with a `size`, the loader is compared with it. With
+    size=None each batch would count as all data: several batches are refused, before the first step
+    where the loader has a length, at the second batch otherwise. More examples than `size` are
+    refused, clearly fewer give a warning. What is not known is not checked: a loss written by hand,
+    a loader without a length under a model without a `size`, which has to end its epochs.
+
     Args:
         loss: what is minimised.
         loader: gives batches, anew each time it is iterated: a `DataLoader` or a list.
@@ -92,8 +99,9 @@ def fit(
 
     Raises:
         FloatingPointError: loss, gradient or validation value is not finite: with step and cause, before the update.
-        ValueError: an empty loader, no trainable parameter, a model size below the number of training examples, a
-            checkpoint of another model, subset, optimiser, schedule, loader or version, an argument out of range.
+        ValueError: an empty loader, no trainable parameter, several batches for a model of size=None, a model size
+            below the number of training examples, a checkpoint of another model, subset, optimiser, schedule, loader
+            or version, a damaged one, options of a group that the optimiser lacks, an argument out of range.
         RuntimeError: another thread is fitting.
         TypeError: a loss that is no module or gives no single number, a loader that can be read only once, a factory
             that makes something else.
@@ -122,7 +130,7 @@ def fit(
             check_repeatable(loader)
         processes = Processes(fabric)
         moving = warm_up(loss, loader)
-        check_size(loss, loader)
+        size = TrainingSize("fit", getattr(loss, "model", None), loader, processes=processes.count)
         parameters = trainable(loss)
         raw = make_optimizer(parameters, optimizer, groups)
         scheduler = make_schedule(raw, schedule)
@@ -150,13 +158,16 @@ def fit(
         try:
             with tqdm(desc="fit", total=total, initial=state.steps, unit="step", disable=silent) as bar:
                 while not (reason := state.stopped(epochs, patience)):
+                    size.begin(state.batch)
                     for batch in remaining(loader, state, processes.rank):
+                        size.see(batch)
                         with alone(), uninterrupted(), noise(state.seed, state.steps + 1):
                             step(move(batch, device), state)
                         if saved is not None and state.steps % every == 0:
                             saved.write(state)
                         if bar.update():
                             bar.set_postfix(epoch=state.epoch + 1, loss=f"{state.total / state.batch:.4g}")
+                    size.end()
                     value = None if validate is None else _validation(validate, state, processes)
                     with uninterrupted():
                         state.close_epoch(processes.gather(capture(generators)), value, loss if patience else None)
