@@ -1,9 +1,11 @@
 """Train any loss module on any loader: the one loop of the package."""
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from tqdm import tqdm
 from bayesnn.fit.batches import device_of, length, move, remaining
 from bayesnn.fit.checkpoint import Checkpoint, fingerprint
 from bayesnn.fit.checks import check_arguments, check_repeatable
+from bayesnn.fit.convergence import eighths
 from bayesnn.fit.history import History, RunState
 from bayesnn.fit.interrupts import uninterrupted
 from bayesnn.fit.preparation import (
@@ -30,6 +33,7 @@ from bayesnn.fit.step import Step
 from bayesnn.fit.training_size import TrainingSize
 from bayesnn.functional import alone
 
+log = logging.getLogger(__name__)
 _FITTING = threading.RLock()  # `validate` may fit something itself
 
 
@@ -95,7 +99,8 @@ def fit(
         progress: show a bar on stderr.
 
     Returns:
-        History: mean loss and validation value of each epoch, and why the run stopped.
+        History: mean loss and validation value of each epoch, why the run stopped, and whether the loss
+            still fell then, which without `patience` is also logged as a warning of `bayesnn.fit.loop`.
 
     Raises:
         FloatingPointError: loss, gradient or validation value is not finite: with step and cause, before the update.
@@ -177,7 +182,10 @@ def fit(
         if saved is not None:
             saved.write(state)
         raw.zero_grad()
-        return _finish(loss, state, reason, patience)
+        history = _finish(loss, state, reason, patience)
+        if history.still_falling and patience is None and processes.rank == 0:
+            _warn(history)
+        return history
     finally:
         _FITTING.release()
 
@@ -205,6 +213,15 @@ def _keep(error: BaseException, saved: Checkpoint | None, state: RunState, step:
         saved.write(state)
         remedy = f"{saved.path} holds the run; call fit again with the same arguments and it goes on from there"
     error.add_note(f"{where}: {remedy}.")
+
+
+def _warn(history: History) -> None:
+    last, before = map(fmean, eighths(history.loss))
+    log.warning(
+        "fit: the loss was still falling when the %d epochs were over: its mean was %.5g over the last eighth of them "
+        "and %.5g over the eighth before; give more epochs, or a larger learning rate (see History.still_falling)",
+        history.epochs, last, before,
+    )  # fmt: skip
 
 
 def _finish(loss: nn.Module, state: RunState, reason: str, patience: int | None) -> History:

@@ -157,9 +157,12 @@ def test_numpys_numbers_are_kept_as_pythons(tmp_path):
 
 
 def test_a_state_that_cannot_be_kept_safely_is_refused_before_training(tmp_path):
+    def optimizer(groups):
+        return torch.optim.Adam([{**group, "note": object()} for group in groups])
+
     loss = Line()
     with pytest.raises(TypeError, match=r"state of optimizer\['param_groups'\]\[0\]\['note'\] is a object"):
-        quiet(loss, loader(), epochs=1, checkpoint=tmp_path / "run.pt", groups=lambda name, p: {"note": object()})
+        quiet(loss, loader(), epochs=1, checkpoint=tmp_path / "run.pt", optimizer=optimizer)
     assert (loss.weight == 0).all()
 
 
