@@ -210,8 +210,11 @@ def _keep(error: BaseException, saved: Checkpoint | None, state: RunState, step:
     elif saved is None:
         remedy = "the loss holds the parameters of that step; with checkpoint= the run could go on from there"
     else:
-        saved.write(state)
-        remedy = f"{saved.path} holds the run; call fit again with the same arguments and it goes on from there"
+        try:
+            saved.write(state)
+            remedy = f"{saved.path} holds the run; call fit again with the same arguments and it goes on from there"
+        except Exception as failure:  # a full disk: what stopped the run is what the caller has to see
+            remedy = f"{saved.path} holds an earlier step, since it could not be written now ({failure!r})"
     error.add_note(f"{where}: {remedy}.")
 
 
