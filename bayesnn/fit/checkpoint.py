@@ -72,8 +72,8 @@ class Checkpoint:
         self._check({"version": version, **theirs})
         if fault := fault_of(content, self.parts):
             raise ValueError(
-                f"fit: the checkpoint {self.path} is damaged: {fault}. Nothing was changed; put back a copy of the file, "
-                f"or remove it to start anew"
+                f"fit: the checkpoint {self.path} is damaged: {fault}. Nothing was changed; put back a copy of the "
+                f"file, or remove it to start anew"
             )
         for name, part in self.parts.items():
             part.load_state_dict(content["parts"][name])

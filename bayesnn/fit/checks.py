@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+
 def check_arguments(
     loss: object, *, epochs: int, every: int, clip: float | None, patience: int | None, validate: object
 ) -> None:

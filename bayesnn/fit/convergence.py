@@ -16,8 +16,9 @@ def eighths(losses: Sequence[float]) -> tuple[list[float], list[float]]:
 
 
 def still_falling(losses: Sequence[float]) -> bool:
-    """Whether mean(before) - mean(last) > 3 sqrt((s_before^2 + s_last^2) / n): the last quarter's halves, n epochs each.
+    """Whether mean(before) - mean(last) > 3 sqrt((s_before^2 + s_last^2) / n), of n epochs each.
 
+    They are the two halves of the last quarter of the epochs, n = epochs // 8, with their variances s^2.
     Never of fewer than 40 epochs, nor of a fall below 1e-5 of the loss's size, which is rounding.
 
     Of losses that have settled and whose noise is normal and independent the left side over the root

@@ -52,8 +52,8 @@ def transfer_study(
 
     Each seed's numbers are written to `folder/design/seed_N.json`, at once and whole, so that a run that was killed
     goes on where it stopped: what the folder has is never done again, also not when methods or seeds are added. A file
-    that cannot be read, as a full disk leaves it, counts as none, and a warning is logged. A name
-    stands for its method: give a changed method another name, or another folder.
+    that cannot be read, as a full disk leaves it, counts as none, and a warning is logged. A name stands for its
+    method: give a changed method another name, or another folder.
 
     Every method starts from random numbers set by the seed and its name, so that its numbers depend neither on the
     other methods nor on interruptions. Besides `scores` there is "seconds", CPU time.
@@ -136,7 +136,9 @@ def _kept(file: Path, levels: tuple[float, ...]) -> Run:
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
         theirs = tuple(held["levels"])
-        found = {name: [(metric, level, value) for metric, level, value in run] for name, run in held["methods"].items()}
+        found = {
+            name: [(metric, level, value) for metric, level, value in run] for name, run in held["methods"].items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # a file of another program, or of a full disk
         log.warning("transfer_study: %s cannot be read (%r); its seed is done again", file, error)
         return {}

@@ -53,7 +53,7 @@ class Sized(Constant):
         (
             {"groups": lambda name, p: {"learning_rate": 10.0}},
             ValueError,
-            "groups gives 'at' the option 'learning_rate', which Adam does not have; did you mean 'lr'. .*options are lr",
+            r"groups gives 'at' the option 'learning_rate', which Adam .*; did you mean 'lr'\? Its options",
         ),
         ({"groups": lambda name, p: {"weight_decays": 1.0}}, ValueError, "did you mean 'weight_decay'"),
         ({"groups": lambda name, p: {"momentum": 0.9}}, ValueError, r"'momentum', which Adam does not have\. Its"),

@@ -177,5 +177,5 @@ def test_loaders_that_fit_the_size() -> None:
 
 
 def test_an_iterator_is_refused() -> None:
-    with pytest.raises(TypeError, match="sghmc: the loader is an iterator.*give a DataLoader"):
+    with pytest.raises(TypeError, match=r"sghmc: the loader is an iterator.*give a DataLoader"):
         sghmc(sized(6), itertools.cycle(Counted()), epochs=4, step=1e-3, draws=1, progress=False)

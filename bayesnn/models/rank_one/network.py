@@ -121,8 +121,8 @@ class RankOneNet(nn.Module):
         They differ where a network moves the batch from the first axis before a converted layer (sequences first), or
         mixes examples: a layer would then take one member's rows for another's, without an error of its own.
 
-        The vectors r are multiplied by random numbers here, so that members differ also where they began as equals. Of a
-        network that is random in evaluation mode nothing can be said.
+        The vectors r are multiplied by random numbers here, so that members differ also where they
+        began as equals. Of a network that is random in evaluation mode nothing can be said.
 
         Raises:
             ValueError: they differ by more than rounding; a layer in training mode.
