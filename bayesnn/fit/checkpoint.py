@@ -57,8 +57,8 @@ class Checkpoint:
         """Set the parts as the file says and return the run's state; None where there is no file.
 
         Raises:
-            ValueError: not a checkpoint, that of another run, or one with missing parts or with numbers that
-                are not finite; nothing was changed.
+            ValueError: not a checkpoint, that of another run, or one with missing parts or with
+                numbers that are not finite; nothing was changed.
         """
         if not self.path.exists():
             return None
@@ -86,7 +86,8 @@ class Checkpoint:
         parts = {name: _plain(part.state_dict(), name) for name, part in self.parts.items()}
         content = {"version": VERSION, "fingerprint": self.fingerprint, "parts": parts, "run": vars(run)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f"{self.path.name}.{uuid4().hex}.partial")  # two runs may write to one path
+        # A name of its own, as two processes may write to one path.
+        partial = self.path.with_name(f"{self.path.name}.{uuid4().hex}.partial")
         try:
             with open(partial, "wb") as file:
                 torch.save(content, file)

@@ -10,7 +10,7 @@ _ROUNDING = 1e-5
 
 
 def eighths(losses: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The losses of the last eighth of the epochs and of the eighth before it, n = epochs // 8 each."""
+    """The losses of the last eighth of the epochs and of the one before, n = epochs // 8 each."""
     n = len(losses) // 8
     return list(losses[len(losses) - n :]), list(losses[len(losses) - 2 * n : len(losses) - n])
 
@@ -18,13 +18,13 @@ def eighths(losses: Sequence[float]) -> tuple[list[float], list[float]]:
 def still_falling(losses: Sequence[float]) -> bool:
     """Whether mean(before) - mean(last) > 3 sqrt((s_before^2 + s_last^2) / n), of n epochs each.
 
-    They are the two halves of the last quarter of the epochs, n = epochs // 8, with their variances s^2.
+    They are the halves of the last quarter of the epochs, n = epochs // 8, with variances s^2.
     Never of fewer than 40 epochs, nor of a fall below 1e-5 of the loss's size, which is rounding.
 
-    Of losses that have settled and whose noise is normal and independent the left side over the root
-    has Student's t distribution with 2 n - 2 degrees of freedom, and the false-alarm rate is 0.9 % for
-    40 epochs, 0.4 % for 80 and 0.2 % for 600. Noise that lasts over several epochs raises it. A slow
-    fall below the noise of n epochs is missed: a run for which this is False need not have converged.
+    Of losses that have settled and whose noise is normal and independent the left side over the
+    root has Student's t distribution with 2 n - 2 degrees of freedom, and the false-alarm rate is
+    0.9 % for 40 epochs, 0.4 % for 80 and 0.2 % for 600. Noise that lasts over several epochs raises
+    it. A fall below the noise is missed: a run for which this is False need not have converged.
 
     >>> still_falling([1.0 / epoch for epoch in range(1, 81)]), still_falling([1.0, 1.1] * 40)
     (True, False)

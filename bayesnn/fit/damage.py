@@ -11,10 +11,10 @@ from bayesnn.fit.history import RunState
 
 
 def fault_of(content: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
-    """The first fault, a part that is missing or a number that is not finite; empty where there is none.
+    """The first part that is missing or number that is not finite; empty where there is none.
 
-    Parameters that are trained, the optimiser's state and the losses of the run have to be finite. Buffers and
-    parameters that are kept fixed may hold what they like.
+    Parameters that are trained, the optimiser's state and the losses of the run have to be finite.
+    Buffers and parameters that are kept fixed may hold what they like.
     """
     return next(_faults(content, parts), "")
 

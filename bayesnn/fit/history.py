@@ -37,12 +37,13 @@ class History:
 
     @property
     def still_falling(self) -> bool:
-        """Whether the loss still fell at the end, so that more epochs or a larger learning rate are due.
+        """Whether the loss still fell at the end: more epochs or a larger learning rate are due.
 
-        By the rule of `bayesnn.fit.convergence.still_falling`: with n = epochs // 8 >= 5, the mean of
-        the last n losses lies below that of the n before by more than 3 standard errors of their
-        difference, and by more than 1e-5 of their size. Of settled losses with independent normal noise
-        0.9 % give a false alarm after 40 epochs, 0.2 % after 600. False is no proof of convergence.
+        By the rule of `bayesnn.fit.convergence.still_falling`: with n = epochs // 8 >= 5, the mean
+        of the last n losses lies below that of the n before by more than 3 standard errors of
+        their difference, and by more than 1e-5 of their size. Of settled losses with independent
+        normal noise 0.9 % give a false alarm after 40 epochs, 0.2 % after 600. False is no proof
+        of convergence.
         """
         return still_falling(self.loss)
 

@@ -68,7 +68,7 @@ def make_optimizer(
     """The optimiser over groups of parameters that have the same options.
 
     Raises:
-        ValueError: an option that the optimiser does not have, a learning rate that is not positive.
+        ValueError: an option that the optimiser lacks, a learning rate that is not positive.
         TypeError: options that are no dict; a factory that makes no optimiser.
     """
     collected: list[tuple[dict[str, Any], list[nn.Parameter]]] = []
@@ -96,7 +96,7 @@ def make_optimizer(
 
 
 def _check_options(name: str, options: Options, optimizer: Optimizer) -> None:
-    """Refuse what torch would keep in the group and ignore, and a learning rate that climbs or stands still."""
+    """Refuse what torch would keep and ignore, and a learning rate that is not positive."""
     known = optimizer.defaults
     if known and (unknown := options.keys() - known.keys() - {"initial_lr"}):
         kind, wrong = type(optimizer).__name__, sorted(unknown)[0]

@@ -15,11 +15,12 @@ _ENDLESS = 100
 
 
 class TrainingSize:
-    """Refuses a likelihood that the batches of a loader weigh too little, as far as that can be seen.
+    """Refuses a likelihood that the batches of a loader weigh too little, as far as can be seen.
 
-    With size=None each batch counts as all data, so that two of them give the posterior of one. What a loader has is
-    the smaller length of its `dataset` and its `sampler`, or the examples of the different batches of a list, and is
-    checked at once. Otherwise batches are counted as they come. A model without the attribute `size` is not checked.
+    With size=None each batch counts as all data, so that two of them give the posterior of one. What
+    a loader has is the smaller length of its `dataset` and its `sampler`, or the examples of the
+    different batches of a list, and is checked at once. Otherwise batches are counted as they come.
+    A model without the attribute `size` is not checked.
 
     Args:
         owner: who asks, for the messages.
@@ -56,7 +57,7 @@ class TrainingSize:
         self.first: list[Any] = []
 
     def see(self, batch: Any) -> None:
-        """Count a batch before it is used; the first one given again, the same tensors, is no new data."""
+        """Count a batch before it is used; the tensors of the first one again are no new data."""
         if not self.counts:
             return
         leaves = pytree.tree_leaves(batch)
@@ -83,7 +84,7 @@ class TrainingSize:
             warnings.warn(
                 f"{self.owner}: the model's size is {self.size}, but the loader has {found} training examples, so the "
                 f"likelihood counts {self.size / max(found, 1):.2g} times; build the model with size={found}, unless "
-                f"an epoch is meant to be a part of the data",
+                f"an epoch is meant to be a part of the data, or the likelihood to count so often",
                 stacklevel=4,
             )
 
@@ -109,14 +110,14 @@ class TrainingSize:
 
 
 def examples(batch: Any) -> int:
-    """How many a batch has: the length of the first tensor of y in (x, y), else of the first of all."""
+    """How many a batch has: the length of the first tensor of y in (x, y), else of all."""
     parts = [batch[1], batch] if isinstance(batch, tuple | list) and len(batch) > 1 else [batch]
     leaves = [leaf for part in parts for leaf in pytree.tree_leaves(part) if isinstance(leaf, Tensor) and leaf.dim()]
     return len(leaves[0]) if leaves else 0
 
 
 def _held(loader: object) -> tuple[int, int]:
-    """The smallest and the largest number of training examples that the loader may mean; 0 where it does not say."""
+    """The least and the most training examples that the loader may mean; 0: it does not say."""
     if isinstance(loader, list | tuple):
         found = [sum(map(examples, _different(loader)))]
     elif getattr(loader, "batch_sampler", None) is None and hasattr(loader, "batch_size"):

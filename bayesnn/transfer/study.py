@@ -139,7 +139,7 @@ def _kept(file: Path, levels: tuple[float, ...]) -> Run:
         found = {
             name: [(metric, level, value) for metric, level, value in run] for name, run in held["methods"].items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a file of another program, or of a full disk
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # half a file, or no study's
         log.warning("transfer_study: %s cannot be read (%r); its seed is done again", file, error)
         return {}
     if theirs != levels:

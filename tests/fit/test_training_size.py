@@ -189,7 +189,7 @@ def test_a_resumed_epoch_is_not_compared(tmp_path: Any) -> None:
 
 
 def test_examples_of_a_batch() -> None:
-    assert examples((torch.ones(7, 3), torch.ones(3))) == 3  # y counts: x may have its sequences first
+    assert examples((torch.ones(7, 3), torch.ones(3))) == 3  # y's: x may be sequence first
     assert examples(({"a": torch.ones(4, 2)}, None)) == 4
     assert examples({"a": torch.ones(4, 2), "b": torch.ones(())}) == 4
     assert examples(torch.ones(5)) == 5

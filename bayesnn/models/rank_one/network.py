@@ -144,7 +144,10 @@ class RankOneNet(nn.Module):
                 )
 
     def check_once(self, x: Inputs) -> None:
-        """`check` at the first call with inputs of this shape, in evaluation mode; modes and random states stay."""
+        """`check` in evaluation mode, at the first call with inputs of this shape.
+
+        Modes and random states stay as they are.
+        """
         kind = tuple(tuple(leaf.shape[1:]) for leaf in tensors(x))
         if kind in self._checked or torch.compiler.is_compiling() or not all(map(_is_finite, tensors(x))):
             return
@@ -185,7 +188,7 @@ def _distinct(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _tolerance(outputs: Tensor) -> float:
-    """Of a relative difference that is rounding; on CUDA, products of single precision may have 10 bits."""
+    """Of a relative difference that is rounding; on CUDA, single precision may have 10 bits."""
     coarse = outputs.is_cuda and outputs.dtype == torch.float32
     return max(1e-3, 16 * (2**-10 if coarse else torch.finfo(outputs.dtype).eps))
 
