@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "likelihoods": {"scales", "moments"},
     "models": CORE - {"models", "curvature", "moments"},
     "guides": CORE | {"arviz"},
-    "mcmc": {"functional", "sites", "tempering"},
+    "mcmc": {"functional", "sites", "tempering", "fit"},
     "fit": {"functional"},
     "predict": {"functional", "curvature", "models", "likelihoods", "handlers", "sites", "tempering"},
     "scores": {"functional", "subset"},

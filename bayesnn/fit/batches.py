@@ -39,8 +39,8 @@ def device_of(loss: nn.Module) -> torch.device | None:
     return None
 
 
-def first_batch(loader: Iterable[Any]) -> Any:
-    """The first batch.
+def first_batch(loader: Iterable[Any], owner: str = "fit") -> Any:
+    """The first batch; `owner` asks for it, in the messages.
 
     Raises:
         TypeError: the loader is a one-shot iterator.
@@ -49,13 +49,13 @@ def first_batch(loader: Iterable[Any]) -> Any:
     iterator = iter(loader)
     if iterator is loader:
         raise TypeError(
-            "fit: the loader is an iterator, which can be read only once; give a DataLoader or a list of batches"
+            f"{owner}: the loader is an iterator, which can be read only once; give a DataLoader or a list of batches"
         )
     for batch in iterator:
         return batch
     raise ValueError(
-        "fit: the loader is empty: it gives no batch; check its data set, and drop_last where there are "
-        "fewer examples than batch_size"
+        f"{owner}: the loader is empty: it gives no batch; check its data set, and drop_last where there are "
+        f"fewer examples than batch_size"
     )
 
 

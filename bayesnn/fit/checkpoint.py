@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesnn.fit.batches import length
+from bayesnn.fit.damage import fault_of
 from bayesnn.fit.history import RunState
 from bayesnn.fit.randomness import generators_of
 
@@ -55,7 +57,8 @@ class Checkpoint:
         """Set the parts as the file says and return the run's state; None where there is no file.
 
         Raises:
-            ValueError: not a checkpoint, or that of another run; nothing was changed.
+            ValueError: not a checkpoint, that of another run, or one with missing parts or with
+                numbers that are not finite; nothing was changed.
         """
         if not self.path.exists():
             return None
@@ -67,6 +70,11 @@ class Checkpoint:
                 f"fit: {self.path} is not a checkpoint of fit, or it is damaged; give another path, or remove it"
             ) from error
         self._check({"version": version, **theirs})
+        if fault := fault_of(content, self.parts):
+            raise ValueError(
+                f"fit: the checkpoint {self.path} is damaged: {fault}. Nothing was changed; put back a copy of the "
+                f"file, or remove it to start anew"
+            )
         for name, part in self.parts.items():
             part.load_state_dict(content["parts"][name])
         return RunState(**content["run"])
@@ -78,12 +86,17 @@ class Checkpoint:
         parts = {name: _plain(part.state_dict(), name) for name, part in self.parts.items()}
         content = {"version": VERSION, "fingerprint": self.fingerprint, "parts": parts, "run": vars(run)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".partial")
-        with open(partial, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.path)
+        # A name of its own, as two processes may write to one path.
+        partial = self.path.with_name(f"{self.path.name}.{uuid4().hex}.partial")
+        try:
+            with open(partial, "wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self.path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
     def _check(self, theirs: Mapping[str, Any]) -> None:
         for key, ours in {"version": VERSION, **self.fingerprint}.items():

@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesnn.fit.batches import length
-
 
 def check_arguments(
     loss: object, *, epochs: int, every: int, clip: float | None, patience: int | None, validate: object
@@ -25,18 +23,6 @@ def check_arguments(
         raise ValueError(f"fit: clip is the largest gradient norm, a positive number or None, not {clip!r}")
     if patience is not None and validate is None:
         raise ValueError("fit: patience counts epochs without a better validation value; give validate= as well")
-
-
-def check_size(loss: nn.Module, loader: object) -> None:
-    """Raise where the model's `size` is smaller than the training data, which would weigh the likelihood too little."""
-    size = getattr(getattr(loss, "model", None), "size", None)
-    lengths = [length(getattr(loader, part, ())) for part in ("dataset", "sampler")]
-    examples = min((n for n in lengths if n), default=0)  # a sampler may show a part of the data set only
-    if isinstance(size, int) and size < examples:
-        raise ValueError(
-            f"fit: the model's size is {size}, but the loader has {examples} training examples, so the likelihood "
-            f"would be scaled by too little; build the model with size={examples}"
-        )
 
 
 def check_repeatable(loader: object) -> None:

@@ -1,9 +1,11 @@
 """Train any loss module on any loader: the one loop of the package."""
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -11,7 +13,8 @@ from torch import nn
 
 from bayesnn.fit.batches import device_of, length, move, remaining
 from bayesnn.fit.checkpoint import Checkpoint, fingerprint
-from bayesnn.fit.checks import check_arguments, check_repeatable, check_size
+from bayesnn.fit.checks import check_arguments, check_repeatable
+from bayesnn.fit.convergence import eighths
 from bayesnn.fit.history import History, RunState
 from bayesnn.fit.interrupts import uninterrupted
 from bayesnn.fit.preparation import (
@@ -26,8 +29,10 @@ from bayesnn.fit.preparation import (
 from bayesnn.fit.processes import Processes
 from bayesnn.fit.randomness import capture, generators_of, new_seed, noise
 from bayesnn.fit.step import Step
+from bayesnn.fit.training_size import TrainingSize
 from bayesnn.functional import alone, progress_bar
 
+log = logging.getLogger(__name__)
 _FITTING = threading.RLock()  # `validate` may fit something itself
 
 
@@ -69,6 +74,12 @@ def fit(
     a loss without per-example noise the steps equal those of one process with the whole batch, otherwise in
     expectation. A loss scaled by size / batch needs no change: gradients are averaged over processes.
 
+    Training data: where the loss has a `model` with a `size`, the loader is compared with it. With
+    size=None each batch would count as all data: several batches are refused, before the first step
+    where the loader has a length, at the second batch otherwise. More examples than `size` are
+    refused, clearly fewer give a warning. What is not known is not checked: a loss written by hand,
+    a loader without a length under a model without a `size`, which has to end its epochs.
+
     Args:
         loss: what is minimised.
         loader: gives batches, anew each time it is iterated: a `DataLoader` or a list.
@@ -87,12 +98,14 @@ def fit(
         progress: show a bar on stderr.
 
     Returns:
-        History: mean loss and validation value of each epoch, and why the run stopped.
+        History: mean loss and validation value of each epoch, why the run stopped, and whether the loss
+            still fell then, which without `patience` is also logged as a warning of `bayesnn.fit.loop`.
 
     Raises:
         FloatingPointError: loss, gradient or validation value is not finite: with step and cause, before the update.
-        ValueError: an empty loader, no trainable parameter, a model size below the number of training examples, a
-            checkpoint of another model, subset, optimiser, schedule, loader or version, an argument out of range.
+        ValueError: an empty loader, no trainable parameter, several batches for a model of size=None, a model size
+            below the number of training examples, a checkpoint of another model, subset, optimiser, schedule, loader
+            or version, a damaged one, options of a group that the optimiser lacks, an argument out of range.
         RuntimeError: another thread is fitting.
         TypeError: a loss that is no module or gives no single number, a loader that can be read only once, a factory
             that makes something else.
@@ -121,7 +134,7 @@ def fit(
             check_repeatable(loader)
         processes = Processes(fabric)
         moving = warm_up(loss, loader)
-        check_size(loss, loader)
+        size = TrainingSize("fit", getattr(loss, "model", None), loader, processes=processes.count)
         parameters = trainable(loss)
         raw = make_optimizer(parameters, optimizer, groups)
         scheduler = make_schedule(raw, schedule)
@@ -149,13 +162,16 @@ def fit(
         try:
             with progress_bar(desc="fit", unit="step", show=not silent, total=total, initial=state.steps) as bar:
                 while not (reason := state.stopped(epochs, patience)):
+                    size.begin(state.batch)
                     for batch in remaining(loader, state, processes.rank):
+                        size.see(batch)
                         with alone(), uninterrupted(), noise(state.seed, state.steps + 1):
                             step(move(batch, device), state)
                         if saved is not None and state.steps % every == 0:
                             saved.write(state)
                         if bar.update():
                             bar.set_postfix(epoch=state.epoch + 1, loss=f"{state.total / state.batch:.4g}")
+                    size.end()
                     value = None if validate is None else _validation(validate, state, processes)
                     with uninterrupted():
                         state.close_epoch(processes.gather(capture(generators)), value, loss if patience else None)
@@ -165,7 +181,10 @@ def fit(
         if saved is not None:
             saved.write(state)
         raw.zero_grad()
-        return _finish(loss, state, reason, patience)
+        history = _finish(loss, state, reason, patience)
+        if history.still_falling and patience is None and processes.rank == 0:
+            _warn(history)
+        return history
     finally:
         _FITTING.release()
 
@@ -190,9 +209,21 @@ def _keep(error: BaseException, saved: Checkpoint | None, state: RunState, step:
     elif saved is None:
         remedy = "the loss holds the parameters of that step; with checkpoint= the run could go on from there"
     else:
-        saved.write(state)
-        remedy = f"{saved.path} holds the run; call fit again with the same arguments and it goes on from there"
+        try:
+            saved.write(state)
+            remedy = f"{saved.path} holds the run; call fit again with the same arguments and it goes on from there"
+        except Exception as failure:  # a full disk: what stopped the run is what the caller has to see
+            remedy = f"{saved.path} holds an earlier step, since it could not be written now ({failure!r})"
     error.add_note(f"{where}: {remedy}.")
+
+
+def _warn(history: History) -> None:
+    last, before = map(fmean, eighths(history.loss))
+    log.warning(
+        "fit: the loss was still falling when the %d epochs were over: its mean was %.5g over the last eighth of them "
+        "and %.5g over the eighth before; give more epochs, or a larger learning rate (see History.still_falling)",
+        history.epochs, last, before,
+    )  # fmt: skip
 
 
 def _finish(loss: nn.Module, state: RunState, reason: str, patience: int | None) -> History:

@@ -1,6 +1,8 @@
 """Before the first step: lazy parameters are made, then grouped for the optimiser."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 import torch
@@ -63,7 +65,12 @@ def trainable(loss: nn.Module) -> dict[str, nn.Parameter]:
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter], factory: OptimizerFactory, groups: Groups | None
 ) -> Optimizer:
-    """The optimiser over groups of parameters that have the same options."""
+    """The optimiser over groups of parameters that have the same options.
+
+    Raises:
+        ValueError: an option that the optimiser lacks, a learning rate that is not positive.
+        TypeError: options that are no dict; a factory that makes no optimiser.
+    """
     collected: list[tuple[dict[str, Any], list[nn.Parameter]]] = []
     for name, parameter in parameters.items():
         options = groups(name, parameter) if groups is not None else {}
@@ -82,7 +89,28 @@ def make_optimizer(
             f"fit: optimizer must make a torch optimiser from parameter groups, such as torch.optim.Adam or "
             f"partial(torch.optim.Adam, lr=1e-2); it made a {type(optimizer).__name__}"
         )
+    for options, members in collected:
+        name = next(name for name, parameter in parameters.items() if parameter is members[0])
+        _check_options(name, options, optimizer)
     return optimizer
+
+
+def _check_options(name: str, options: Options, optimizer: Optimizer) -> None:
+    """Refuse what torch would keep and ignore, and a learning rate that is not positive."""
+    known = optimizer.defaults
+    if known and (unknown := options.keys() - known.keys() - {"initial_lr"}):
+        kind, wrong = type(optimizer).__name__, sorted(unknown)[0]
+        near = get_close_matches(wrong, known, 1) or (["lr"] if "rate" in wrong and "lr" in known else [])
+        meant = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(
+            f"fit: groups gives {name!r} the option {wrong!r}, which {kind} does not have{meant} Its options are "
+            f"{', '.join(known)}"
+        )
+    if "lr" in options and not 0 < float(options["lr"]) < math.inf:
+        raise ValueError(
+            f"fit: groups gives {name!r} the learning rate {options['lr']!r}, but it is a positive number; to keep a "
+            f"parameter as it is, set its requires_grad to False"
+        )
 
 
 def make_schedule(optimizer: Optimizer, schedule: Schedule | None) -> LRScheduler | None:

@@ -10,6 +10,8 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import constraints
 
+from bayesnn.fit.batches import first_batch, length
+from bayesnn.fit.training_size import TrainingSize
 from bayesnn.functional import Inputs, alone, progress_bar, to_device
 from bayesnn.sites import latent_nodes
 from bayesnn.tempering import noted_draws, of_sampler
@@ -52,8 +54,10 @@ def sghmc(
     Args:
         model: any Pyro model called with (x, y) whose latent sites are unconstrained, and whose log joint density of a
             batch is scaled to all data: `BNN(..., size=N)`.
-        loader: batches (x, y), one at least; shuffled anew each time it is iterated, since in a fixed order their noise
-            is periodic and a walk with momentum may resonate with it.
+        loader: batches (x, y), one at least, that can be iterated again and again: a `DataLoader` or a
+            list; shuffled anew each time it is iterated, since in a fixed order their noise is
+            periodic and a walk with momentum may resonate with it. A model with a `size` is compared
+            with it, as in `fit`.
         epochs: passes over it in all cycles together.
         step: e at the start of a cycle, in squared units of the weights per nat; about 0.1 times the smallest
             eigenvalue of the posterior's covariance, up to 0.5 with `friction=1`.
@@ -69,7 +73,9 @@ def sghmc(
         progress: a tqdm bar over steps.
 
     Raises:
-        ValueError: options out of range; a latent site that is constrained or discrete; fewer steps than draws.
+        ValueError: options out of range; a latent site that is constrained or discrete; fewer steps than draws;
+            several batches for a model of size=None; more examples than `size`.
+        TypeError: a loader that can be read only once.
         FloatingPointError: the walk left the finite numbers.
 
     References: Welling and Teh (2011); Chen, Fox, Guestrin (2014), Stochastic gradient Hamiltonian Monte Carlo; Zhang,
@@ -85,17 +91,15 @@ def sghmc(
     {'weight': torch.Size([5, 1, 2]), 'bias': torch.Size([5, 1])}
     """
     _check(epochs, step, cycles, draws, friction, explore, temperature)
-    batches = list(loader) if not hasattr(loader, "__len__") else loader
-    per_epoch = len(batches)  # type: ignore[arg-type]
-    if not per_epoch:
-        raise ValueError("sghmc: the loader is empty")
+    first = first_batch(loader, "sghmc")
+    size = TrainingSize("sghmc", model, loader)
+    per_epoch = length(loader) or _counted(loader, size)
     plan = _Plan(max(1, epochs * per_epoch // cycles), step, explore, draws)
-    first = next(iter(batches))
     w = _start(model, start, first)
     p = {site: torch.zeros_like(value) for site, value in w.items()}
     device = next(iter(w.values())).device
     kept: list[dict[str, Tensor]] = []
-    stream = _forever(batches)
+    stream = _forever(loader, size)
     with progress_bar(desc="sghmc", unit="step", show=progress, total=cycles * plan.steps) as bar:
         for number in range(cycles * plan.steps):
             x, y = next(stream)
@@ -149,9 +153,21 @@ class _Plan:
         return done > 0 and done * self.draws // sampling > (done - 1) * self.draws // sampling
 
 
-def _forever(batches: Loader) -> Iterator[tuple[Inputs, Tensor]]:
+def _counted(loader: Loader, size: TrainingSize) -> int:
+    """The number of batches of a loader without a length: one pass."""
+    number = 0
+    for number, batch in enumerate(loader, 1):  # noqa: B007
+        size.see(batch)
+    return number
+
+
+def _forever(loader: Loader, size: TrainingSize) -> Iterator[tuple[Inputs, Tensor]]:
     while True:
-        yield from batches
+        size.begin(0)
+        for batch in loader:
+            size.see(batch)
+            yield batch
+        size.end()
 
 
 def _start(model: Model, start: Mapping[str, Tensor] | None, batch: tuple[Inputs, Tensor]) -> dict[str, Tensor]:

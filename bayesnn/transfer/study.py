@@ -1,6 +1,7 @@
 """A transfer study in one call: designs x methods x seeds to one tidy table, kept as it goes."""
 
 import json
+import logging
 import multiprocessing
 import os
 import pickle
@@ -18,6 +19,8 @@ from bayesnn.transfer.predictions import Prediction
 from bayesnn.transfer.recalibration import recast
 from bayesnn.transfer.scores import Score, scores
 from bayesnn.transfer.table import Study, study_of
+
+log = logging.getLogger(__name__)
 
 Method: TypeAlias = Callable[[TransferData, int], Prediction]
 """(data, seed) -> a prediction for `data.x_test`: `Probabilities`, or anything with `quantile(level)` and `notes`."""
@@ -48,8 +51,9 @@ def transfer_study(
     """Every method on every design and seed, scored: one row per (design, method, seed, metric, level, value).
 
     Each seed's numbers are written to `folder/design/seed_N.json`, at once and whole, so that a run that was killed
-    goes on where it stopped: what the folder has is never done again, also not when methods or seeds are added. A name
-    stands for its method: give a changed method another name, or another folder.
+    goes on where it stopped: what the folder has is never done again, also not when methods or seeds are added. A file
+    that cannot be read, as a full disk leaves it, counts as none, and a warning is logged. A name stands for its
+    method: give a changed method another name, or another folder.
 
     Every method starts from random numbers set by the seed and its name, so that its numbers depend neither on the
     other methods nor on interruptions. Besides `scores` there is "seconds", CPU time.
@@ -81,21 +85,28 @@ def transfer_study(
     _check(make_data, methods, wanted, levels, workers)
     root, held = Path(folder), tuple(levels)
     tasks = [(root / design / f"seed_{seed}.json", design, seed) for seed in wanted for design in make_data]
-    left = [task for task in tasks if methods.keys() - _kept(task[0], held).keys()]
+    kept = {file: _kept(file, held) for file, *_ in tasks}
+    left = [task for task in tasks if methods.keys() - kept[task[0]].keys()]
     if workers == 1 or len(left) < 2:
         for file, design, seed in left:
-            _complete(file, design, seed, make_data[design], methods, held)
+            _complete(file, kept[file], design, seed, make_data[design], methods, held)
     else:
-        _in_processes(left, make_data, methods, held, workers)
+        _in_processes(left, kept, make_data, methods, held, workers)
     runs = {(design, seed): _kept(file, held) for file, design, seed in tasks}
     return study_of({key: {name: run[name] for name in methods} for key, run in runs.items()})
 
 
 def _complete(
-    file: Path, design: str, seed: int, make: MakeData, methods: Mapping[str, Method], levels: tuple[float, ...]
+    file: Path,
+    kept: Run,
+    design: str,
+    seed: int,
+    make: MakeData,
+    methods: Mapping[str, Method],
+    levels: tuple[float, ...],
 ) -> None:
     """Add the methods that a seed lacks, and write its file once all are done."""
-    run, where = _kept(file, levels), f"design {design!r}, seed {seed}"
+    run, where = dict(kept), f"design {design!r}, seed {seed}"
     with torch.random.fork_rng(devices=[]):
         try:
             data = make(seed)
@@ -119,19 +130,26 @@ def _complete(
 
 
 def _kept(file: Path, levels: tuple[float, ...]) -> Run:
-    """The scores in a seed's file; none if there is no file."""
+    """The scores in a seed's file; none where there is no file, or a half-written one."""
     if not file.exists():
         return {}
-    held = json.loads(file.read_text(encoding="utf-8"))
-    if tuple(held["levels"]) != levels:
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        theirs = tuple(held["levels"])
+        kept = {name: [(metric, level, value) for metric, level, value in run] for name, run in held["methods"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # half a file, or no study's
+        log.warning("transfer_study: %s cannot be read (%r); its seed is done again", file, error)
+        return {}
+    if theirs != levels:
         raise ValueError(
             f"transfer_study: {file} has the levels {held['levels']}, not {list(levels)}; give those, or another folder"
         )
-    return {name: [(metric, level, value) for metric, level, value in run] for name, run in held["methods"].items()}
+    return kept
 
 
 def _in_processes(
     left: list[tuple[Path, str, int]],
+    kept: Mapping[Path, Run],
     make_data: Mapping[str, MakeData],
     methods: Mapping[str, Method],
     levels: tuple[float, ...],
@@ -146,7 +164,10 @@ def _in_processes(
         ) from error
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(left)), context, _one_thread) as pool:
-        tasks = [pool.submit(_complete, file, d, s, make_data[d], dict(methods), levels) for file, d, s in left]
+        tasks = [
+            pool.submit(_complete, file, kept[file], design, seed, make_data[design], dict(methods), levels)
+            for file, design, seed in left
+        ]
         try:
             for task in as_completed(tasks):
                 task.result()

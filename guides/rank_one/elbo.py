@@ -40,7 +40,8 @@ class RankOneELBO(ClosedFormELBO):
     Raises:
         TypeError: a model or guide of another kind.
         ValueError: no targets, targets that do not fit, a batch that the members cannot share equally (`split`), a
-            latent scale of the likelihood, a negative weight.
+            latent scale of the likelihood, a negative weight; a network that moves the batch from the first axis
+            before a converted layer (found by `RankOneNet.check` at the first inputs of each shape).
 
     Reference: Wen et al. (2020), BatchEnsemble; Dusenberry et al. (2020), Efficient and scalable Bayesian neural nets
     with rank-1 factors; Franchi et al. (2024), Encoding the latent posterior of Bayesian neural networks.
@@ -70,6 +71,7 @@ class RankOneELBO(ClosedFormELBO):
         if y is None:
             raise ValueError("RankOneELBO: targets are needed, loss(x, y)")
         check_inputs(x)
+        model.net.check_once(x)
         model.announce()
         member = torch.arange(model.members, device=model.like.device)
         scale = minibatch_scale(model.size, batch_size(x))

@@ -111,6 +111,106 @@ def test_a_damaged_file_is_refused(written):
         quiet(Line(subset=Subset("a")), loader(), epochs=2, checkpoint=written)
 
 
+def changed(path, *keys, to):
+    """The file with the entry at these keys replaced, or removed where `to` is None."""
+    content = torch.load(path, weights_only=True)
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    if to is None:
+        del place[keys[-1]]
+    else:
+        place[keys[-1]] = to
+    torch.save(content, path)
+
+
+NAN = float("nan")
+GROUPS = r"parts\['optimizer'\]\['param_groups'\]"
+DAMAGED = {
+    "no parts": (("parts",), None, "parts is missing"),
+    "no loss": (("parts", "loss"), None, r"parts\['loss'\] is missing"),
+    "no weight": (("parts", "loss", "weight"), None, r"parts\['loss'\]\['weight'\] is missing"),
+    "short": (("parts", "loss", "weight"), torch.zeros(2), r"parts\['loss'\]\['weight'\] is no tensor of shape \[3\]"),
+    "NaN": (("parts", "loss", "weight"), torch.tensor([0, NAN, 0]), r"parts\['loss'\]\['weight'\] is not finite"),
+    "no optimizer": (("parts", "optimizer"), None, r"parts\['optimizer'\] is missing"),
+    "no state": (("parts", "optimizer", "state"), None, r"parts\['optimizer'\]\['state'\] is missing"),
+    "no groups": (("parts", "optimizer", "param_groups"), [], rf"{GROUPS}\[0\] is missing"),
+    "no rate": (("parts", "optimizer", "param_groups", 0, "lr"), None, rf"{GROUPS}\[0\]\['lr'\] is missing"),
+    "infinite moments": (
+        ("parts", "optimizer", "state", 0, "exp_avg"),
+        torch.full((3,), torch.inf),
+        r"parts\['optimizer'\]\['state'\]\[0\]\['exp_avg'\] is not finite",
+    ),
+    "no run": (("run",), None, "run is missing"),
+    "no seed": (("run", "seed"), None, r"run\['seed'\] is missing"),
+    "unknown": (("run", "other"), 1, r"run\['other'\] is no part of a run"),
+    "losses": (("run", "loss"), [1.0, NAN], r"run\['loss'\]\[1\] is not finite"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_missing_parts_and_numbers_that_are_not_finite_are_refused(written, kind):
+    keys, to, words = DAMAGED[kind]
+    changed(written, *keys, to=to)
+    bytes_before, loss = written.read_bytes(), Line(subset=Subset("a"))
+    with pytest.raises(ValueError, match=f"is damaged: {words}. Nothing was changed; .* remove it to start anew"):
+        quiet(loss, loader(), epochs=3, checkpoint=written)
+    assert (loss.weight == 0).all()
+    assert written.read_bytes() == bytes_before
+
+
+def test_what_is_not_trained_may_be_infinite(tmp_path):
+    def made():
+        loss = Line()
+        loss.register_buffer("best", torch.tensor(torch.inf))
+        loss.register_parameter("mask", nn.Parameter(torch.tensor(-torch.inf), requires_grad=False))
+        return loss
+
+    for epochs in (1, 2):
+        assert quiet(made(), loader(), epochs=epochs, checkpoint=tmp_path / "run.pt").epochs == epochs
+
+
+class Stopping:
+    """A loader that fails in its second pass, the first being the warm-up's."""
+
+    def __init__(self, error):
+        self.error, self.passes = error, 0
+
+    def __iter__(self):
+        self.passes += 1
+        yield torch.ones(2)
+        if self.passes > 1:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyError("the loader broke"), KeyboardInterrupt()])
+def test_a_checkpoint_that_cannot_be_written_does_not_hide_what_stopped_the_run(tmp_path, monkeypatch, error):
+    def full(source, target):
+        if loop.passes > 1:
+            raise OSError("disk full")
+        replace(source, target)
+
+    loop, replace, path = Stopping(error), os.replace, tmp_path / "run.pt"
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(type(error)) as caught:
+        quiet(Line(), loop, epochs=2, checkpoint=path)
+    assert caught.value is error
+    note = caught.value.__notes__[-1]
+    assert "stopped after step 1" in note
+    assert f"{path} holds an earlier step, since it could not be written now (OSError('disk full'))" in note
+    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
+
+
+def test_each_process_writes_to_a_file_of_its_own(tmp_path, monkeypatch):
+    names, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: names.append(source) or replace(source, target))
+    for _ in range(2):
+        quiet(Line(), loader(), epochs=1, checkpoint=tmp_path / "run.pt")
+        (tmp_path / "run.pt").unlink()
+    assert len(set(names)) == len(names) == 4  # two files a run: at first, and at the end
+    assert {name.parent for name in names} == {tmp_path}
+
+
 @pytest.mark.parametrize("moment", ["save", "fsync", "replace"])
 def test_a_failure_while_writing_leaves_the_old_file(written, monkeypatch, moment):
     old = written.read_bytes()
@@ -157,9 +257,12 @@ def test_numpys_numbers_are_kept_as_pythons(tmp_path):
 
 
 def test_a_state_that_cannot_be_kept_safely_is_refused_before_training(tmp_path):
+    def optimizer(groups):
+        return torch.optim.Adam([{**group, "note": object()} for group in groups])
+
     loss = Line()
     with pytest.raises(TypeError, match=r"state of optimizer\['param_groups'\]\[0\]\['note'\] is a object"):
-        quiet(loss, loader(), epochs=1, checkpoint=tmp_path / "run.pt", groups=lambda name, p: {"note": object()})
+        quiet(loss, loader(), epochs=1, checkpoint=tmp_path / "run.pt", optimizer=optimizer)
     assert (loss.weight == 0).all()
 
 

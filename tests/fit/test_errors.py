@@ -1,5 +1,6 @@
 """What `fit` refuses: arguments, losses and loaders that cannot work, each with what to do instead."""
 
+import itertools
 from functools import partial
 
 import pyro
@@ -45,9 +46,20 @@ class Sized(Constant):
         ({"loader": []}, ValueError, "loader is empty"),
         ({"loader": DataLoader(torch.ones(3), batch_size=4, drop_last=True)}, ValueError, "loader is empty.*drop_last"),
         ({"loader": iter([torch.ones(1)])}, TypeError, "read only once"),
+        ({"loader": itertools.cycle([torch.ones(1)])}, TypeError, "read only once"),
         ({"optimizer": torch.optim.Adam([torch.ones(1)])}, TypeError, "not callable"),
         ({"optimizer": lambda groups: pyro.optim.Adam({"lr": 1.0})}, TypeError, "torch.optim.Adam"),
         ({"groups": lambda name, p: 0.1}, TypeError, "dict of optimiser options"),
+        (
+            {"groups": lambda name, p: {"learning_rate": 10.0}},
+            ValueError,
+            r"groups gives 'at' the option 'learning_rate', which Adam .*; did you mean 'lr'\? Its options",
+        ),
+        ({"groups": lambda name, p: {"weight_decays": 1.0}}, ValueError, "did you mean 'weight_decay'"),
+        ({"groups": lambda name, p: {"momentum": 0.9}}, ValueError, r"'momentum', which Adam does not have\. Its"),
+        ({"groups": lambda name, p: {"lr": -1e-2}}, ValueError, "'at' the learning rate -0.01, but .* positive"),
+        ({"groups": lambda name, p: {"lr": 0.0}}, ValueError, "the learning rate 0.0.*requires_grad to False"),
+        ({"groups": lambda name, p: {"lr": float("nan")}}, ValueError, "the learning rate nan"),
         ({"schedule": torch.optim.lr_scheduler.ReduceLROnPlateau}, TypeError, "without a metric"),
         ({"validate": lambda: float("nan")}, FloatingPointError, "validate returned nan after epoch 1"),
     ],
@@ -71,11 +83,3 @@ def test_a_loss_must_be_one_number_with_a_gradient(value, error, words):
     loss.forward = lambda x: value(loss.at)
     with pytest.raises(error, match=words):
         quiet(loss, [torch.ones(1)], epochs=1)
-
-
-def test_size_counts_the_examples_that_the_sampler_shows():
-    loader = DataLoader(torch.ones(8), batch_size=2, sampler=torch.utils.data.SubsetRandomSampler(range(6)))
-    assert quiet(Sized(6), loader, epochs=1).steps == 3
-    assert quiet(Sized(None), loader, epochs=1).steps == 3
-    with pytest.raises(ValueError, match="6 training examples"):
-        quiet(Sized(5), loader, epochs=1)

@@ -1,6 +1,8 @@
 """Stochastic-gradient Markov chains where their stationary distribution is known."""
 
+import itertools
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyro
@@ -11,6 +13,7 @@ from nets import mlp
 from pyro import distributions as dist
 from statistical import assert_mean
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from bayesnn import BNN, likelihoods, priors, subset
 from bayesnn.mcmc import sghmc
@@ -56,6 +59,7 @@ def test_the_walk_has_the_variance_of_its_recursion(friction: float, temperature
     assert exact == pytest.approx(temperature * SCALE**2, rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:sghmc. the model's size is 6, but the loader has 2:UserWarning")
 @pytest.mark.parametrize("size", [6, 3, 2])
 def test_a_batch_counts_for_all_data(size: int) -> None:
     """Without noise and with full friction one step goes along the gradient of the batch, repeated."""
@@ -78,7 +82,7 @@ def test_draws_are_what_predict_takes(untouched: Untouched) -> None:
     model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.categorical, size=12)
     data = [(torch.randn(6, 3), torch.randint(0, 2, (6,))) for _ in range(2)]
     with untouched(net):
-        held = sghmc(model, iter(data), epochs=6, step=1e-3, cycles=3, draws=2, progress=False)
+        held = sghmc(model, data, epochs=6, step=1e-3, cycles=3, draws=2, progress=False)
     assert {site: value.shape[0] for site, value in held.items()} == dict.fromkeys(model.sites, 6)
     assert predict(held, data[0][0], 6, model=model).shape == (6, 6, 2)
 
@@ -125,3 +129,53 @@ def test_what_it_cannot_walk_on() -> None:
         sghmc(independent(), [], epochs=4, step=0.1, progress=False)
     with pytest.raises(FloatingPointError, match="smaller step"):
         sghmc(independent(), [(X, Y)], epochs=400, step=1e6, draws=1, progress=False)
+
+
+class Endless:
+    """Batches without a length, for ever."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            yield torch.zeros(2, 3), torch.zeros(2, 1)
+
+
+class Counted:
+    """Three batches of two examples, without a length, that can be read again and again."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from [(torch.zeros(2, 3), torch.zeros(2, 1)) for _ in range(3)]
+
+
+def sized(size: int | None) -> BNN:
+    net = nn.Linear(3, 1)
+    return BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0), size=size)
+
+
+PAIRS = TensorDataset(torch.zeros(6, 3), torch.zeros(6, 1))
+FAULTY: dict[str, tuple[Callable[[], Any], int | None, str]] = {
+    "no size": (lambda: DataLoader(PAIRS, 2), None, "size=None.*several batches.*size=6"),
+    "no size, a list": (lambda: list(DataLoader(PAIRS, 2)), None, "size=None.*several batches.*size=6"),
+    "no size, no length": (Counted, None, "size=None.*several batches.*number of training examples"),
+    "small": (lambda: DataLoader(PAIRS, 2), 5, "size is 5, but the loader has 6 training examples.*size=6"),
+    "small, no length": (Counted, 5, "size is 5, but the loader has given 6 training examples in one epoch"),
+    "endless": (Endless, 40, "size is 40, but the loader has given 42 training examples.*endless loader"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTY)
+def test_a_size_that_the_loader_contradicts(kind: str) -> None:
+    loader, size, message = FAULTY[kind]
+    with pytest.raises(ValueError, match=f"sghmc: .*{message}"):
+        sghmc(sized(size), loader(), epochs=4, step=0.01, draws=1, progress=False)
+
+
+def test_loaders_that_fit_the_size() -> None:
+    assert sghmc(sized(None), DataLoader(PAIRS, 6), epochs=4, step=1e-3, draws=1, progress=False)
+    for batches in (Counted(), DataLoader(PAIRS, 2)):
+        held = sghmc(sized(6), batches, epochs=4, step=1e-3, draws=3, progress=False)
+        assert held["weight"].shape == (3, 1, 3)  # of the last 6 of 12 steps
+
+
+def test_an_iterator_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"sghmc: the loader is an iterator.*give a DataLoader"):
+        sghmc(sized(6), itertools.cycle(Counted()), epochs=4, step=1e-3, draws=1, progress=False)

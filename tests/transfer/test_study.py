@@ -218,3 +218,29 @@ def test_data_that_are_refused() -> None:
         TransferData(torch.nn.Linear(1, 1).eval(), f.unsqueeze(1), f, f.unsqueeze(1), f)
     with pytest.raises(ValueError, match="both, x_source and y_source"):
         TransferData(None, f, f, f, f, x_source=f)
+
+
+WHOLE = {"levels": LEVELS, "methods": {"counted": [["coverage", 0.5, 0.5]]}}
+UNREADABLE = {
+    "half": json.dumps(WHOLE)[:-20],
+    "empty": "",
+    "a list": "[1]",
+    "no methods": json.dumps({"levels": LEVELS}),
+    "no triples": json.dumps({"levels": LEVELS, "methods": {"counted": [1]}}),
+    "methods in a list": json.dumps({"levels": LEVELS, "methods": []}),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_file_that_cannot_be_read_is_none(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    method = Counted()
+    expected = transfer_study({"easy": easy}, {"counted": method}, [0, 1], folder=tmp_path / "whole")
+    transfer_study({"easy": easy}, {"counted": method}, [0, 1], folder=tmp_path / "hurt")
+    file = tmp_path / "hurt" / "easy" / "seed_0.json"
+    file.write_text(UNREADABLE[kind])
+    study = transfer_study({"easy": easy}, {"counted": method}, [0, 1], folder=tmp_path / "hurt")
+    assert method.seeds == {0: 3, 1: 2}
+    assert values(study) == values(expected)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{file} cannot be read" in caplog.text
+    assert json.loads(file.read_text())["methods"].keys() == {"counted"}

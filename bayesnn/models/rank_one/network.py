@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesnn.functional import Inputs, alone, call, check_evaluation_mode, holding
+from bayesnn.functional.call import tensors
 from bayesnn.models.rank_one.layer import RankOne
 from bayesnn.models.rank_one.layout import by_member, tile
 from bayesnn.models.rank_one.norm import MemberNorm
@@ -33,6 +34,7 @@ class RankOneNet(nn.Module):
         super().__init__()
         self.net, self.members = net, members
         self.training = net.training
+        self._checked: set[tuple[tuple[int, ...], ...]] = set()
         self._plain = (_plain(net),)  # in a tuple: it has no values, and is not to be trained or moved
 
     @property
@@ -41,7 +43,12 @@ class RankOneNet(nn.Module):
         return {name: module for name, module in self.net.named_modules() if isinstance(module, RankOne)}
 
     def forward(self, x: Inputs) -> Tensor:
-        """Every member's outputs at the same x [batch, ...]: [member, batch, ...]."""
+        """Every member's outputs at the same x [batch, ...]: [member, batch, ...].
+
+        Raises:
+            ValueError: rows are no examples, as `check` finds at the first call.
+        """
+        self.check_once(x)
         return by_member(self.rows(tile(x, self.members), self.draw()), self.members)
 
     def rows(self, x: Inputs, vectors: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -114,21 +121,46 @@ class RankOneNet(nn.Module):
         They differ where a network moves the batch from the first axis before a converted layer (sequences first), or
         mixes examples: a layer would then take one member's rows for another's, without an error of its own.
 
+        The vectors r are multiplied by random numbers here, so that members differ also where they
+        began as equals. Of a network that is random in evaluation mode nothing can be said.
+
         Raises:
             ValueError: they differ by more than rounding; a layer in training mode.
         """
         check_evaluation_mode(self.net, "RankOneNet.check")
-        vectors = self.draw()
+        vectors = _distinct({f"{name}.r": layer.r for name, layer in self.layers.items()} | self.draw())
         blocks = by_member(self.rows(tile(x, self.members), vectors), self.members)
         for j, block in enumerate(blocks):
-            alone = call(self.plain, self.dense(j, {name: vector[j] for name, vector in vectors.items()}), x)
+            own = self.dense(j, {name: vector[j] for name, vector in vectors.items()})
+            alone, tolerance = call(self.plain, own, x), _tolerance(block)
             difference, size = (alone - block).abs().max(), block.abs().max()
-            if not difference <= 1e-3 * size:  # nor where it is not a number
+            if not difference <= tolerance * size:  # nor where it is not a number
+                if (call(self.plain, own, x) - alone).abs().max() > tolerance * size:
+                    return
                 raise ValueError(
                     f"RankOneNet.check: the outputs of member {j} differ by {float(difference):.2g} of "
                     f"{float(size):.2g} from those of its own network; is the batch the first axis of the inputs of "
                     "every converted layer? Leave the others shared, shared=(name,)"
                 )
+
+    def check_once(self, x: Inputs) -> None:
+        """`check` in evaluation mode, at the first call with inputs of this shape.
+
+        Modes and random states stay as they are.
+        """
+        kind = tuple(tuple(leaf.shape[1:]) for leaf in tensors(x))
+        if kind in self._checked or torch.compiler.is_compiling() or not all(map(_is_finite, tensors(x))):
+            return
+        modes = {module: module.training for module in self.net.modules()}
+        devices = {leaf.device for leaf in self.parameters() if leaf.is_cuda}
+        with alone(), torch.random.fork_rng(devices):
+            try:
+                self.net.eval()
+                self.check(x)
+            finally:
+                for module, mode in modes.items():
+                    module.training = mode
+        self._checked.add(kind)
 
     @property
     def plain(self) -> nn.Module:
@@ -147,6 +179,22 @@ def replaced(net: nn.Module, parents: Iterable[nn.Module], replacements: Mapping
             if child is not None and child in replacements:
                 parent._modules[name] = replacements[child]
     return replacements.get(net, net)
+
+
+def _distinct(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The vectors with every entry times a number from 1 / 2 to 3 / 2, the same each time."""
+    drawn = torch.Generator().manual_seed(0)
+    return {name: value * (0.5 + torch.rand(value.shape, generator=drawn).to(value)) for name, value in vectors.items()}
+
+
+def _tolerance(outputs: Tensor) -> float:
+    """Of a relative difference that is rounding; on CUDA, single precision may have 10 bits."""
+    coarse = outputs.is_cuda and outputs.dtype == torch.float32
+    return max(1e-3, 16 * (2**-10 if coarse else torch.finfo(outputs.dtype).eps))
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all())
 
 
 def _plain(net: nn.Module) -> nn.Module:

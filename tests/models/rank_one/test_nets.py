@@ -1,5 +1,6 @@
 """Whole networks: members in one pass are the members alone, and what cannot be converted is named."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,11 @@ from nets import NETS, TORCHVISION, Case, Tied
 from rank_one_problems import normed
 from torch import Tensor, nn
 
+from bayesnn import likelihoods
 from bayesnn.functional import call
-from bayesnn.models import batch_ensemble, latent_rank_one
-from bayesnn.models.rank_one import MemberNorm, Output, RankOneNet, by_member, tile
+from bayesnn.guides import RankOneELBO, RankOneGuide
+from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
+from bayesnn.models.rank_one import MemberNorm, Output, RankOneNet, by_member, near_one, tile
 
 M = 3
 
@@ -235,6 +238,67 @@ def test_a_batch_that_is_not_first_is_found() -> None:
             wrong.check(x)
         with pytest.raises(ValueError, match=r"'1' \(\w+\) is in training mode"):
             convert(normed().train(), M).check(torch.randn(5, 1, 6, 6))
+
+
+def equals() -> RankOneNet:
+    """Members that begin as equals."""
+    return batch_ensemble(SequenceFirst(), M, initial=near_one(0.0))
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("convert", [batch_ensemble, latent_rank_one, lambda net, members: equals()])
+def test_a_batch_that_is_not_first_is_found_at_the_first_call(convert: Any, mode: bool) -> None:
+    x, y = torch.randn(5, 2 * M, 3), torch.zeros(5, dtype=torch.long)
+    wrong = convert(SequenceFirst(), M).train(mode)
+    model = RankOneEnsemble(wrong, likelihoods.categorical, size=5)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="is the batch the first axis"):
+            wrong(x)
+        with pytest.raises(ValueError, match="is the batch the first axis"):
+            RankOneELBO()(model, RankOneGuide(model))(x, y)
+    assert all(module.training == mode for module in wrong.modules())
+
+
+@pytest.mark.parametrize("convert", [batch_ensemble, latent_rank_one])
+def test_the_first_call_checks_each_shape_once_and_changes_nothing(
+    convert: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble = convert(normed().train(), M)
+    reference = copy.deepcopy(ensemble)
+    shapes: list[Any] = []
+    check = RankOneNet.check
+    monkeypatch.setattr(RankOneNet, "check", lambda self, x: shapes.append(tuple(x.shape)) or check(self, x))
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(RankOneNet, "check_once", lambda self, x: None)
+        torch.manual_seed(1)
+        expected = reference(x := torch.randn(5, 1, 6, 6))
+    torch.manual_seed(1)
+    torch.testing.assert_close(ensemble(torch.randn(5, 1, 6, 6)), expected, rtol=0, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(ensemble.buffers(), reference.buffers(), strict=True))
+    ensemble(x[:3])
+    assert shapes == [(5, 1, 6, 6)]
+
+
+class Random(nn.Module):
+    """Noise in evaluation mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * torch.rand(2)
+
+
+def test_of_a_random_network_nothing_is_said() -> None:
+    assert batch_ensemble(Random(), M)(torch.randn(5, 3)).shape == (M, 5, 2)
+
+
+def test_inputs_that_are_not_finite_are_checked_later() -> None:
+    wrong = batch_ensemble(SequenceFirst(), M)
+    assert wrong(torch.full((5, 2 * M, 3), torch.nan)).shape == (M, 5, 2)
+    with pytest.raises(ValueError, match="is the batch the first axis"):
+        wrong(torch.randn(5, 2 * M, 3))
 
 
 def test_modes_follow_the_network() -> None:
