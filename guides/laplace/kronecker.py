@@ -7,9 +7,10 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from bayesnn.curvature.fallback import NoRule
 from bayesnn.curvature.jacobian_rows import JacobianRows, one_position
 from bayesnn.curvature.layer_rules import Lookup, Matrix, Use
-from bayesnn.curvature.layers import Pass, forward_pass
+from bayesnn.curvature.layers import Pass
 from bayesnn.functional import Inputs, memory
 from bayesnn.guides.laplace.data_pass import BatchTargets
 from bayesnn.guides.laplace.rotated import Basis
@@ -31,8 +32,9 @@ class Kronecker(Separable):
     used several times counts as one with more positions.
 
     Raises:
-        ValueError: a weight only some of whose entries are random; a layer without a rule (named); a prior with several
-            scales inside one block.
+        ValueError: a weight only some of whose entries are random; a layer without a rule, or whose batch axis is not
+            found (named); a weight shared by an embedding and a linear layer; a prior with several scales inside one
+            block.
 
     Reference: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen, Immer, Turner,
     Schneider, Hennig (2023) for shared weights.
@@ -51,13 +53,7 @@ class Kronecker(Separable):
     def add(self, x: Inputs, targets: BatchTargets) -> None:
         """Add one batch."""
         self._bases = None
-        done = forward_pass(self.rows.net, self.rows.values, x)
-        if done.unknown:
-            name, what = next(iter(done.unknown.items()))
-            raise ValueError(
-                f"Kronecker: {name!r} goes through {what!r}, for which there is no Kronecker factor; use Diagonal, "
-                "Full on a subset, or leave it out: everything(net) - named(net, ...)"
-            )
+        done = self._pass(x)
         if not self._buffers:
             _require_memory(done)
         outputs = done.outputs.detach()
@@ -86,6 +82,22 @@ class Kronecker(Separable):
             known: dict[int, tuple[Tensor, Tensor]] = {}
             self._bases = {name: self._basis(name, value, known) for name, value in self.rows.values.items()}
         return self._bases
+
+    def _pass(self, x: Inputs) -> Pass:
+        """The pass over a batch, every layer of which has factors."""
+        remedy = "use Diagonal, Full on a subset, or leave it out: everything(net) - named(net, ...)"
+        try:
+            done = self.rows.settled(x)
+        except NoRule as refused:
+            raise ValueError(f"Kronecker: there is no Kronecker factor for {refused}; {remedy}") from None
+        for name, uses in done.uses.items():
+            kinds = {isinstance(use, Lookup) if _is_weight(use, name) else None for use in uses}
+            if len(kinds) > 1:
+                raise ValueError(
+                    f"Kronecker: {name!r} is used in several ways, as by an embedding and by a linear layer, which "
+                    f"have no factors in common; {remedy}"
+                )
+        return done
 
     def _add(self, name: str, what: str, value: Tensor) -> None:
         key = _key(name, what)
