@@ -31,8 +31,8 @@ def settle(done: Pass) -> bool:
         NoRule: there is no such axis, as where a table is shared by all examples or examples are shuffled; a rule that
             disagrees with autograd.
     """
-    outputs, batch = done.outputs.detach(), _batch(done)
-    if batch is None or len(outputs) != batch:
+    outputs, batch = done.outputs.detach(), done.batch
+    if outputs.shape[:1] != (batch,):
         name = next(iter(done.leaves))
         raise NoRule(name, f"outputs of shape {tuple(outputs.shape)} do not have the batch of {batch} as first axis")
     u = seeded_normal(outputs)
@@ -46,16 +46,12 @@ def settle(done: Pass) -> bool:
                 axis, enough = _axis(use, first[id(use)], second[id(use)], codes, name)
                 use.place = replace(use.place, axis=axis[0], inner=axis[1])
                 certain &= enough
-    for name, uses in done.uses.items():
-        totals = [use.total(use.roles[name], first[id(use)]) for use in uses]
+    for name in done.leaves:  # also those that no function was seen to use
+        totals = [use.total(use.roles[name], first[id(use)]) for use in done.uses.get(name, [])]
         ours = sum((total for total, _ in totals), torch.zeros_like(true[name]))
         if not agree(ours, true[name], sum(bound for _, bound in totals)):
             raise NoRule(name, "its rule does not give autograd's gradient")
     return certain
-
-
-def _batch(done: Pass) -> int | None:
-    return next((use.place.batch for use in done.layers()), len(done.outputs))
 
 
 def _codes(batch: int) -> Tensor:

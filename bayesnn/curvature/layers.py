@@ -21,6 +21,7 @@ class Pass:
     """One forward pass over a batch, with its graph.
 
     Attributes:
+        batch: how many examples.
         outputs: [batch, ...], attached to the graph.
         leaves: {name: the tensor that the pass used}.
         uses: {name: the layers that used it}, in the order of the pass.
@@ -28,6 +29,7 @@ class Pass:
         calls: the names that each function took, in the order of the pass.
     """
 
+    batch: int
     outputs: Tensor
     leaves: Mapping[str, Tensor]
     uses: Mapping[str, list[Use]]
@@ -61,6 +63,11 @@ class Pass:
             {name: self._or_zero(g, leaf.shape) for (name, leaf), g in at_leaves},
         )
 
+    def depends_on(self) -> set[str]:
+        """The names of the leaves that the outputs depend on."""
+        gradients = self._gradients(list(self.leaves.values()), torch.ones_like(self.outputs), last=False)
+        return {name for name, gradient in zip(self.leaves, gradients, strict=True) if gradient is not None}
+
     def _gradients(
         self, places: Sequence[Tensor | GradientEdge], cotangent: Tensor, *, last: bool
     ) -> Sequence[Tensor | None]:
@@ -70,7 +77,9 @@ class Pass:
         return torch.autograd.grad(self.outputs, places, cotangent, retain_graph=not last, allow_unused=True)
 
     def _or_zero(self, gradient: Tensor | None, shape: torch.Size) -> Tensor:
-        return self.outputs.detach().new_zeros(shape) if gradient is None else gradient
+        if gradient is None:
+            return self.outputs.detach().new_zeros(shape)
+        return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def forward_pass(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Pass:
@@ -80,10 +89,11 @@ def forward_pass(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Pas
     (`functional.layer_rules`). Whatever else happens to one of the tensors is named in `unknown`.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
-    recorder = _Recorder(leaves, batch_size(x))
+    batch = batch_size(x)
+    recorder = _Recorder(leaves, batch)
     with torch.enable_grad(), recorder:
         outputs = call(net, leaves, x)
-    return Pass(outputs, leaves, recorder.uses, recorder.unknown, recorder.calls)
+    return Pass(batch, outputs, leaves, recorder.uses, recorder.unknown, recorder.calls)
 
 
 class _Recorder(TorchFunctionMode):

@@ -64,6 +64,7 @@ class Kronecker(Separable):
                     inputs, count = _inputs(use)
                     self._add(name, "inputs", inputs)
                     self._add(name, "count", count)
+        twins = {name: self._twin(name, done) for name in done.uses}
         for column in range(R.shape[-1]):
             gradients = done.back(R[..., column], last=column == R.shape[-1] - 1)
             for name, uses in done.uses.items():
@@ -71,7 +72,7 @@ class Kronecker(Separable):
                 if len(weights) == len(uses):
                     for use in weights:
                         self._add(name, "outputs", _outputs(use, gradients[id(use)]))
-                elif (weight := _twin(name, done)) is None:
+                elif (weight := twins[name]) is None:
                     self._add_block(name, uses, gradients)
                 else:  # its block is the weight's factor: one tensor for both, which has one decomposition
                     self._buffers[_key(name, "block")] = self._buffers[_key(weight, "outputs")]
@@ -98,6 +99,15 @@ class Kronecker(Separable):
                     f"have no factors in common; {remedy}"
                 )
         return done
+
+    def _twin(self, name: str, done: Pass) -> str | None:
+        """The weight whose factor is the block of this bias, in this batch and in all before; else the two part."""
+        weight, block = _twin(name, done), self._sum(name, "block")
+        if block is None or (weight is not None and block is self._sum(weight, "outputs")):
+            return weight
+        if any(block is held for key, held in self._buffers.items() if key != _key(name, "block")):
+            self._buffers[_key(name, "block")] = block.clone()
+        return None
 
     def _add(self, name: str, what: str, value: Tensor) -> None:
         key = _key(name, what)
