@@ -22,7 +22,7 @@ Untouched = Callable[[nn.Module], AbstractContextManager[None]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Networks with an LSTM and the like say that their derivatives are slow; that they do has tests of its own."""
+    """Networks with an LSTM and the like say that their derivatives are slow: tested on its own."""
     config.addinivalue_line("filterwarnings", "ignore::bayesnn.curvature.SlowFallback")
 
 

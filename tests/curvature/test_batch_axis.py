@@ -1,4 +1,4 @@
-"""Which axis is the batch: found where there is evidence, left open where there is none, refused where it is no axis."""
+"""Which axis is the batch: found with evidence, left open without, refused where it is no axis."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Networks whose curvature was once wrong without a word: every structure and precision, against dense matrices."""
+"""Curvatures that were once wrong without a word, in every structure and precision, against an oracle."""
 
 from functools import partial
 from typing import Any
