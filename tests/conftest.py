@@ -21,6 +21,11 @@ settings.load_profile("repeatable")
 Untouched = Callable[[nn.Module], AbstractContextManager[None]]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Networks with an LSTM and the like say that their derivatives are slow: tested on its own."""
+    config.addinivalue_line("filterwarnings", "ignore::bayesnn.curvature.SlowFallback")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:

@@ -1,15 +1,12 @@
 """Products of a Gauss-Newton matrix with vectors, without the matrix and without a derivative of any one example."""
 
-import logging
-
 import torch
 from torch import Tensor
 
+from bayesnn.curvature.fallback import warn_slow
 from bayesnn.curvature.jacobian_rows import JacobianRows, Roots, identity
 from bayesnn.functional.call import Inputs, batch_size, call
 from bayesnn.functional.transforms import transformable
-
-log = logging.getLogger(__name__)
 
 
 class GGNProducts:
@@ -20,7 +17,7 @@ class GGNProducts:
     groups of ten, where rows by layers take 5.5 and 64, and forward mode 1.9 and 2.0. Memory is that of a few passes.
 
     Where a layer cannot be differentiated twice (cuDNN's LSTM, some kernels of users), which the first batch shows,
-    rows stand in; it is logged.
+    rows stand in, with a `SlowFallback` warning.
 
     Args:
         rows: the network, the values at which it is differentiated, and the chosen entries.
@@ -95,7 +92,11 @@ class GGNProducts:
         return torch.stack(tangents)
 
     def _untwice(self, reason: str) -> None:
-        log.info("products: by rows of the Jacobian, as a layer has no second derivative: %s", reason)
+        warn_slow(
+            self.rows.net,
+            f"Gauss-Newton products of {type(self.rows.net).__name__} by rows of the Jacobian, as a layer has no "
+            f"second derivative: {reason}. They are exact, but take a pass for every output instead of two a vector.",
+        )
         self.twice = False
 
     def _back(self, leaves: dict[str, Tensor], outputs: Tensor, cotangent: Tensor, *, keep: bool) -> Tensor:

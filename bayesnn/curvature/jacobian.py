@@ -1,13 +1,15 @@
 """Per-example Jacobians of a network's outputs with respect to chosen values."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import jacrev
 from torch.utils import _pytree as pytree
 
-from bayesnn.functional.call import Inputs, batch_size, chunks
+from bayesnn.curvature.evidence import agree, seeded_normal
+from bayesnn.curvature.fallback import warn_slow
+from bayesnn.functional.call import Inputs, batch_size, chunks, tensors
 from bayesnn.functional.transforms import transformable
 
 Function = Callable[[Mapping[str, Tensor], Inputs], Tensor]
@@ -25,6 +27,9 @@ def jacobian(function: Function, values: Mapping[str, Tensor], x: Inputs) -> tup
         values: {name: value}; the columns follow their order, each value flattened.
         x: inputs of `batch` examples.
 
+    Warns:
+        SlowFallback: examples were differentiated one by one: see `Jacobians`.
+
     Returns:
         outputs [batch, class] and the Jacobian [batch, class, param], in outputs per unit of the values.
 
@@ -33,22 +38,84 @@ def jacobian(function: Function, values: Mapping[str, Tensor], x: Inputs) -> tup
     >>> out, J
     (tensor([[11.]]), tensor([[[3., 4.]]]))
     """
-    values = dict(values)
+    return Jacobians(function)(values, x)
+
+
+class Jacobians:
+    """`jacobian` of one function, which remembers for which shapes `torch.func` was found to be right.
+
+    torch differentiates some operations wrongly under `vmap` (`cdist`; `prelu` where there are as many examples as
+    outputs). So sum_i u_i^T J_i with random u is compared with autograd's gradient of sum_i u_i^T f_i, at the first
+    batch of every shape whose derivatives are not all zero. Where they disagree, and where an operation cannot be
+    vectorised, examples are differentiated one by one, with a `SlowFallback` warning.
+
+    Args:
+        function: (values, x) -> outputs [batch, ...].
+        net: whose fallbacks are told once.
+    """
+
+    def __init__(self, function: Function, net: nn.Module | None = None) -> None:
+        self.function, self.net = function, net
+        self._right: set[object] = set()
+        self._loops = self._told = False
+
+    def __call__(self, values: Mapping[str, Tensor], x: Inputs) -> tuple[Tensor, Tensor]:
+        """Outputs [batch, class] and the Jacobian [batch, class, param]."""
+        values = dict(values)
+        reason = ""
+        if not self._loops:
+            try:
+                outputs, blocks = _vectorised(self.function, values, x)
+            except (RuntimeError, NotImplementedError) as error:  # a layer without a batching rule, such as LSTM
+                reason = str(error).split("\n")[0][:100]
+            else:
+                if self._checked(values, x, outputs, blocks):
+                    return outputs, torch.cat([block.reshape(*outputs.shape, -1) for block in blocks.values()], 2)
+                reason = "torch.func's derivatives are not those of autograd"
+        result = _jacobian_by_loop(self.function, values, x)  # raises what is wrong with the function itself
+        self._loops = True
+        if not self._told:
+            self._told = True
+            warn_slow(
+                self.net,
+                f"Jacobians of {'a function' if self.net is None else type(self.net).__name__} by one backward pass "
+                f"for every example and output, as {reason}. They are exact, but slow.",
+            )
+        return result
+
+    def _checked(self, values: dict[str, Tensor], x: Inputs, outputs: Tensor, blocks: dict[str, Tensor]) -> bool:
+        shapes = tuple(leaf.shape for leaf in tensors(x))
+        if shapes in self._right:
+            return True
+        with torch.enable_grad(), transformable(outputs.device):
+            leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
+            direct = self.function(leaves, x).reshape(outputs.shape)
+            u = seeded_normal(outputs)
+            true = _gradients(direct, list(leaves.values()), u)
+        u, evidence = u.detach(), False
+        for block, expected in zip(blocks.values(), true, strict=True):
+            block = block.detach()
+            ours = torch.tensordot(u, block, 2)
+            if not agree(ours, expected, u.norm() * block.norm()):
+                return False
+            evidence |= bool(expected.ne(0).any())
+        if evidence:
+            self._right.add(shapes)
+        return True
+
+
+def _vectorised(function: Function, values: dict[str, Tensor], x: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
+    """Outputs [batch, class] and {name: [batch, class, *value]}."""
 
     def one(v: dict[str, Tensor], example: Inputs) -> tuple[Tensor, Tensor]:
         single = pytree.tree_map_only(Tensor, lambda leaf: leaf.unsqueeze(0), example)
         outputs = function(v, single).reshape(-1)
         return outputs, outputs
 
-    per_example = jacrev(one, has_aux=True)
     axes = pytree.tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, x)
-    device = next(iter(values.values())).device
-    try:
-        with transformable(device):
-            blocks, outputs = torch.vmap(per_example, in_dims=(None, axes))(values, x)
-    except (RuntimeError, NotImplementedError):  # a layer without a batching rule, such as LSTM
-        return _jacobian_by_loop(function, values, x)
-    return outputs, torch.cat([blocks[name].reshape(*outputs.shape, -1) for name in values], dim=2)
+    with transformable(next(iter(values.values())).device):
+        blocks, outputs = torch.vmap(jacrev(one, has_aux=True), in_dims=(None, axes))(values, x)
+    return outputs, {name: blocks[name].reshape(*outputs.shape, *value.shape) for name, value in values.items()}
 
 
 def jacobian_chunks(
@@ -63,9 +130,10 @@ def jacobian_chunks(
     with torch.no_grad():
         width = function(values, first).numel()
     value = next(iter(values.values()))
+    jacobians = Jacobians(function)
     row = width * (numbers or sum(v.numel() for v in values.values())) * value.element_size()
     for part in chunks(x, max(1, min(batch_size(x), MEMORY // max(row, 1)))):
-        yield part, *jacobian(function, values, part)
+        yield part, *jacobians(values, part)
 
 
 def _jacobian_by_loop(function: Function, values: dict[str, Tensor], x: Inputs) -> tuple[Tensor, Tensor]:
@@ -80,8 +148,12 @@ def _jacobian_by_loop(function: Function, values: dict[str, Tensor], x: Inputs) 
 
 
 def _row(output: Tensor, leaves: list[Tensor]) -> Tensor:
-    """d output / d leaves, [param]; zeros for leaves that it does not depend on."""
+    """d output / d leaves, [param]."""
+    return torch.cat([gradient.flatten() for gradient in _gradients(output, leaves, torch.ones_like(output))])
+
+
+def _gradients(output: Tensor, leaves: list[Tensor], cotangent: Tensor) -> Sequence[Tensor]:
+    """d <output, cotangent> / d leaves; zeros for leaves that it does not depend on."""
     if not output.requires_grad:
-        return torch.cat([torch.zeros_like(leaf).flatten() for leaf in leaves])
-    gradients = torch.autograd.grad(output, leaves, retain_graph=True, materialize_grads=True)
-    return torch.cat([gradient.flatten() for gradient in gradients])
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return torch.autograd.grad(output, leaves, cotangent, retain_graph=True, materialize_grads=True)

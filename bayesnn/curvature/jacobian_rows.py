@@ -1,7 +1,7 @@
 """R_i^T J_i, the rows that Gauss-Newton matrices and predictive variances are made of, by passes back to the layers."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from bayesnn.curvature.jacobian import jacobian
+from bayesnn.curvature.batch_axis import settle
+from bayesnn.curvature.fallback import NoRule, warn_slow
+from bayesnn.curvature.jacobian import Jacobians
 from bayesnn.curvature.layer_rules import Lookup, Matrix, Use
 from bayesnn.curvature.layers import Pass, forward_pass
 from bayesnn.functional.call import Inputs, batch_size, call
-
-log = logging.getLogger(__name__)
 
 
 class Roots(Protocol):
@@ -37,8 +37,8 @@ class JacobianRows:
 
     One forward pass and one pass back to the layers' outputs for every column; the chosen entries are then products of
     a layer's input and the derivative in its output, so that time and memory grow with their number and not with the
-    network. Where a layer has no rule (LSTM), or its batch axis is not found, Jacobians by `torch.func` stand in, which
-    is logged.
+    network. Where a layer has no rule (LSTM), or its batch axis is not found, Jacobians by `torch.func` stand in, with
+    a `SlowFallback` warning. Both ways are checked against autograd at the first batch of every shape.
 
     Args:
         net: the network.
@@ -58,6 +58,8 @@ class JacobianRows:
             self.places[name] = slice(start, self.count)
         self.layerwise: bool | None = None  # not known before the first batch
         self._columns: int | None = None
+        self._axes: dict[object, list[tuple[int | None, bool]]] = {}  # of every layer's batch, by the pass' shapes
+        self._jacobians = Jacobians(lambda values, x: call(net, values, x), net)
 
     def chunks(self, x: Inputs, roots: Roots) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """(examples, outputs, R^T J) in chunks of at most `EXAMPLES`, whose rows take at most `MEMORY` bytes.
@@ -74,16 +76,39 @@ class JacobianRows:
             start, self._columns = examples.stop, rows.shape[1]
 
     def layers(self, x: Inputs) -> Pass | None:
-        """The pass over a batch; None where derivatives by layers are not to be had."""
-        for few in (3, 2):
-            if self.layerwise is None and batch_size(x) >= few:
-                done = forward_pass(self.net, self.values, _pick(x, slice(0, few)))
-                if done.unknown or _placed(done):
-                    self.layerwise = _trusted(done)
+        """The pass over a batch; None where derivatives by layers are not to be had, of which a warning tells."""
         if self.layerwise is False:
             return None
+        try:
+            return self.settled(x)
+        except NoRule as refused:
+            self.layerwise = False
+            warn_slow(
+                self.net,
+                f"Jacobians of {type(self.net).__name__} by torch.func instead of layer by layer, as of {refused}. "
+                "They are exact, but take the time and memory of all entries of these parameters, for every example "
+                "and output; leave that layer out of the subset if this is too slow.",
+            )
+            return None
+
+    def settled(self, x: Inputs) -> Pass:
+        """The pass over a batch, every layer's batch axis known: see `batch_axis.settle`, for each new set of shapes.
+
+        Raises:
+            NoRule: derivatives by layers are not to be had.
+        """
         done = forward_pass(self.net, self.values, x)
-        return done if not done.unknown and _placed(done) else None
+        for name, what in done.unknown.items():
+            raise NoRule(name, f"it goes through {what!r}, which has no rule for its derivatives")
+        uses = done.layers()
+        shapes = (batch_size(x), tuple(use.place.shape for use in uses))
+        if (axes := self._axes.get(shapes)) is not None:
+            for use, (axis, inner) in zip(uses, axes, strict=True):
+                use.place = replace(use.place, axis=axis, inner=inner)
+        elif settle(done):
+            self._axes[shapes] = [(use.place.axis, use.place.inner) for use in uses]
+        self.layerwise = True
+        return done
 
     @torch.no_grad()
     def of(self, x: Inputs, roots: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -91,7 +116,7 @@ class JacobianRows:
         if (done := self.layers(x)) is not None:
             outputs = done.outputs.detach()
             return outputs, self._by_layers(done, roots(outputs).reshape(*outputs.shape, -1))
-        outputs, jac = jacobian(lambda values, x: call(self.net, values, x), self.values, x)
+        _, jac = self._jacobians(self.values, x)
         outputs = call(self.net, self.values, x)  # the Jacobian's are flat
         return outputs, roots(outputs).mT @ self._chosen(jac)
 
@@ -176,45 +201,6 @@ def one_position(use: Use, name: str) -> bool:
 def slices(batch: int, size: int) -> list[slice]:
     """Consecutive parts of a batch."""
     return [slice(start, min(batch, start + size)) for start in range(0, batch, size)]
-
-
-def _trusted(done: Pass) -> bool:
-    """Whether every layer has a rule, and the first example's derivatives are those of autograd."""
-    if done.unknown:
-        name, what = next(iter(done.unknown.items()))
-        log.info(
-            "rows: Jacobians by torch.func, as %r goes through %r, which has no rule for its derivatives", name, what
-        )
-        return False
-    seed = torch.zeros_like(done.outputs)
-    seed[0] = torch.linspace(0.5, 1.5, seed[0].numel(), device=seed.device).reshape(seed[0].shape)
-    true = torch.autograd.grad(
-        done.outputs, list(done.leaves.values()), seed, retain_graph=True, materialize_grads=True
-    )
-    derivatives = done.back(seed)
-    for (name, leaf), expected in zip(done.leaves.items(), true, strict=True):
-        uses = done.uses.get(name, [])
-        try:
-            ours = sum(
-                (u.gradients(u.roles[name], derivatives[id(u)], slice(0, 1))[0] for u in uses), torch.zeros_like(leaf)
-            )
-            close = bool((ours - expected).abs().max() <= 1e-3 * expected.abs().max() + 1e-30)
-        except (ValueError, RuntimeError):
-            close = False
-        if not close:
-            log.info("rows: Jacobians by torch.func, as the batch axis where %r is used was not found", name)
-            return False
-    return True
-
-
-def _placed(done: Pass) -> bool:
-    """Whether the batch axis is certain everywhere: not where time and batch are equally long."""
-    try:
-        for use in done.layers():
-            use.check_place()
-    except ValueError:
-        return False
-    return True
 
 
 def _pick(x: Inputs, examples: slice) -> Inputs:

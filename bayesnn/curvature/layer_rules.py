@@ -6,7 +6,7 @@ pixels of a convolution, words of a sequence.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,37 +23,29 @@ class Place:
 
     Attributes:
         edge: of its output in the graph.
+        shape: of its output.
         batch: examples of the pass.
-        layout: "batch first", "time first" ([time, batch, ...] or [time * batch, ...]), or "" where it is not known.
+        axis: which axis is the batch, or has it as a factor; None before it is known (`batch_axis`).
+        inner: whether that axis is [something * batch] rather than [batch * something].
     """
 
     edge: GradientEdge
+    shape: Size
     batch: int
-    layout: str
+    axis: int | None = None
+    inner: bool = False
 
     def by_example(self, tensor: Tensor) -> Tensor:
-        """[batch, ...] of a tensor whose first axis may also be time, or batch x something.
-
-        Of [time * batch, ...] it cannot be told: callers check an example against autograd.
+        """[batch, position, ...] of a tensor whose axes are the layer's.
 
         Raises:
-            ValueError: both axes may be the batch, or none.
+            ValueError: the batch axis is not known.
         """
-        whole = tensor.shape[0] % self.batch == 0
-        second = tensor.dim() > 2 and tensor.shape[1] == self.batch
-        if self.layout == "time first" and tensor.dim() == 2 and whole:
-            return tensor.unflatten(0, (-1, self.batch)).transpose(0, 1)
-        if self.layout == "time first" or (self.batch == 1 and second):
-            whole = False
-        elif self.layout == "batch first":
-            second = False
-        if whole == second:
-            raise ValueError(f"which axis of {tuple(tensor.shape)} is the batch of {self.batch} cannot be told")
-        return tensor.transpose(0, 1) if second else tensor.reshape(self.batch, -1, *tensor.shape[1:])
-
-    def batch_first(self) -> "Place":
-        """The same, where the layer itself says so."""
-        return replace(self, layout="batch first")
+        if self.axis is None:
+            raise ValueError("which axis is the batch is not known before `batch_axis.settle` has found it")
+        if self.inner:
+            return tensor.unflatten(self.axis, (-1, self.batch)).movedim(self.axis + 1, 0)
+        return tensor.unflatten(self.axis, (self.batch, -1)).movedim(self.axis, 0)
 
 
 class Use:
@@ -75,8 +67,15 @@ class Use:
         """d / d parameter of every example, [batch, *parameter], from the derivative g in the layer's output."""
         raise NotImplementedError
 
-    def check_place(self) -> None:
-        """Raise ValueError where the batch axis cannot be told."""
+    def at_positions(self, g: Tensor) -> Tensor:
+        """The derivative in the layer's output, [*axis, entry]: which of the axes is the batch does not matter."""
+        raise NotImplementedError
+
+    def total(self, role: str, g: Tensor) -> tuple[Tensor, Tensor]:
+        """d / d parameter summed over examples, of the parameter's shape, and a bound on the sum of its terms' sizes.
+
+        Neither depends on which axis is the batch.
+        """
         raise NotImplementedError
 
 
@@ -113,8 +112,19 @@ class Matrix(Use):
         return self._at_positions(self.arrange(g))
 
     @override
-    def check_place(self) -> None:
-        _ = self.rows
+    def at_positions(self, g: Tensor) -> Tensor:
+        return self.arrange(g)
+
+    @override
+    def total(self, role: str, g: Tensor) -> tuple[Tensor, Tensor]:
+        at = self.arrange(g)
+        if role == "bias":
+            flat = at.reshape(-1, at.shape[-1])
+            return flat.sum(0), flat.norm() * len(flat) ** 0.5
+        at = at.reshape(-1, self.groups, at.shape[-1] // self.groups)
+        a = self.inputs.reshape(len(at), self.groups, -1)
+        product = at.permute(1, 2, 0) @ a.movedim(1, 0)
+        return product.reshape(self.tensors["weight"].shape), at.norm() * a.norm()
 
     def gram(self, tensor: Tensor) -> tuple[Tensor, int]:
         """sum t t^T over examples and positions, [group, n, n], and their number: which is which does not matter.
@@ -153,8 +163,11 @@ class Lookup(Matrix):
         self.index, self.padding = index, padding
 
     @override
-    def check_place(self) -> None:
-        _ = self.words
+    def total(self, role: str, g: Tensor) -> tuple[Tensor, Tensor]:
+        weight, words, at = self.tensors["weight"], self.index.flatten(), g.reshape(-1, g.shape[-1])
+        if self.padding is not None:
+            at = at.masked_fill((words == self.padding % len(weight)).unsqueeze(-1), 0)
+        return at.new_zeros(weight.shape).index_add_(0, words, at), at.norm() * len(at) ** 0.5
 
     @property
     def words(self) -> Tensor:
@@ -196,21 +209,30 @@ class Scale(Use):
         return self._rows()
 
     @override
-    def check_place(self) -> None:
-        self._by_example(self.rows)
+    def at_positions(self, g: Tensor) -> Tensor:
+        return self._arrange(g).flatten(-len(self.axes))
+
+    @override
+    def total(self, role: str, g: Tensor) -> tuple[Tensor, Tensor]:
+        full = self._arrange(g * self.rows if role == "weight" else g)
+        flat = full.reshape(-1, *self._shape)
+        return flat.sum(0), flat.norm() * len(flat) ** 0.5
 
     def gradients(self, role: str, g: Tensor, examples: slice = slice(None)) -> Tensor:
         """Of every example, [batch, *parameter]."""
-        full = g * self.rows if role == "weight" else g
-        shape = next(iter(self.tensors.values())).shape
-        by_example = self._by_example(full)[examples]  # [batch, position..., *parameter]
-        return by_example.reshape(len(by_example), -1, *shape).sum(1)
+        full = self._arrange(g * self.rows if role == "weight" else g)
+        by_example = self.place.by_example(full)[examples]  # [batch, position..., *parameter]
+        return by_example.reshape(len(by_example), -1, *self._shape).sum(1)
 
-    def _by_example(self, tensor: Tensor) -> Tensor:
+    @property
+    def _shape(self) -> Size:
+        return next(iter(self.tensors.values())).shape
+
+    def _arrange(self, tensor: Tensor) -> Tensor:
         """With the axes of the parameter last."""
         kept = tuple(axis % tensor.dim() for axis in self.axes)
         order = [axis for axis in range(tensor.dim()) if axis not in kept] + list(kept)
-        return self.place.by_example(tensor.permute(order))
+        return tensor.permute(order)
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, place: Place) -> Use:
@@ -228,8 +250,10 @@ def _convolution(
     groups: int = 1,
     *,
     place: Place,
-) -> Use:
+) -> Use | None:
     spatial = weight.dim() - 2
+    if input.dim() != weight.dim():
+        return None  # one image without a batch axis
     kernel = weight.shape[2:]
     stride, dilation = _each(stride, spatial), _each(dilation, spatial)
 
@@ -246,7 +270,7 @@ def _convolution(
 
     return Matrix(
         {"weight": weight, "bias": bias},
-        place.batch_first(),
+        place,
         inputs=inputs,
         arrange=lambda g: g.flatten(2).mT,
         groups=groups,
@@ -280,7 +304,7 @@ def _batch_norm(
     def rows() -> Tensor:
         return F.batch_norm(input.detach(), running_mean, running_var, momentum=momentum, eps=eps)
 
-    return Scale({"weight": weight, "bias": bias}, place.batch_first(), rows=rows, axes=(1,))
+    return Scale({"weight": weight, "bias": bias}, place, rows=rows, axes=(1,))
 
 
 def _layer_norm(
@@ -311,7 +335,7 @@ def _group_norm(
     def rows() -> Tensor:
         return F.group_norm(input.detach(), num_groups, None, None, eps)
 
-    return Scale({"weight": weight, "bias": bias}, place.batch_first(), rows=rows, axes=(1,))
+    return Scale({"weight": weight, "bias": bias}, place, rows=rows, axes=(1,))
 
 
 RULES: dict[Any, Callable[..., Use | None]] = {

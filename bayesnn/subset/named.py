@@ -4,6 +4,8 @@ import difflib
 
 from torch import nn
 
+from bayesnn.curvature import forward_pass
+from bayesnn.functional import Inputs, parameters
 from bayesnn.subset.core import Subset, shapes
 
 
@@ -49,15 +51,54 @@ def of_type(net: nn.Module, *types: type[nn.Module]) -> Subset:
     return Subset(shapes(net), index)
 
 
-def last_layer(net: nn.Module) -> Subset:
-    """The parameters of the last module, in order of definition, that holds any: a classifier's output layer."""
+def last_layer(net: nn.Module, *, x: "Inputs | None" = None) -> Subset:
+    """The parameters of the network's last layer: a classifier's output layer.
+
+    Without `x` it is the last module, *in order of definition*, that holds parameters. A network alone does not show
+    what it calls last: where `__init__` defines the head before the body, that is a layer of the body. With `x` the
+    network is called, in its present mode, and the last layer in order of use is taken, of those that the outputs
+    depend on.
+
+    Args:
+        net: the network.
+        x: inputs of a few examples.
+
+    Raises:
+        ValueError: with `x`, the outputs depend on no parameter.
+
+    >>> import torch
+    >>> class HeadFirst(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.head, self.body = nn.Linear(4, 2), nn.Linear(3, 4)
+    ...     def forward(self, x):
+    ...         return self.head(self.body(x).tanh())
+    >>> last_layer(HeadFirst()).names, last_layer(HeadFirst(), x=torch.zeros(1, 3)).names
+    (('body.weight', 'body.bias'), ('head.weight', 'head.bias'))
+    """
     canonical = _canonical_names(net)
-    owners = [(name, module) for name, module in net.named_modules() if list(module.parameters(recurse=False))]
+    owners = [
+        [canonical[f"{name}.{own}" if name else own] for own, _ in module.named_parameters(recurse=False)]
+        for name, module in net.named_modules()
+    ]
+    owners = [names for names in owners if names]
     if not owners:
         return everything(net)  # raises
-    name, module = owners[-1]
-    prefix = name + "." if name else ""
-    return Subset(shapes(net), {canonical[prefix + own]: None for own, _ in module.named_parameters(recurse=False)})
+    if x is None:
+        return Subset(shapes(net), dict.fromkeys(owners[-1]))
+    used = set(_used_last(net, x))
+    holders = [names for names in owners if used <= set(names)]
+    return Subset(shapes(net), dict.fromkeys(holders[-1] if holders else [n for n in canonical.values() if n in used]))
+
+
+def _used_last(net: nn.Module, x: Inputs) -> tuple[str, ...]:
+    """The parameters that the last call of a function took, of those that the outputs depend on."""
+    done = forward_pass(net, parameters(net), x)
+    depends = done.depends_on()
+    for names in reversed(done.calls):
+        if kept := tuple(name for name in names if name in depends):
+            return kept
+    raise ValueError("last_layer: the network's outputs for these inputs depend on no parameter")
 
 
 def _canonical_names(net: nn.Module) -> dict[str, str]:

@@ -7,9 +7,10 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from bayesnn.curvature.fallback import NoRule
 from bayesnn.curvature.jacobian_rows import JacobianRows, one_position
 from bayesnn.curvature.layer_rules import Lookup, Matrix, Use
-from bayesnn.curvature.layers import Pass, forward_pass
+from bayesnn.curvature.layers import Pass
 from bayesnn.functional import Inputs, memory
 from bayesnn.guides.laplace.data_pass import BatchTargets
 from bayesnn.guides.laplace.rotated import Basis
@@ -31,8 +32,9 @@ class Kronecker(Separable):
     used several times counts as one with more positions.
 
     Raises:
-        ValueError: a weight only some of whose entries are random; a layer without a rule (named); a prior with several
-            scales inside one block.
+        ValueError: a weight only some of whose entries are random; a layer without a rule, or whose batch axis is not
+            found (named); a weight shared by an embedding and a linear layer; a prior with several scales inside one
+            block.
 
     Reference: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen, Immer, Turner,
     Schneider, Hennig (2023) for shared weights.
@@ -51,13 +53,7 @@ class Kronecker(Separable):
     def add(self, x: Inputs, targets: BatchTargets) -> None:
         """Add one batch."""
         self._bases = None
-        done = forward_pass(self.rows.net, self.rows.values, x)
-        if done.unknown:
-            name, what = next(iter(done.unknown.items()))
-            raise ValueError(
-                f"Kronecker: {name!r} goes through {what!r}, for which there is no Kronecker factor; use Diagonal, "
-                "Full on a subset, or leave it out: everything(net) - named(net, ...)"
-            )
+        done = self._pass(x)
         if not self._buffers:
             _require_memory(done)
         outputs = done.outputs.detach()
@@ -68,6 +64,7 @@ class Kronecker(Separable):
                     inputs, count = _inputs(use)
                     self._add(name, "inputs", inputs)
                     self._add(name, "count", count)
+        twins = {name: self._twin(name, done) for name in done.uses}
         for column in range(R.shape[-1]):
             gradients = done.back(R[..., column], last=column == R.shape[-1] - 1)
             for name, uses in done.uses.items():
@@ -75,7 +72,7 @@ class Kronecker(Separable):
                 if len(weights) == len(uses):
                     for use in weights:
                         self._add(name, "outputs", _outputs(use, gradients[id(use)]))
-                elif (weight := _twin(name, done)) is None:
+                elif (weight := twins[name]) is None:
                     self._add_block(name, uses, gradients)
                 else:  # its block is the weight's factor: one tensor for both, which has one decomposition
                     self._buffers[_key(name, "block")] = self._buffers[_key(weight, "outputs")]
@@ -86,6 +83,31 @@ class Kronecker(Separable):
             known: dict[int, tuple[Tensor, Tensor]] = {}
             self._bases = {name: self._basis(name, value, known) for name, value in self.rows.values.items()}
         return self._bases
+
+    def _pass(self, x: Inputs) -> Pass:
+        """The pass over a batch, every layer of which has factors."""
+        remedy = "use Diagonal, Full on a subset, or leave it out: everything(net) - named(net, ...)"
+        try:
+            done = self.rows.settled(x)
+        except NoRule as refused:
+            raise ValueError(f"Kronecker: there is no Kronecker factor for {refused}; {remedy}") from None
+        for name, uses in done.uses.items():
+            kinds = {isinstance(use, Lookup) if _is_weight(use, name) else None for use in uses}
+            if len(kinds) > 1:
+                raise ValueError(
+                    f"Kronecker: {name!r} is used in several ways, as by an embedding and by a linear layer, which "
+                    f"have no factors in common; {remedy}"
+                )
+        return done
+
+    def _twin(self, name: str, done: Pass) -> str | None:
+        """The weight whose factor is the block of this bias, in this batch and in all before; else the two part."""
+        weight, block = _twin(name, done), self._sum(name, "block")
+        if block is None or (weight is not None and block is self._sum(weight, "outputs")):
+            return weight
+        if any(block is held for key, held in self._buffers.items() if key != _key(name, "block")):
+            self._buffers[_key(name, "block")] = block.clone()
+        return None
 
     def _add(self, name: str, what: str, value: Tensor) -> None:
         key = _key(name, what)

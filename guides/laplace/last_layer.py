@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bayesnn.curvature import JacobianRows
 from bayesnn.curvature.layer_rules import Lookup, Matrix
 from bayesnn.curvature.layers import forward_pass
-from bayesnn.functional import Inputs, batch_size
+from bayesnn.functional import Inputs
 from bayesnn.guides.laplace.data_pass import BatchTargets
 
 ROWS = 512
@@ -110,7 +110,7 @@ def last_layer_inputs(rows: JacobianRows, x: Inputs) -> tuple[Tensor, Tensor] | 
     last = done.outputs.dim() == 2 and done.outputs.grad_fn is use.place.edge.node
     if not last or roles not in (["weight"], ["weight", "bias"]) or use.tensors["weight"].dim() != 2:
         return None
-    features = use.rows.reshape(batch_size(x), -1)
+    features = use.inputs  # of a matrix whose rows are the outputs' rows
     if len(roles) == 2:
         features = torch.cat([features, features.new_ones(len(features), 1)], 1)
     return done.outputs.detach(), features

@@ -117,7 +117,7 @@ class RotatedPosterior(Posterior):
         blocks = []
         for name, basis in self.bases.items():
             count = basis.values.numel()
-            eye = torch.eye(count, dtype=basis.values.dtype, device=basis.values.device)
+            eye = torch.eye(count, dtype=like.dtype, device=like.device)
             half = self._half(name, eye.reshape(count, *basis.shape)).flatten(1)
             blocks.append(half @ half.mT)
         return torch.block_diag(*blocks)

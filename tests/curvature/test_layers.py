@@ -44,7 +44,7 @@ class Positions(nn.Module):
 
 
 class Turned(nn.Module):
-    """Time before batch, for a linear layer; `flat` puts both on one axis, where the batch cannot be seen."""
+    """Time before batch, for a linear layer; `flat` puts both on one axis, where the shape does not show the batch."""
 
     def __init__(self, *, flat: bool) -> None:
         super().__init__()
@@ -93,8 +93,8 @@ LAYERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "3-D": lambda: (nn.Sequential(nn.Conv3d(1, 2, 2), nn.Flatten(), nn.Linear(16, 2)), torch.randn(3, 1, 3, 3, 3)),
     "transposed": lambda: (nn.Sequential(nn.ConvTranspose1d(2, 1, 2), nn.Flatten()), torch.randn(3, 2, 3)),
 }
-BY_JACOBIANS = {"lstm", "two names, lstm", "temperature", "time first, flat", "transposed"}
-"""Where no rule applies, or the batch axis cannot be told: the slower path has to take over, and be right."""
+BY_JACOBIANS = {"lstm", "two names, lstm", "temperature", "transposed"}
+"""Where no rule applies: the slower path has to take over, and be right."""
 
 
 def double(kind: str) -> tuple[nn.Module, Any]:

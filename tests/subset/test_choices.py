@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import Untouched
 from nets import NETS, Recurrent, Tied, mlp
-from torch import nn
+from torch import Tensor, nn
 
 from bayesnn import likelihoods
 from bayesnn.functional import parameters
@@ -131,3 +131,51 @@ def test_choices_that_match_nothing() -> None:
     for choose in (everything, last_layer):
         with pytest.raises(ValueError, match="ReLU has no parameters"):
             choose(nn.ReLU())
+
+
+class HeadFirst(nn.Module):
+    """The head is defined before the body, and an auxiliary head is called after both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.body, self.auxiliary = nn.Linear(4, 2), nn.Linear(3, 4), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.body(x).tanh()
+        out = self.head(h)
+        self.auxiliary(h)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("lstm", ("head.weight", "head.bias")),
+        ("two names", ("layers.1.weight", "layers.1.bias")),
+        ("temperature", ("temperature",)),
+        ("tuple", ("right.weight",)),
+    ],
+)
+def test_the_last_layer_in_order_of_use(kind: str, names: tuple[str, ...]) -> None:
+    net, x = NETS[kind]()
+    assert last_layer(net, x=x).names == names
+
+
+def test_the_last_layer_is_one_that_the_outputs_depend_on(untouched: Untouched) -> None:
+    net, x = HeadFirst(), torch.randn(2, 3)
+    assert last_layer(net).names == ("auxiliary.weight", "auxiliary.bias")
+    with untouched(net):
+        assert last_layer(net, x=x).names == ("head.weight", "head.bias")
+
+
+def test_a_matrix_tied_to_the_embedding_is_the_last_layer_with_the_decoder_s_bias() -> None:
+    net = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5))
+    net[1].weight = net[0].weight
+    assert last_layer(net, x=torch.tensor([0, 1])).names == ("0.weight", "1.bias")
+
+
+def test_without_any_parameter_in_use_there_is_no_last_layer() -> None:
+    net = nn.Linear(3, 2)
+    net.forward = lambda x: x  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="the network's outputs for these inputs depend on no parameter"):
+        last_layer(net, x=torch.zeros(1, 3))
