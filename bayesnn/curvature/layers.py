@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -68,10 +68,8 @@ class Pass:
         gradients = self._gradients(list(self.leaves.values()), torch.ones_like(self.outputs), last=False)
         return {name for name, gradient in zip(self.leaves, gradients, strict=True) if gradient is not None}
 
-    def _gradients(
-        self, places: Sequence[Tensor | GradientEdge], cotangent: Tensor, *, last: bool
-    ) -> Sequence[Tensor | None]:
-        """None where the outputs do not depend on a place: an edge has no shape that zeros could be had from."""
+    def _gradients(self, places: Sequence[Any], cotangent: Tensor, *, last: bool) -> Sequence[Tensor | None]:
+        """In tensors or edges of the graph; None where the outputs do not depend on a place."""
         if not self.outputs.requires_grad or not places:
             return [None] * len(places)
         return torch.autograd.grad(self.outputs, places, cotangent, retain_graph=not last, allow_unused=True)
