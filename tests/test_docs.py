@@ -46,9 +46,8 @@ def test_nested_namespaces_are_read() -> None:
         ("laplace.Diagonal", "bayesnn.subset.Subset", "bayesnn.guides.Diagonal"),
         ("BlockConditional", "bayesnn.guides.Laplace.fit", "bayesnn.guides.laplace.BlockConditional"),
         ("guides.laplace.distance_to_mode()", "", "bayesnn.guides.laplace.distance_to_mode"),
-        ("split", "bayesnn.models.rank_one.tile", "bayesnn.models.rank_one.split"),
         ("split", "bayesnn.data.tensors", "bayesnn.data.split"),
-        ("split", "bayesnn.fit.fit", None),  # two namespaces have one
+        ("learned", "bayesnn.fit.fit", None),  # two namespaces have one
         ("dense", "bayesnn.models.rank_one.RankOne", None),  # its own member
         ("distance_to_mode", "bayesnn.guides.laplace.distance_to_mode", None),
     ],

@@ -13,7 +13,7 @@ from bayesnn.guides.rank_one.guide import RankOneGuide
 from bayesnn.models.bnn import check_inputs
 from bayesnn.models.checks import minibatch_scale
 from bayesnn.models.observe import check_target, likelihood_given
-from bayesnn.models.rank_one import RankOneEnsemble, by_member, split, tile
+from bayesnn.models.rank_one import RankOneEnsemble, by_member, shared_batch, tile
 from bayesnn.sites import base_of
 
 
@@ -34,13 +34,13 @@ class RankOneELBO(ClosedFormELBO):
     Args:
         kl_weight: a further factor of w, such as an annealed one; the product is what the loss's
             `metadata` and its repr, the guide and `to_arviz` say.
-        split: every member sees its own share of the batch, batch / M examples, in place of all: the original training
+        share: every member sees its own share of the batch, batch / M examples, in place of all: the original training
             of BatchEnsemble, at a step's cost of one network and 1.5 times the epochs.
 
     Raises:
         TypeError: a model or guide of another kind.
-        ValueError: no targets, targets that do not fit, a batch that the members cannot share equally (`split`), a
-            latent scale of the likelihood, a negative weight; a network that moves the batch from the first axis
+        ValueError: no targets, targets that do not fit, a batch that the members cannot share equally
+            (`shared_batch`), a latent scale of the likelihood, a negative weight; a network that moves the batch from the first axis
             before a converted layer (found by `RankOneNet.check` at the first inputs of each shape).
 
     Reference: Wen et al. (2020), BatchEnsemble; Dusenberry et al. (2020), Efficient and scalable Bayesian neural nets
@@ -56,11 +56,11 @@ class RankOneELBO(ClosedFormELBO):
     True
     """
 
-    def __init__(self, *, kl_weight: float = 1.0, split: bool = False) -> None:
+    def __init__(self, *, kl_weight: float = 1.0, share: bool = False) -> None:
         super().__init__(num_particles=1)
         if not 0 <= kl_weight < float("inf"):
             raise ValueError(f"RankOneELBO: kl_weight is a finite number from 0, not {kl_weight}")
-        self.kl_weight, self.split = float(kl_weight), split
+        self.kl_weight, self.share = float(kl_weight), share
 
     def _negative_elbo(self, model: Any, guide: Any, x: Inputs, y: Tensor | None = None) -> Tensor:
         if not isinstance(model, RankOneEnsemble) or not isinstance(guide, RankOneGuide):
@@ -86,10 +86,10 @@ class RankOneELBO(ClosedFormELBO):
         return (weight * torch.stack(latent).sum() / model.members - fit) if latent else -fit
 
     def _log_likelihood(self, model: RankOneEnsemble, vectors: dict[str, Tensor], x: Inputs, y: Tensor) -> Tensor:
-        """sum_i log p(y_i | x_i, member), the mean over members; of a batch that they split each example once."""
+        """sum_i log p(y_i | x_i, member), the mean over members; of a batch that they share each example once."""
         members = model.members
-        if self.split:
-            outputs = model.net.rows(split(x, members), vectors).unsqueeze(0)
+        if self.share:
+            outputs = model.net.rows(shared_batch(x, members), vectors).unsqueeze(0)
         else:
             outputs = by_member(model.net.rows(tile(x, members), vectors), members)
         distribution = likelihood_given(model.likelihood, outputs, {}, name=model.name)

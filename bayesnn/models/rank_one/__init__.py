@@ -11,7 +11,7 @@ from bayesnn.models.rank_one.initialisation import near_one as near_one
 from bayesnn.models.rank_one.initialisation import random_signs as random_signs
 from bayesnn.models.rank_one.layer import RankOne as RankOne
 from bayesnn.models.rank_one.layout import by_member as by_member
-from bayesnn.models.rank_one.layout import split as split
+from bayesnn.models.rank_one.layout import shared_batch as shared_batch
 from bayesnn.models.rank_one.layout import tile as tile
 from bayesnn.models.rank_one.network import RankOneNet as RankOneNet
 from bayesnn.models.rank_one.norm import MemberNorm as MemberNorm

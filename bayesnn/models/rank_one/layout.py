@@ -22,17 +22,17 @@ def tile(x: Inputs, members: int) -> Inputs:
     return tiled
 
 
-def split(x: Inputs, members: int) -> Inputs:
+def shared_batch(x: Inputs, members: int) -> Inputs:
     """The batch as it is, every member having an equal share: the first batch / member rows are the first member's.
 
     Raises:
         ValueError: a batch that cannot be divided by the members.
 
-    >>> split(torch.arange(6), 3).view(3, 2)[0]
+    >>> shared_batch(torch.arange(6), 3).view(3, 2)[0]
     tensor([0, 1])
     """
-    check_members(members, "split")
-    check_divisible(batch_size(x), members, "split")
+    check_members(members, "shared_batch")
+    check_divisible(batch_size(x), members, "shared_batch")
     return x
 
 

@@ -55,7 +55,7 @@ class RankOneNet(nn.Module):
         """One pass over rows in blocks, [member * batch, ...] -> [member * batch, ...].
 
         Args:
-            x: the rows, such as `tile(x, members)` or `split(x, members)`.
+            x: the rows, such as `tile(x, members)` or `shared_batch(x, members)`.
             vectors: {"<layer>.r" or "<layer>.s": [member, width]} in place of the layers' own.
         """
         args, keywords = ((), dict(x)) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})

@@ -158,7 +158,7 @@ def fitted(net: RankOneNet, task: Task, *, draws: int, kl_weight: float | None =
     model = RankOneEnsemble(net, likelihoods.pixelwise_categorical, size=len(task.train), kl_weight=kl_weight)
     guide = RankOneGuide(model)
     start = time.process_time()
-    train(RankOneELBO(split=True)(model, guide), task.train, epochs=LONGER, batch=BATCH, rate=SLOWER)
+    train(RankOneELBO(share=True)(model, guide), task.train, epochs=LONGER, batch=BATCH, rate=SLOWER)
     seconds = time.process_time() - start
     drawn = guide.draws(draws)
 

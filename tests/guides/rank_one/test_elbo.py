@@ -18,7 +18,7 @@ from bayesnn import likelihoods
 from bayesnn.guides import RankOneELBO, RankOneGuide
 from bayesnn.guides.rank_one.elbo import divergence
 from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
-from bayesnn.models.rank_one import split, tile
+from bayesnn.models.rank_one import tile
 from bayesnn.tempering import noted
 
 every_problem = pytest.mark.parametrize("kind", PROBLEMS)
@@ -54,12 +54,12 @@ def test_the_published_loss_of_lp_bnn(members: int, mu: float) -> None:
     torch.testing.assert_close(loss / 50, published)
 
 
-@pytest.mark.parametrize("shared_batch", [False, True])
-def test_batch_ensemble_has_nothing_but_the_likelihood(shared_batch: bool) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_batch_ensemble_has_nothing_but_the_likelihood(shared: bool) -> None:
     net, x, y = batch_ensemble(body(), 3), torch.randn(6, 3), torch.tensor([0, 1, 1, 0, 1, 0])
     model = RankOneEnsemble(net, likelihoods.categorical, size=50)
-    loss = RankOneELBO(split=shared_batch)(model, RankOneGuide(model))(x, y)
-    rows, labels = (split(x, 3), y) if shared_batch else (tile(x, 3), y.repeat(3))
+    loss = RankOneELBO(share=shared)(model, RankOneGuide(model))(x, y)
+    rows, labels = (shared_batch(x, 3), y) if shared else (tile(x, 3), y.repeat(3))
     torch.testing.assert_close(loss / 50, F.cross_entropy(net.rows(rows), labels))
 
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_a_step() -> None:
     with pytest.raises(ValueError, match=r"y has shape \(5,\)"):
         elbo(model, guide)(x, y[:5])
     with pytest.raises(ValueError, match="5 rows cannot be shared by 3 members; give a batch of 3 or 6"):
-        RankOneELBO(split=True)(model, guide)(x[:5], y[:5])
+        RankOneELBO(share=True)(model, guide)(x[:5], y[:5])
     with pytest.raises(ValueError, match=r"size = 12 examples .* one batch has 13"):
         elbo(model, guide)(torch.zeros(13, 3), torch.zeros(13, dtype=torch.long))
     with pytest.raises(ValueError, match=r"x is not finite at index \[0, 0\]"):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesnn.models import batch_ensemble
-from bayesnn.models.rank_one import MemberNorm, RankOne, by_member, near_one, random_signs, split, tile
+from bayesnn.models.rank_one import MemberNorm, RankOne, by_member, near_one, random_signs, shared_batch, tile
 
 M = 3
 LAYERS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
@@ -195,9 +195,9 @@ def test_layout() -> None:
     images = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     assert tile(images, 3).is_contiguous(memory_format=torch.channels_last)  # type: ignore[union-attr]
     rows = torch.arange(6)
-    assert split(rows, 3) is rows
+    assert shared_batch(rows, 3) is rows
     assert by_member(rows, 3).tolist() == [[0, 1], [2, 3], [4, 5]]
-    for function in (split, by_member):
+    for function in (shared_batch, by_member):
         with pytest.raises(ValueError, match=r"7 rows cannot be shared by 3 members; give a batch of 6 or 9"):
             function(torch.arange(7), 3)
     with pytest.raises(ValueError, match="the batch as its first axis"):
