@@ -9,7 +9,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from tqdm.auto import tqdm
 
 from bayesnn.functional import Inputs, alone, call_chunks, check_evaluation_mode, chunks
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 from bayesnn.predict.stochastic_depth import SkippedBlock
 
 
