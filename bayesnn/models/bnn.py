@@ -189,6 +189,7 @@ class BNN(nn.Module):
         prefix = prefix_of(self.name)
         held = parameters(self.net)
         values, inside = {}, SurroundingPlates()
+        priors: list[Any] = []
         depth = plates_here().depth
         for block in self.subset.names:
             chosen = self.subset.index[block]
@@ -197,13 +198,14 @@ class BNN(nn.Module):
             def make(draw: int | None, value: Tensor = value, block: str = block) -> dist.TorchDistribution:
                 with prefixed(self.name):
                     # A clone: where a user's prior is centred at it, a guide that starts there would train the network.
-                    return _over(self.prior(block, value.clone()), value, block)
+                    priors.append(self.prior(block, value.clone()))
+                return _over(priors[-1], value, block)
 
             over = for_each_draw(make, depth)
             with inside:
                 values[prefix + block] = pyro.sample(prefix + block, over)
             if over.batch_shape[: len(over.batch_shape) - inside.depth].numel() > 1:
-                raise ValueError(f"{_misfit(over, value, block)}; only plates make axes on its left")
+                raise ValueError(f"{_misfit(priors[-1], value, block)}; only plates make axes on its left")
         return values, inside
 
     def _full(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -46,8 +46,8 @@ def check_rest_constant(net: nn.Module, index: Mapping[str, Tensor | None]) -> N
         name = constant.get(id(node["value"])) if node["type"] == "param" else None
         if name is not None:
             raise ValueError(
-                f"BNN: the model trains {site!r}, which is {name!r} of this network, but a BNN holds what is not random "
-                "constant and would give it no gradient; make a BNN of the random part alone, and call the trained one "
+                f"BNN: the model trains {site!r}, which is {name!r} of this network, but a BNN holds constant what is "
+                "not random, and gives it no gradient; make a BNN of the random part alone, and call the trained one "
                 "before it: pyro.module('body', body); head.sample(body(x))"
             )
 

@@ -14,9 +14,10 @@ from bayesnn.scales import ALIGNED
 from bayesnn.sites import is_deterministic
 
 REPAIR = "leave vectorize_particles= and parallel= off"
+NONE = Size()
 
 
-def for_each_draw(make: Callable[[int | None], Any], depth: int, lead: Size = Size()) -> Any:
+def for_each_draw(make: Callable[[int | None], Any], depth: int, lead: Size = NONE) -> Any:
     """The distribution that `make` makes, where its own latent sites have axes of particles or draws.
 
     A function that multiplies a latent scale by a latent vector is right for one draw, and wrong where both have axes
@@ -114,7 +115,7 @@ def _stack(values: Sequence[Tensor], outer: Size) -> Tensor:
     return torch.stack(list(values)).reshape(outer + values[0].shape)
 
 
-def _announce(*each: Mapping[str, tuple[Tensor, int]], lead: Size = Size()) -> None:
+def _announce(*each: Mapping[str, tuple[Tensor, int]], lead: Size = NONE) -> None:
     """Deterministic sites of the function, for all draws."""
     for name, (value, event_dim) in each[0].items():
         values = [one[name][0] for one in each]
