@@ -113,7 +113,7 @@ class Call:
         for name, entries in result.seen.items():
             if not torch.equal(self._seen.setdefault(name, entries), entries):
                 raise ValueError(
-                    f"to_arviz: the mask of {name!r} differs between draws, which are then of other data; mask by the data "
+                    f"to_arviz: the mask of {name!r} differs between draws, which are then of other data; mask by data "
                     "alone"
                 )
         result.observed = _joined(piece.observed for piece in pieces)

@@ -89,7 +89,7 @@ def test_missing_targets_are_no_data(*, wide: bool) -> None:
     np.testing.assert_array_equal(tree["observed_data"]["y"], y[seen])
     assert tree["posterior_predictive"]["y"].shape == (1, 200, int(seen.sum()))
     assert arviz.loo(tree).n_data_points == int(seen.sum())
-    assert "y" not in tree["constant_data"].data_vars
+    assert "constant_data" not in str(tree)  # the fillers would be there, were the target not known for one
 
 
 def test_the_mask_of_a_likelihood_counts_too() -> None:
