@@ -80,7 +80,7 @@ def plates_here() -> SurroundingPlates:
     return plates
 
 
-def traced_before() -> Iterator[tuple[str, dict[str, Any]]]:
+def traced_before() -> Iterator[tuple[str, Any]]:
     """(name, node) of the sites so far, as the traces around have them."""
     for handler in _PYRO_STACK:
         if isinstance(handler, TraceMessenger):

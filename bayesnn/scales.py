@@ -73,7 +73,8 @@ def resolve(site: str, scale: Scale, like: Tensor, event_dim: int) -> Tensor:
     if isinstance(scale, dist.Distribution):
         own = len(scale.event_shape) + len(scale.batch_shape)
         with alone(), SurroundingPlates() as plates:
-            value = pyro.sample(site, moved(scale, like).to_event(len(scale.batch_shape)), infer={ALIGNED: True})
+            marked: Any = {ALIGNED: True}
+            value = pyro.sample(site, moved(scale, like).to_event(len(scale.batch_shape)), infer=marked)
         lead = value.shape[: value.dim() - own]
         lead = lead + (1,) * (plates.depth - len(lead))  # Predictive(parallel=True) leaves some of these out
     else:

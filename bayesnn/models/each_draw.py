@@ -44,7 +44,7 @@ def for_each_draw(make: Callable[[int | None], Any], depth: int, lead: Size = NO
     except _Unknown:
         latent.passing = False
     else:
-        _announce(latent.deterministic[0], Size())
+        _announce(latent.deterministic[0])
         return result
     plates: dict[str, Any] = {}
     while True:
@@ -181,7 +181,7 @@ class _Latent(Messenger):
     def _aligned(self, msg: dict[str, Any]) -> bool:
         return self.passing and bool((msg["infer"] or {}).get(ALIGNED))
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if self._aligned(msg):
             return
         if site_is_subsample(msg):
