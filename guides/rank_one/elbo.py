@@ -10,8 +10,8 @@ from torch.distributions import kl_divergence
 from bayesnn.functional import Inputs, batch_size
 from bayesnn.guides.common.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.rank_one.guide import RankOneGuide
-from bayesnn.models.bnn import check_inputs
 from bayesnn.models.checks import minibatch_scale
+from bayesnn.models.inputs import check_inputs
 from bayesnn.models.observe import check_target, likelihood_given
 from bayesnn.models.rank_one import RankOneEnsemble, by_member, split, tile
 from bayesnn.sites import base_of
