@@ -1,11 +1,13 @@
 """Small Pyro handlers: the names of a network's sites in a larger model, the plates around them, their parameters."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import effectful
-from torch import Tensor, nn
+from pyro.poutine.runtime import _PYRO_STACK, effectful
+from pyro.poutine.trace_messenger import TraceMessenger
+from torch import Size, Tensor, nn
 
 from bayesnn.functional import alone
 
@@ -38,21 +40,51 @@ class SurroundingPlates(Messenger):
     """Notes the plates that are open around the sites inside.
 
     Attributes:
-        depth: batch axes that those plates make on the left of an event: -dim of the outermost.
+        sizes: {dim: entries} of those plates.
         innermost: name of the plate at dim -1, where a network's data plate belongs; empty for none.
+        names: of the sites inside.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.depth = 0
+        self.sizes: dict[int, int] = {}
         self.innermost = ""
+        self.names: set[str] = set()
+
+    @property
+    def depth(self) -> int:
+        """Batch axes that the plates make on the left of an event: -dim of the outermost."""
+        return -min(self.sizes, default=0)
+
+    @property
+    def lead(self) -> Size:
+        """The axes that they make on the left of a data plate's: those of particles and draws."""
+        return Size(self.sizes.get(dim, 1) for dim in range(-self.depth, -1))
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        self.names.add(msg["name"])
+        self._pyro_post_plates(msg)
+
+    def _pyro_post_plates(self, msg: dict[str, Any]) -> None:
         for frame in msg["cond_indep_stack"]:
             if frame.vectorized:
-                self.depth = max(self.depth, -frame.dim)
+                self.sizes[frame.dim] = frame.size
                 if frame.dim == -1:
                     self.innermost = frame.name
+
+
+def plates_here() -> SurroundingPlates:
+    """The plates that are open now, found without a site: by a message that only plates and this handler know."""
+    with SurroundingPlates() as plates:
+        effectful(lambda: None, type="plates")()
+    return plates
+
+
+def traced_before() -> Iterator[tuple[str, Any]]:
+    """(name, node) of the sites so far, as the traces around have them."""
+    for handler in _PYRO_STACK:
+        if isinstance(handler, TraceMessenger):
+            yield from handler.trace.nodes.items()
 
 
 def param_site(name: str, parameter: nn.Parameter) -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from bayesnn.functional import alone
 from bayesnn.handlers import SurroundingPlates, param_site
 
+ALIGNED = "_aligned"
+"""Marks a site whose value keeps the axes of draws in their place; those of a user's own function may not."""
+
 
 class Learned(nn.Module):
     """exp(log_value): a positive quantity that is a generative parameter of the model, trained with the guide."""
@@ -70,7 +73,8 @@ def resolve(site: str, scale: Scale, like: Tensor, event_dim: int) -> Tensor:
     if isinstance(scale, dist.Distribution):
         own = len(scale.event_shape) + len(scale.batch_shape)
         with alone(), SurroundingPlates() as plates:
-            value = pyro.sample(site, moved(scale, like).to_event(len(scale.batch_shape)))
+            marked: Any = {ALIGNED: True}
+            value = pyro.sample(site, moved(scale, like).to_event(len(scale.batch_shape)), infer=marked)
         lead = value.shape[: value.dim() - own]
         lead = lead + (1,) * (plates.depth - len(lead))  # Predictive(parallel=True) leaves some of these out
     else:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import torch
-from pyro.distributions import Unit
+from pyro.distributions import Delta, MaskedDistribution, Unit
 from pyro.poutine.util import site_is_subsample
 from torch import Size, Tensor
 from torch import distributions as torch_dist
@@ -50,8 +50,18 @@ def is_latent(node: Any) -> bool:
 
 
 def is_deterministic(node: Node) -> bool:
-    """Whether it is a `pyro.deterministic` site."""
-    return bool(node["infer"].get("_deterministic"))
+    """Whether it is a `pyro.deterministic` site, or one that `poutine.reparam` made of others.
+
+    The latter is observed at its own value, under a `Delta` whose density a mask takes away.
+    """
+    masked_out = isinstance(node["fn"], MaskedDistribution) and node["fn"]._mask is False
+    reparametrised = node["is_observed"] and masked_out and isinstance(base_of(node["fn"].base_dist), Delta)
+    return bool(node["infer"].get("_deterministic")) or reparametrised
+
+
+def is_factor(node: Node) -> bool:
+    """Whether it is a `pyro.factor`."""
+    return isinstance(node["fn"], Unit)
 
 
 def is_auxiliary(node: Node) -> bool:
@@ -64,7 +74,7 @@ def is_data(node: Node) -> bool:
 
     Auxiliary sites are, for example, a model's own vectors.
     """
-    outside = is_deterministic(node) or isinstance(node["fn"], Unit) or is_auxiliary(node)
+    outside = is_deterministic(node) or is_factor(node) or is_auxiliary(node)
     return node["is_observed"] and not outside
 
 
@@ -98,6 +108,16 @@ def masked(density: Tensor, node: Node) -> Tensor:
     if mask is None:
         return density
     return torch.where(torch.as_tensor(mask, device=density.device), density, density.new_zeros(()))
+
+
+def seen(node: Node, density: Tensor) -> Tensor:
+    """Which entries of a site's density [*batch] no mask hides, neither a handler's nor the distribution's own."""
+    result = torch.ones_like(density, dtype=torch.bool)
+    own = node["fn"]._mask if isinstance(node["fn"], MaskedDistribution) else None
+    for mask in (node["mask"], own):
+        if mask is not None:
+            result = result & torch.as_tensor(mask, device=density.device)
+    return result
 
 
 def weighted_sum(density: Tensor, node: Node) -> Tensor:

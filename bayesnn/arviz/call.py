@@ -8,10 +8,19 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from bayesnn.arviz.nodes import event, site_of, total, trace_of
+from bayesnn.arviz.nodes import Site, event, site_of, total, trace_of
 from bayesnn.functional import Inputs, batch_size, chunks
 from bayesnn.models import is_model
-from bayesnn.sites import Node, is_data, is_deterministic, latent_nodes, log_density, masked
+from bayesnn.sites import (
+    Node,
+    is_data,
+    is_deterministic,
+    is_factor,
+    latent_nodes,
+    log_density,
+    masked,
+    seen,
+)
 
 
 @dataclass(eq=False)
@@ -21,6 +30,7 @@ class Evaluation:
     log_joint: float = 0.0
     log_prior: dict[str, float] = field(default_factory=dict)
     log_likelihood: dict[str, Tensor] = field(default_factory=dict)
+    seen: dict[str, Tensor] = field(default_factory=dict)  # which of its entries no mask hides
     observed: dict[str, Tensor] = field(default_factory=dict)
     replicated: dict[str, Tensor] = field(default_factory=dict)
     deterministic: dict[str, Tensor] = field(default_factory=dict)
@@ -34,7 +44,8 @@ class Call:
 
     Attributes:
         parts: the arguments of those calls.
-        latent, deterministic, observed: {site: Site}; a site with one value for each example has the shape of the first
+        latent, deterministic, observed, factors: {site: Site}, where factors are those of examples, in the plates of an
+            observed site; a site with one value for each example has the shape of the first
             part.
         local: names of the latent sites with one value for each example.
 
@@ -52,6 +63,15 @@ class Call:
         self.latent = {name: site_of(node) for name, node in latent_nodes(nodes).items()}
         self.deterministic = {name: site_of(node) for name, node in nodes.items() if is_deterministic(node)}
         self.observed = {name: site_of(node) for name, node in nodes.items() if is_data(node)}
+        plates = [_plates(node) for node in nodes.values() if is_data(node)]
+        of_factors = {name: node for name, node in nodes.items() if is_factor(node)}
+        self.factors = {
+            name: Site(log_density(node).shape, site_of(node).dims[:-1])
+            for name, node in of_factors.items()
+            if (own := _plates(node)) and own in plates
+        }
+        self.only_in_lp = [name for name in of_factors if name not in self.factors]
+        self._seen: dict[str, Tensor] = {}
         if not self.observed:
             raise ValueError(
                 "to_arviz: the model observes nothing in this call; give it the targets too, to_arviz(posterior, x, y)"
@@ -89,6 +109,13 @@ class Call:
             if replicate:
                 pieces[-1].replicated = self._replicate(nodes, given, part)
         result.log_likelihood = _joined(piece.log_likelihood for piece in pieces)
+        result.seen = _joined(piece.seen for piece in pieces)
+        for name, entries in result.seen.items():
+            if not torch.equal(self._seen.setdefault(name, entries), entries):
+                raise ValueError(
+                    f"to_arviz: the mask of {name!r} differs between draws, which are then of other data; mask by data "
+                    "alone"
+                )
         result.observed = _joined(piece.observed for piece in pieces)
         result.replicated = _joined(piece.replicated for piece in pieces)
         # What belongs to no example is the same in every part.
@@ -113,8 +140,10 @@ class Call:
             result.log_joint += total(node, density) * (self.share(part) if per_example else 1.0)
             if name in self.latent:
                 result.log_prior[name] = result.log_prior.get(name, 0.0) + float(density.double().sum())
-            elif name in self.observed:
+            elif name in self.factors or name in self.observed:
                 piece.log_likelihood[name] = masked(density, node)
+                piece.seen[name] = seen(node, density)
+            if name in self.observed:
                 piece.observed[name] = event(node, node["value"])
         return piece
 
@@ -127,6 +156,10 @@ class Call:
             nodes = trace_of(free, part, self.keywords)
             return {name: event(nodes[name], nodes[name]["value"]) for name in self.observed}
         return {name: event(nodes[name], nodes[name]["fn"].sample()) for name in self.observed}
+
+
+def _plates(node: Node) -> set[str]:
+    return {frame.name for frame in node["cond_indep_stack"] if frame.vectorized}
 
 
 def _parts(model: Any, args: tuple[Any, ...], chunk: int) -> list[tuple[Any, ...]]:

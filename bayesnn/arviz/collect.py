@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bayesnn.arviz.call import Call, Evaluation
 from bayesnn.arviz.constants import argument_names, constants
-from bayesnn.arviz.convert import Groups
-from bayesnn.arviz.posterior import Chain, chains_of, method_of, tempering_of
+from bayesnn.arviz.convert import Groups, check_names
+from bayesnn.arviz.posterior import Chain, acceptance_of, chains_of, method_of, tempering_of
 from bayesnn.arviz.quantities import Function, Quantities, array
 from bayesnn.functional import Inputs, memory, progress_bar
 from bayesnn.models import is_model
@@ -57,10 +57,10 @@ def to_groups(
     )
     table = _Table()
     with progress_bar(desc="to_arviz", unit="draw", show=progress, total=count) as bar:
-        observed = _fill(table, chains, quantities, predictive, bar)
+        result = _fill(table, chains, quantities, predictive, bar)
         _fill_prior(table, prior, quantities, bar)
     inputs = dict(zip(argument_names(model, len(args)), args, strict=True))
-    kept, large = _inputs({**inputs, **keywords}, probe, observed, table.names)
+    kept, large = _inputs({**inputs, **keywords}, probe, result.observed, table.names)
     blocks = {name: tuple(site.shape) for name, site in call.latent.items()}
     attrs = {
         "inference_library": "bayesnn",
@@ -69,17 +69,27 @@ def to_groups(
         "torch_version": str(torch.__version__),
         "method": method_of(chains, posterior),
         **tempering_of(chains),
+        **acceptance_of(chains),
         "random": ", ".join(f"{name} {list(shape)}" for name, shape in blocks.items()),
+        "only_in_lp": ", ".join(call.only_in_lp),
         "left_out": ", ".join([name for name in blocks if name not in table.arrays["posterior"]] + large),
     }
     arrays = {
         **table.arrays,
-        "observed_data": {name: array(value) for name, value in observed.items()},
+        "observed_data": dict(_arrays(result.observed, result.seen)),
         "constant_data": kept,
         "metadata": _metadata(blocks, table.arrays["posterior"]),
     }
-    dims = {**_dims(quantities, kept), **(dims or {})}
-    return Groups(arrays, dims, {"random_site": list(blocks), **(coords or {})}, attrs)
+    of_seen = {
+        f"{name}_seen": array(seen.flatten().nonzero()[:, 0]) for name, seen in result.seen.items() if not seen.all()
+    }
+    found = {name: axes for name, axes in _dims(quantities, kept).items() if f"{name}_seen" not in of_seen}
+    found |= {axis.removesuffix("_seen"): (axis,) for axis in of_seen}
+    groups = Groups(
+        arrays, {**found, **(dims or {})}, {"random_site": list(blocks), **of_seen, **(coords or {})}, attrs
+    )
+    check_names(groups, dims or {}, coords or {})
+    return groups
 
 
 _METADATA = ("random_shape", "random_numbers", "random_in_posterior")
@@ -109,10 +119,8 @@ class _Table:
         return {name for variables in self.arrays.values() for name in variables}
 
 
-def _fill(
-    table: _Table, chains: Sequence[Chain], quantities: Quantities, predictive: bool, bar: Any
-) -> dict[str, Tensor]:
-    """Every draw of every chain; returns the observed data."""
+def _fill(table: _Table, chains: Sequence[Chain], quantities: Quantities, predictive: bool, bar: Any) -> Evaluation:
+    """Every draw of every chain; returns the last, with the observed data."""
     shape = (len(chains), chains[0].length)
     result = Evaluation()
     for c, chain in enumerate(chains):
@@ -126,12 +134,12 @@ def _fill(
             place = (c, s)
             table.put("posterior", quantities.of(values, result, joint=True), place, shape)
             table.put("sample_stats", _scalars(stats), place, shape)
-            table.put("log_likelihood", _arrays(result.log_likelihood), place, shape)
+            table.put("log_likelihood", _arrays(result.log_likelihood, result.seen), place, shape)
             table.put("log_prior", _scalars(result.log_prior), place, shape)
             if predictive:
-                table.put("posterior_predictive", _arrays(result.replicated), place, shape)
+                table.put("posterior_predictive", _arrays(result.replicated, result.seen), place, shape)
             bar.update()
-    return result.observed
+    return result
 
 
 def _fill_prior(table: _Table, count: int, quantities: Quantities, bar: Any) -> None:
@@ -139,7 +147,7 @@ def _fill_prior(table: _Table, count: int, quantities: Quantities, bar: Any) -> 
         values = quantities.call.prior()
         result = quantities.call.at(values, replicate=True)
         table.put("prior", quantities.of(values, result, joint=False), (0, s), (1, count))
-        table.put("prior_predictive", _arrays(result.replicated), (0, s), (1, count))
+        table.put("prior_predictive", _arrays(result.replicated, result.seen), (0, s), (1, count))
         bar.update()
 
 
@@ -147,8 +155,9 @@ def _scalars(values: Mapping[str, Any]) -> Iterable[tuple[str, np.ndarray]]:
     return ((name, np.asarray(value)) for name, value in values.items())
 
 
-def _arrays(values: Mapping[str, Tensor]) -> Iterable[tuple[str, np.ndarray]]:
-    return ((name, array(value)) for name, value in values.items())
+def _arrays(values: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> Iterable[tuple[str, np.ndarray]]:
+    """Without the entries that a mask hides, which are no data; what is left is one axis, then the event's."""
+    return ((name, array(value if seen[name].all() else value[seen[name]])) for name, value in values.items())
 
 
 def _inputs(
@@ -182,7 +191,7 @@ def _dims(quantities: Quantities, inputs: Mapping[str, object]) -> dict[str, Seq
     """Names of axes: plates, and the examples of a network model's inputs."""
     call = quantities.call
     dims: dict[str, Sequence[str]] = {quantities.probe_name: ("probe", "out")}
-    for sites in (call.latent, call.deterministic, call.observed):
+    for sites in (call.latent, call.deterministic, call.observed, call.factors):
         dims.update({name: site.dims for name, site in sites.items()})
     dims.update(dict.fromkeys(_METADATA, ("random_site",)))
     if is_model(call.model):

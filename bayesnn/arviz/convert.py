@@ -134,6 +134,27 @@ def _labels(
         yield axis, labels
 
 
+def check_names(groups: Groups, dims: Mapping[str, object], coords: Mapping[str, object]) -> None:
+    """Refuse axes and labels of variables and axes that no group has: a misspelt name would be ignored.
+
+    Raises:
+        ValueError: the name, and those that there are.
+    """
+    given = {_clean(name): axes for name, axes in groups.dims.items()}
+    variables, axes = set(), set()
+    for group, arrays in groups.arrays.items():
+        for name, values in arrays.items():
+            variables.add(_clean(name))
+            axes.update(_axes(_clean(name), values, given.get(_clean(name), ()), has_samples(group)))
+    axes = {_clean(axis) for axis in axes}
+    for option, names, known in (("dims", dims, variables), ("coords", coords, axes)):
+        if unknown := [name for name in names if _clean(name) not in known]:
+            what = "variable" if option == "dims" else "axis"
+            raise ValueError(
+                f"to_arviz: {option} names {unknown[0]!r}, which is no {what}; there are {', '.join(sorted(known))}"
+            )
+
+
 def _check_samples(groups: Groups) -> None:
     seen: dict[bool, tuple[tuple[int, ...], str]] = {}
     for group, arrays in groups.arrays.items():

@@ -34,9 +34,13 @@ def to_arviz(*args: Any, **options: Any) -> Any:  # noqa: D417
       (`<site>_norm`), and then also `log_joint`. `f_probe` and the `functions`. The weights of a network have many
       equivalent values: judge the convergence of chains by functions of them.
     - log_likelihood: log p(y_i | w) in nats for each data point, never scaled by the model's size; for `arviz.loo`.
+      A `pyro.factor` in the plates of an observed site is a variable of its own: its terms belong to examples too, as
+      the log survival of censored times. `arviz.loo` then asks for one variable: add them up, point by point.
     - posterior_predictive: new data of the same shape. With `prior`: prior and prior_predictive.
     - sample_stats: `lp` = log p(w, y) in nats with the model's own scaling; `log_q` = log q(w) of a guide (see `khat`);
-      `diverging` of MCMC.
+      `diverging` of MCMC, whose mean acceptance rate after warm-up is the attribute `acceptance_rate`. There is no
+      `energy` and no tree depth: Pyro's kernels keep neither the momenta nor the trees of their trajectories, so that
+      `arviz.bfmi` and `plot_energy` cannot be had.
     - log_prior: log p of each site in nats; for `arviz.psens`.
     - observed_data; constant_data: the tensors that the model was called with, up to a million numbers each; metadata:
       the random blocks, their shapes, and whether they are variables of posterior.
@@ -45,7 +49,10 @@ def to_arviz(*args: Any, **options: Any) -> Any:  # noqa: D417
     for a tempered posterior, for guides that our ELBOs trained and for models that state it; `temperature` for draws of
     `sghmc`. `lp`, and so `khat`, have the weight that the model states, if it does, and are otherwise untempered.
 
-    An axis that is a plate has its name. A target whose event is one number has no axis for it.
+    An axis that is a plate has its name. Entries of a target that a mask hides are no data: they are in none of
+    log_likelihood, observed_data and the predictive groups, where the others are one axis `<site>_seen`, labelled by
+    their place in the flattened target. Factors outside the plates of data count in `lp` alone, and are named in the
+    attribute `only_in_lp`. A target whose event is one number has no axis for it.
 
     Args:
         posterior: an `MCMC` that has run, with its chains; a guide, which is one chain; draws {site: [draw, *event]};
@@ -74,7 +81,8 @@ def to_arviz(*args: Any, **options: Any) -> Any:  # noqa: D417
             another place.
         ValueError: a model called without targets or with a subsampled plate; draws of another model, or of a guide
             made without targets; a model that has another prior or likelihood than the posterior's own; chains of
-            different length; a bad option.
+            different length; a mask that differs between draws; a name in `dims` or `coords` that is no variable or
+            axis; a bad option.
         MemoryError: the pointwise log likelihood needs more memory than there is.
 
     >>> import torch

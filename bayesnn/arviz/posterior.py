@@ -32,6 +32,7 @@ class Chain:
         draws: makes the iterator over them.
         method: what the posterior is, in a word.
         diverging: [draw], whether the trajectory diverged; None where there is none.
+        acceptance: the mean acceptance rate of MCMC; None where there is none.
         tempering: {"kl_weight": of the loss of ours that trained a guide, else what the model
             states; "temperature": of a sampler}, as far as they are known.
     """
@@ -40,6 +41,7 @@ class Chain:
     draws: Callable[[], Iterator[Draw]]
     method: str
     diverging: np.ndarray | None = None
+    acceptance: float | None = None
     tempering: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -52,7 +54,7 @@ def chains_of(posterior: Any, call: Call, draws: int | None, grouped: bool) -> l
     """
     if draws is not None and draws < 1:
         raise ValueError(f"to_arviz: at least one draw is needed, not {draws}")
-    if isinstance(posterior, (list, tuple, nn.ModuleList)):
+    if _is_list(posterior):
         if not len(posterior):
             raise ValueError("to_arviz: the list of guides or dicts is empty")
         for member in posterior:
@@ -76,9 +78,14 @@ def chains_of(posterior: Any, call: Call, draws: int | None, grouped: bool) -> l
     return chains
 
 
+def _is_list(posterior: Any) -> bool:
+    """A list of posteriors. Pyro's `AutoGuideList` is a `ModuleList` too, but one guide with parts."""
+    return isinstance(posterior, (list, tuple)) or type(posterior) is nn.ModuleList
+
+
 def method_of(chains: Sequence[Chain], posterior: Any) -> str:
     """What the posterior is, in words."""
-    if isinstance(posterior, (list, tuple, nn.ModuleList)):
+    if _is_list(posterior):
         return f"{len(posterior)} x {', '.join(dict.fromkeys(chain.method for chain in chains))}"
     return chains[0].method
 
@@ -92,6 +99,12 @@ def tempering_of(chains: Sequence[Chain]) -> dict[str, float | str]:
     return found
 
 
+def acceptance_of(chains: Sequence[Chain]) -> dict[str, str]:
+    """{"acceptance_rate": the mean of each chain after warm-up}, where there is one."""
+    rates = [f"{chain.acceptance:.6g}" for chain in chains if chain.acceptance is not None]
+    return {"acceptance_rate": ", ".join(rates)} if rates else {}
+
+
 def _of_mcmc(mcmc: Any, call: Call, draws: int | None) -> list[Chain]:
     held = mcmc.get_samples(group_by_chain=True)
     if not held:
@@ -101,7 +114,10 @@ def _of_mcmc(mcmc: Any, call: Call, draws: int | None) -> list[Chain]:
     length = next(iter(held.values())).shape[1]
     if length < 4:  # Pyro computes R-hat along with what is needed here, and refuses so few
         return chains
-    found = mcmc.diagnostics().get("divergences")
+    diagnostics = mcmc.diagnostics()
+    rates = diagnostics.get("acceptance rate", {}).values()
+    chains = [replace(one, acceptance=rate) for one, rate in zip(chains, rates, strict=True)] if rates else chains
+    found = diagnostics.get("divergences")
     if found is None:
         return chains
     marks = np.zeros((len(chains), length), dtype=bool)

@@ -8,6 +8,7 @@ import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor, nn
+from torch.utils import _pytree as pytree
 
 from bayesnn.functional import (
     Inputs,
@@ -21,10 +22,11 @@ from bayesnn.functional import (
     parameters,
     worth_vectorising,
 )
-from bayesnn.functional.call import tensors
-from bayesnn.handlers import SurroundingPlates, prefix_of, prefixed
+from bayesnn.handlers import SurroundingPlates, plates_here, prefix_of, prefixed
 from bayesnn.likelihoods import Likelihood
-from bayesnn.models.checks import check_name, check_outside, checked_size
+from bayesnn.models.checks import check_name, check_outside, check_rest_constant, checked_size
+from bayesnn.models.each_draw import for_each_draw
+from bayesnn.models.inputs import axes_of_draws, check_inputs
 from bayesnn.models.observe import observe
 from bayesnn.priors import Prior
 from bayesnn.scales import moved
@@ -123,18 +125,36 @@ class BNN(nn.Module):
         """f at consecutive parts of one set of inputs, joined; the values are put into the network once."""
         return call_chunks(self.net, self._full(values), parts)
 
-    def sample(self, x: Inputs) -> Tensor:
+    def sample(self, x: Inputs, *, event_dim: int | None = None) -> Tensor:
         """Draw the random blocks from the prior's sites and return the outputs; observes nothing.
+
+        Args:
+            x: inputs; they may depend on latent sites. Draw s of the weights meets draw s of the inputs.
+            event_dim: axes of one example in each tensor of x, [*draw, batch, *event]. By default those axes on the
+                left that are as many and as long as Pyro's plates of particles or draws are taken for draws, if a
+                site outside this network has them too; all others are the batch and an example. An input with an
+                axis of parallel enumeration, or with examples of no axis, needs it.
 
         Returns:
             [batch, out], with the axes of particles or draws before them where Pyro vectorises.
         """
         check_layers(self._mode_dependent[0], "BNN")
         check_inputs(x)
-        with SurroundingPlates() as plates:
-            values = self.sample_blocks()
+        return self.sample_network()(x, event_dim=event_dim)
+
+    def sample_network(self) -> "SampledNetwork":
+        """Draw the random blocks once: a function x -> outputs, to be called as often as the model needs it.
+
+        Siamese networks, rankings and differences use one draw at several inputs:
+
+            f = model.sample_network()
+            difference = f(a) - f(b)
+        """
+        check_layers(self._mode_dependent[0], "BNN")
+        check_rest_constant(self.net, self.subset.index)
+        values, plates = self._drawn()
         check_outside(plates, "BNN", "its weights are")
-        return self._outputs_of_draws(values, x, plates.depth)
+        return SampledNetwork(self, values, plates)
 
     def forward(self, x: Inputs, y: Tensor | None = None) -> Tensor:
         """Sample, then observe y (without y: sample it at the site "y"). Returns the outputs."""
@@ -162,21 +182,31 @@ class BNN(nn.Module):
 
     def sample_blocks(self) -> dict[str, Tensor]:
         """Draw the random blocks, {site: value}, and nothing that depends on data."""
+        return self._drawn()[0]
+
+    def _drawn(self) -> tuple[dict[str, Tensor], SurroundingPlates]:
+        """The random blocks, and the plates around them without those that a prior opens."""
         prefix = prefix_of(self.name)
         held = parameters(self.net)
-        values = {}
+        values, inside = {}, SurroundingPlates()
+        priors: list[Any] = []
+        depth = plates_here().depth
         for block in self.subset.names:
             chosen = self.subset.index[block]
             value = held[block] if chosen is None else held[block].reshape(-1)[chosen.to(held[block].device)]
-            with prefixed(self.name):
-                # A clone: where a user's prior is centred at it, a guide that starts there would train the network.
-                prior = self.prior(block, value.clone())
-            over = _over(prior, value, block)
-            with SurroundingPlates() as plates:
+
+            def make(draw: int | None, value: Tensor = value, block: str = block) -> dist.TorchDistribution:
+                with prefixed(self.name):
+                    # A clone: where a user's prior is centred at it, a guide that starts there would train the network.
+                    priors.append(self.prior(block, value.clone()))
+                return _over(priors[-1], value, block)
+
+            over = for_each_draw(make, depth)
+            with inside:
                 values[prefix + block] = pyro.sample(prefix + block, over)
-            if over.batch_shape[: len(over.batch_shape) - plates.depth].numel() > 1:
-                raise ValueError(f"{_misfit(prior, value, block)}; only plates make axes on its left")
-        return values
+            if over.batch_shape[: len(over.batch_shape) - inside.depth].numel() > 1:
+                raise ValueError(f"{_misfit(priors[-1], value, block)}; only plates make axes on its left")
+        return values, inside
 
     def _full(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Full tensors of the parameters with random entries."""
@@ -188,24 +218,47 @@ class BNN(nn.Module):
             )
         return self.subset.put(parameters(self.net), {block: values[prefix + block] for block in self.subset.names})
 
-    def _outputs_of_draws(self, values: dict[str, Tensor], x: Inputs, depth: int) -> Tensor:
-        """Outputs for values that may have axes of particles, draws or plates on their left: [*lead, *event].
 
-        Inside `depth` plate axes the last one is that of the data plate, where a global value has size 1 and the
-        outputs their batch. `Predictive(parallel=True)` leaves such axes of size 1 out, on the right.
+class SampledNetwork:
+    """A network with weights that were drawn once, x -> outputs: what `BNN.sample_network` returns."""
+
+    def __init__(self, model: BNN, values: dict[str, Tensor], plates: SurroundingPlates) -> None:
+        self.model, self.values, self.plates = model, values, plates
+
+    def __call__(self, x: Inputs, *, event_dim: int | None = None) -> Tensor:
+        """The outputs at x, [*draw, batch, out]; arguments as in `BNN.sample`.
+
+        Values may have axes of particles, draws or plates on their left, [*lead, *event]. Inside plates the last of
+        those axes is that of the data plate, where a global value has size 1 and the outputs their batch.
+        `Predictive(parallel=True)` leaves such axes of size 1 out, on the right.
         """
-        leads = {site: values[site].shape[: values[site].dim() - len(shape)] for site, shape in self.sites.items()}
-        leads = {site: lead + (1,) * (depth - len(lead)) for site, lead in leads.items()}
-        lead = torch.broadcast_shapes(*leads.values())
-        if not lead:
-            return self.outputs(values, x)
+        check_inputs(x)
+        depth, sites = self.plates.depth, self.model.sites
+        leads = [self.values[site].shape[: self.values[site].dim() - len(shape)] for site, shape in sites.items()]
+        leads = [lead + (1,) * (depth - len(lead)) for lead in leads]
+        lead = torch.broadcast_shapes(*leads)
+        before = lead[:-1] if depth else lead
+        leaves, structure = pytree.tree_flatten(x)
+        carried = {i: axes for i, leaf in enumerate(leaves) if (axes := axes_of_draws(leaf, self.plates, event_dim))}
+        joint = torch.broadcast_shapes(before, *(leaves[i].shape[:axes] for i, axes in carried.items()))
+        if not joint:
+            return self.model.outputs(self.values, x)
         flat = {
-            site: values[site].reshape(leads[site] + shape).expand(lead + shape).reshape((-1, *shape))
-            for site, shape in self.sites.items()
+            site: self.values[site].reshape(own[: len(before)] + shape).expand(joint + shape).reshape((-1, *shape))
+            for (site, shape), own in zip(sites.items(), leads, strict=True)
         }
-        vectorised = worth_vectorising(len(self.subset), batch_size(x), next(iter(flat.values())).device)
-        outputs = map_draws(lambda one: self.outputs(one, x), flat, vectorised=vectorised)
-        return outputs.reshape((lead[:-1] if depth else lead) + outputs.shape[1:])
+        for i, axes in carried.items():
+            shape = leaves[i].shape[axes:]
+            flat[f"input {i}"] = leaves[i].expand(joint + shape).reshape((-1, *shape))
+
+        def one(draw: dict[str, Tensor]) -> Tensor:
+            inputs = [draw[f"input {i}"] if i in carried else leaf for i, leaf in enumerate(leaves)]
+            return self.model.outputs(draw, pytree.tree_unflatten(inputs, structure))
+
+        examples = next((leaves[i].shape[axes] for i, axes in carried.items()), None) or batch_size(x)
+        vectorised = worth_vectorising(len(self.model.subset), examples, next(iter(flat.values())).device)
+        outputs = map_draws(one, flat, vectorised=vectorised)
+        return outputs.reshape(joint + outputs.shape[1:])
 
 
 def _over(prior: Any, value: Tensor, block: str) -> dist.TorchDistribution:
@@ -233,20 +286,6 @@ def _misfit(prior: dist.TorchDistribution, value: Tensor, block: str) -> str:
         f"prior of {block!r}: its shape {tuple(prior.batch_shape)} + {tuple(prior.event_shape)} does not broadcast to "
         f"the block's {tuple(value.shape)}"
     )
-
-
-def check_inputs(x: Inputs) -> None:
-    """Refuse inputs without tensors or examples, and values that are not finite; says where."""
-    found = tensors(x)
-    if not found:
-        raise TypeError(f"x: a tensor, a tuple or a dict of tensors is needed, not {type(x).__name__}")
-    for tensor in found:
-        if tensor.dim() and not len(tensor):
-            raise ValueError(f"x has no examples: its shape is {tuple(tensor.shape)}")
-        # The sum first: it is finite wherever all entries are and do not overflow, at a tenth of the cost.
-        if tensor.dtype.is_floating_point and not tensor.sum().isfinite() and not tensor.isfinite().all():
-            where = [int(i) for i in (~torch.isfinite(tensor)).nonzero()[0]]
-            raise ValueError(f"x is not finite at index {where}: {tensor[tuple(where)].item()}")
 
 
 def described(part: object) -> str:

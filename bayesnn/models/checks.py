@@ -1,6 +1,10 @@
 """What every model refuses, in one wording."""
 
-from bayesnn.handlers import SurroundingPlates
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from bayesnn.handlers import SurroundingPlates, traced_before
 
 
 def checked_size(owner: str, size: int | None) -> int | None:
@@ -28,6 +32,24 @@ def check_outside(plates: SurroundingPlates, owner: str, what: str) -> None:
             "at dim -1; call it before that plate opens. Where Pyro opened it, for particles or draws, observe y in a "
             "plate at dim -1 or give the ELBO max_plate_nesting=1"
         )
+
+
+def check_rest_constant(net: nn.Module, index: Mapping[str, Tensor | None]) -> None:
+    """Refuse a model that announces parameters for training which the network's call holds constant.
+
+    Args:
+        net: the network.
+        index: {name: which of its entries are random; None = all} of the random parameters.
+    """
+    constant = {id(parameter): name for name, parameter in net.named_parameters() if index.get(name, net) is not None}
+    for site, node in traced_before():
+        name = constant.get(id(node["value"])) if node["type"] == "param" else None
+        if name is not None:
+            raise ValueError(
+                f"BNN: the model trains {site!r}, which is {name!r} of this network, but a BNN holds constant what is "
+                "not random, and gives it no gradient; make a BNN of the random part alone, and call the trained one "
+                "before it: pyro.module('body', body); head.sample(body(x))"
+            )
 
 
 def minibatch_scale(size: int | None, batch: int) -> float:

@@ -15,8 +15,8 @@ from torch import Size, Tensor, nn
 from bayesnn.functional import Inputs, batch_size, call, check_evaluation_mode
 from bayesnn.handlers import param_site, prefix_of
 from bayesnn.likelihoods import Likelihood
-from bayesnn.models.bnn import check_inputs
 from bayesnn.models.checks import check_name, checked_size
+from bayesnn.models.inputs import check_inputs
 from bayesnn.models.observe import observe
 
 

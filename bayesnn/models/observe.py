@@ -8,12 +8,13 @@ import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from torch import Tensor
+from torch import Size, Tensor
 
 from bayesnn.functional import alone
-from bayesnn.handlers import prefix_of, prefixed
+from bayesnn.handlers import plates_here, prefix_of, prefixed
 from bayesnn.likelihoods import Likelihood
 from bayesnn.models.checks import minibatch_scale
+from bayesnn.models.each_draw import for_each_draw
 from bayesnn.sites import base_of, latent_nodes
 
 
@@ -42,8 +43,9 @@ def observe(
         ValueError: y has another shape, type or range than the likelihood's, or is not finite (it says where); a batch
             larger than `size`.
     """
-    with prefixed(name):
-        distribution = likelihood(outputs)
+    plates = plates_here()
+    lead = plates.lead if outputs.shape[: len(plates.lead)] == plates.lead else Size()
+    distribution = _distribution(likelihood, outputs, name, plates.depth, lead)
     if not distribution.batch_shape:
         raise ValueError(f"likelihood: its distribution has no batch axis for outputs of shape {tuple(outputs.shape)}")
     batch = distribution.batch_shape[-1]
@@ -73,13 +75,24 @@ def likelihood_given(
     prefix = prefix_of(name)
     # Beside a data plate latent values have a batch axis of size 1: [draw, *event] -> [draw, 1, *event].
     given = {site: value.unsqueeze(1) for site, value in draws.items() if site.startswith(prefix)}
-    with alone(), poutine.trace() as traced, poutine.condition(data=given), prefixed(name):
-        distribution = likelihood(outputs)
+    with alone(), poutine.trace() as traced, poutine.condition(data=given):
+        distribution = _distribution(likelihood, outputs, name, 2, outputs.shape[:1])
     if lacking := list(latent_nodes(traced.trace.nodes)):
         raise ValueError(
             f"the likelihood has the latent site {lacking[0]!r}, which the draws lack; they have {', '.join(draws)}"
         )
     return distribution
+
+
+def _distribution(likelihood: Likelihood, outputs: Tensor, name: str, depth: int, lead: Size) -> dist.TorchDistribution:
+    """likelihood(outputs [*lead, batch, ...]); one whose own latent sites are not aligned is called draw by draw."""
+
+    def make(draw: int | None) -> Any:
+        with prefixed(name):
+            whole = draw is None or not lead
+            return likelihood(outputs if whole else outputs.reshape((-1, *outputs.shape[len(lead) :]))[draw])
+
+    return for_each_draw(make, depth, Size((*lead, 1)) if lead else lead)
 
 
 def check_target(distribution: dist.TorchDistribution, y: Tensor) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bayesnn.functional import Inputs, alone, call_chunks, check_evaluation_mode, chunks, progress_bar
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 from bayesnn.predict.stochastic_depth import SkippedBlock
 
 

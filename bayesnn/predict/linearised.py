@@ -11,7 +11,7 @@ from bayesnn.curvature.tangent import tangent
 from bayesnn.functional import Inputs, check_evaluation_mode, chunks, map_draws, worth_vectorising
 from bayesnn.functional.call import batch_size
 from bayesnn.models import LinearisedGuide, is_flat_guide
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
 from bayesnn.sites import from_vector
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bayesnn.functional import Inputs, check_evaluation_mode, chunks, map_draws, progress_bar
 from bayesnn.models import Model
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 from bayesnn.predict.draw import Posterior, draw_each
 from bayesnn.predict.ownership import network_model_for
 from bayesnn.predict.together import draws_together

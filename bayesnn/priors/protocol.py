@@ -13,8 +13,9 @@ class Prior(Protocol):
     tensor, or the vector of its random entries where only some are random. The distribution's shape (batch and event
     together) must broadcast to the value's; entries are independent unless its event says otherwise.
 
-    A prior may sample Pyro sites of its own (scales) and may be an `nn.Module` with learned parameters. It must pickle,
-    since NUTS chains are processes: a function at module level or a class, no lambda.
+    A prior may sample Pyro sites of its own (scales), in plates of its own too, as if there were one draw: where Pyro
+    vectorises particles or draws it is called for each of them. It may be an `nn.Module` with learned parameters. It
+    must pickle, since NUTS chains are processes: a function at module level or a class, no lambda.
 
     >>> from pyro import distributions as dist
     >>> def vague(name: str, value: Tensor) -> TorchDistribution:

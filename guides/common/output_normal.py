@@ -10,7 +10,7 @@ from bayesnn.curvature.jacobian import jacobian_chunks
 from bayesnn.functional import Inputs, check_evaluation_mode
 from bayesnn.functional.roots import triangular
 from bayesnn.models import BNN
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 from bayesnn.sites import to_vector
 
 

@@ -13,7 +13,7 @@ from bayesnn.guides.fisher.exact import ExactFisher
 from bayesnn.guides.fisher.protocol import OutputFisher
 from bayesnn.handlers import prefixed
 from bayesnn.models import BNN
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 from bayesnn.models.observe import check_target
 
 Add = Callable[[Inputs, "BatchTargets"], None]

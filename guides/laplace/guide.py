@@ -23,7 +23,7 @@ from bayesnn.guides.laplace.prior import normal_prior
 from bayesnn.guides.laplace.structure import MakeStructure, Posterior, Structure, uses_fisher
 from bayesnn.handlers import prefix_of
 from bayesnn.models import BNN
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 from bayesnn.priors import Prior
 
 

@@ -17,7 +17,7 @@ from bayesnn.guides.laplace.kronecker import Kronecker
 from bayesnn.guides.laplace.prior import normal_prior
 from bayesnn.guides.laplace.structure import MakeStructure
 from bayesnn.models import BNN
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 
 Loader = Iterable[tuple[Inputs, Tensor]]
 Optimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]

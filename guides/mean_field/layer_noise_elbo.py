@@ -14,7 +14,7 @@ from bayesnn.guides.mean_field.layer_noise import layer_noise_outputs
 from bayesnn.guides.mean_field.layer_noise_rules import Product
 from bayesnn.guides.mean_field.layer_noise_tensors import NormalTensor
 from bayesnn.models import BNN
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 from bayesnn.models.observe import observe
 from bayesnn.sites import base_of
 

@@ -12,8 +12,8 @@ from bayesnn.guides.expectations.logit_draws import LogitDraws
 from bayesnn.guides.expectations.output_covariance import spread_of
 from bayesnn.guides.multiplicative_noise.guide import MultiplicativeNoise
 from bayesnn.models import BNN
-from bayesnn.models.bnn import check_inputs
 from bayesnn.models.checks import minibatch_scale
+from bayesnn.models.inputs import check_inputs
 from bayesnn.models.observe import check_target
 from bayesnn.moments import propagate_moments
 

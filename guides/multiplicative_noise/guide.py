@@ -17,7 +17,7 @@ from bayesnn.guides.multiplicative_noise.families import Family, PerInput, layou
 from bayesnn.guides.multiplicative_noise.kl import noise_kl
 from bayesnn.handlers import param_site, prefix_of, prefixed
 from bayesnn.models import BNN
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 from bayesnn.moments import Moments, RepeatedUse, propagate_moments
 from bayesnn.sites import from_vector, to_vector
 

@@ -10,8 +10,8 @@ from torch.distributions import kl_divergence
 from bayesnn.functional import Inputs, batch_size
 from bayesnn.guides.common.closed_form_elbo import ClosedFormELBO
 from bayesnn.guides.rank_one.guide import RankOneGuide
-from bayesnn.models.bnn import check_inputs
 from bayesnn.models.checks import minibatch_scale
+from bayesnn.models.inputs import check_inputs
 from bayesnn.models.observe import check_target, likelihood_given
 from bayesnn.models.rank_one import RankOneEnsemble, by_member, shared_batch, tile
 from bayesnn.sites import base_of
@@ -40,8 +40,8 @@ class RankOneELBO(ClosedFormELBO):
     Raises:
         TypeError: a model or guide of another kind.
         ValueError: no targets, targets that do not fit, a batch that the members cannot share equally
-            (`shared_batch`), a latent scale of the likelihood, a negative weight; a network that moves the batch from the first axis
-            before a converted layer (found by `RankOneNet.check` at the first inputs of each shape).
+            (`shared_batch`), a latent scale of the likelihood, a negative weight; a network that moves
+            the batch from the first axis before a converted layer (found by `RankOneNet.check` at the first inputs of each shape).
 
     Reference: Wen et al. (2020), BatchEnsemble; Dusenberry et al. (2020), Efficient and scalable Bayesian neural nets
     with rank-1 factors; Franchi et al. (2024), Encoding the latent posterior of Bayesian neural networks.

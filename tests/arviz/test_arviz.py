@@ -194,9 +194,13 @@ def test_any_pyro_model() -> None:
     assert posterior["effect"].dims == ("chain", "draw", "group")
     effect = np.asarray(posterior["effect"])
     np.testing.assert_allclose(posterior["range"], effect.max(-1) - effect.min(-1), rtol=1e-5)
-    expected = dist.Normal(torch.as_tensor(effect)[..., group] + 0.5, 1.0).log_prob(y).numpy()
-    expected[..., -1] = 0.0  # masked
+    expected = (
+        dist.Normal(torch.as_tensor(effect)[..., group] + 0.5, 1.0).log_prob(y).numpy()[..., :-1]
+    )  # one is masked
     np.testing.assert_allclose(tree["log_likelihood"]["y.obs"], expected, rtol=1e-5, atol=1e-6)
+    assert tree["log_likelihood"]["y.obs"].dims[2:] == ("y.obs_seen",)
+    np.testing.assert_array_equal(tree["observed_data"]["y.obs"], y[:-1])
+    assert tree["posterior"].attrs["only_in_lp"] == "penalty"
     assert set(tree["constant_data"].data_vars) == {"group", "shift"}
     assert set(tree["observed_data"].data_vars) == set(tree["posterior_predictive"].data_vars) == {"y.obs"}
     for s in range(5):

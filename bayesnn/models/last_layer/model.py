@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from bayesnn.functional import Inputs, alone, call, call_chunks, check_evaluation_mode, check_layers, mode_dependent
 from bayesnn.handlers import SurroundingPlates, param_site, prefix_of
 from bayesnn.likelihoods import Likelihood
-from bayesnn.models.bnn import check_inputs
 from bayesnn.models.checks import check_name, check_outside, checked_size
+from bayesnn.models.inputs import check_inputs
 from bayesnn.models.observe import observe
 from bayesnn.scales import Scale
 

@@ -14,8 +14,8 @@ from torch import Size, Tensor, nn
 from bayesnn.functional import Inputs, batch_size, call, call_chunks, check_layers, map_draws, mode_dependent
 from bayesnn.handlers import SurroundingPlates, param_site, prefix_of
 from bayesnn.likelihoods import Likelihood
-from bayesnn.models.bnn import check_inputs
 from bayesnn.models.checks import check_name, check_outside, checked_size
+from bayesnn.models.inputs import check_inputs
 from bayesnn.models.observe import observe
 from bayesnn.models.rank_one.network import RankOneNet
 from bayesnn.scales import moved

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesnn.functional import Inputs, call, check_evaluation_mode
-from bayesnn.models.bnn import check_inputs
+from bayesnn.models.inputs import check_inputs
 from bayesnn.models.recast.source_draws import SourceDraws
 
 Source: TypeAlias = "nn.Module | Callable[[Any], Tensor] | None"

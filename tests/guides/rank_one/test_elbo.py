@@ -18,7 +18,7 @@ from bayesnn import likelihoods
 from bayesnn.guides import RankOneELBO, RankOneGuide
 from bayesnn.guides.rank_one.elbo import divergence
 from bayesnn.models import RankOneEnsemble, batch_ensemble, latent_rank_one
-from bayesnn.models.rank_one import tile
+from bayesnn.models.rank_one import shared_batch, tile
 from bayesnn.tempering import noted
 
 every_problem = pytest.mark.parametrize("kind", PROBLEMS)
