@@ -1,8 +1,9 @@
 """bayesnn: Bayesian deep learning that stays plain Pyro.
 
-A Bayesian network is a plain Pyro model that samples some entries of some parameters and calls the user's untouched
-`nn.Module` with them. The rooms: `subset` (what is random), `priors`, `likelihoods`, `models`, `guides` (how it is
-approximated), `fit`, `predict`, `metrics`, `arviz`, `plots`, `data`.
+A Bayesian network is a plain Pyro model that samples some entries of some parameters and calls the
+user's untouched `nn.Module` with them. The rooms: `subset` (what is random), `priors`,
+`likelihoods`, `models`, `guides` (how it is approximated), `fit`, `predict`, `metrics`, `arviz`,
+`plots`, `data`.
 """
 
 from bayesnn import data as data

@@ -1,4 +1,6 @@
-"""Small Pyro handlers: the names of a network's sites in a larger model, the plates around them, their parameters."""
+"""Small Pyro handlers: the names of a network's sites in a larger model, the plates around them,
+their parameters.
+"""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +15,9 @@ from bayesnn.functional import alone
 
 
 class _Prefix(Messenger):
-    """Puts `prefix` before the names of the sites inside. Pyro's own scope writes "/", which ArviZ 1.x refuses."""
+    """Puts `prefix` before the names of the sites inside. Pyro's own scope
+    writes "/", which ArviZ 1.x refuses.
+    """
 
     def __init__(self, prefix: str) -> None:
         super().__init__()
@@ -41,7 +45,8 @@ class SurroundingPlates(Messenger):
 
     Attributes:
         sizes: {dim: entries} of those plates.
-        innermost: name of the plate at dim -1, where a network's data plate belongs; empty for none.
+        innermost: name of the plate at dim -1, where a network's data plate belongs; empty for
+            none.
         names: of the sites inside.
     """
 
@@ -74,7 +79,9 @@ class SurroundingPlates(Messenger):
 
 
 def plates_here() -> SurroundingPlates:
-    """The plates that are open now, found without a site: by a message that only plates and this handler know."""
+    """The plates that are open now, found without a site: by a message that
+    only plates and this handler know.
+    """
     with SurroundingPlates() as plates:
         effectful(lambda: None, type="plates")()
     return plates
@@ -88,13 +95,16 @@ def traced_before() -> Iterator[tuple[str, Any]]:
 
 
 def param_site(name: str, parameter: nn.Parameter) -> Tensor:
-    """The value of a module's parameter, as a "param" site of that name: what `SVI` trains, and handlers see.
+    """The value of a module's parameter, as a "param" site of that name: what `SVI` trains, and
+    handlers see.
 
-    `pyro.param` keeps parameters in a global store by name, where two guides with the same names share them; a
-    `PyroModule` does so too unless `module_local_params` is set. This announces a module's own parameter in either
-    mode. ELBOs that are called as modules (`Trace_ELBO()(model, guide)`) find it among `parameters()` anyway.
+    `pyro.param` keeps parameters in a global store by name, where two guides with the same names
+    share them; a `PyroModule` does so too unless `module_local_params` is set. This announces a
+    module's own parameter in either mode. ELBOs that are called as modules
+    (`Trace_ELBO()(model, guide)`) find it among `parameters()` anyway.
     """
-    value: Any = parameter.view_as(parameter)  # Pyro asks the value for its parameter; that note stays off the latter
+    # Pyro asks the value for its parameter; that note stays off the latter
+    value: Any = parameter.view_as(parameter)
     value.unconstrained = lambda: parameter
     announce = effectful(lambda: value, type="param")
     with alone():  # the stack may be another thread's

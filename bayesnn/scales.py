@@ -1,4 +1,6 @@
-"""Positive quantities of a prior or likelihood that are fixed (a number), learned (a parameter) or latent (a site)."""
+"""Positive quantities of a prior or likelihood that are fixed (a number), learned (a parameter) or
+latent (a site).
+"""
 
 import copy
 import math
@@ -14,11 +16,15 @@ from bayesnn.functional import alone
 from bayesnn.handlers import SurroundingPlates, param_site
 
 ALIGNED = "_aligned"
-"""Marks a site whose value keeps the axes of draws in their place; those of a user's own function may not."""
+"""Marks a site whose value keeps the axes of draws in their place; those of a
+user's own function may not.
+"""
 
 
 class Learned(nn.Module):
-    """exp(log_value): a positive quantity that is a generative parameter of the model, trained with the guide."""
+    """exp(log_value): a positive quantity that is a generative parameter of the
+    model, trained with the guide.
+    """
 
     def __init__(self, initial: float | Tensor) -> None:
         super().__init__()
@@ -66,9 +72,9 @@ def check(owner: str, **scales: Scale) -> None:
 def resolve(site: str, scale: Scale, like: Tensor, event_dim: int) -> Tensor:
     """The present value of a quantity, on the device and in the precision of `like`.
 
-    A latent quantity is sampled at `site`. The axes that plates and draws make on its left stay there, and
-    `event_dim` axes follow them, so that it broadcasts against values with an event of so many axes; a quantity
-    that has axes of its own takes the place of the last of those.
+    A latent quantity is sampled at `site`. The axes that plates and draws make on its left stay
+    there, and `event_dim` axes follow them, so that it broadcasts against values with an event of
+    so many axes; a quantity that has axes of its own takes the place of the last of those.
     """
     if isinstance(scale, dist.Distribution):
         own = len(scale.event_shape) + len(scale.batch_shape)
@@ -76,7 +82,8 @@ def resolve(site: str, scale: Scale, like: Tensor, event_dim: int) -> Tensor:
             marked: Any = {ALIGNED: True}
             value = pyro.sample(site, moved(scale, like).to_event(len(scale.batch_shape)), infer=marked)
         lead = value.shape[: value.dim() - own]
-        lead = lead + (1,) * (plates.depth - len(lead))  # Predictive(parallel=True) leaves some of these out
+        # Predictive(parallel=True) leaves some of these out
+        lead = lead + (1,) * (plates.depth - len(lead))
     else:
         held = param_site(site, scale.log_value).exp() if isinstance(scale, Learned) else scale
         value = torch.as_tensor(held, device=like.device, dtype=like.dtype)
@@ -100,7 +107,9 @@ def _numbers(value: Tensor) -> str:
 
 
 def moved(distribution: Any, like: Tensor) -> Any:
-    """The distribution with its parameters on the device and in the precision of `like`: users write HalfCauchy(1)."""
+    """The distribution with its parameters on the device and in the precision of `like`: users
+    write HalfCauchy(1).
+    """
     changed: dict[str, Any] = {}
     for name, value in vars(distribution).items():
         if isinstance(value, Tensor) and value.is_floating_point():

@@ -111,7 +111,9 @@ def masked(density: Tensor, node: Node) -> Tensor:
 
 
 def seen(node: Node, density: Tensor) -> Tensor:
-    """Which entries of a site's density [*batch] no mask hides, neither a handler's nor the distribution's own."""
+    """Which entries of a site's density [*batch] no mask hides, neither a handler's nor the
+    distribution's own.
+    """
     result = torch.ones_like(density, dtype=torch.bool)
     own = node["fn"]._mask if isinstance(node["fn"], MaskedDistribution) else None
     for mask in (node["mask"], own):
@@ -133,7 +135,8 @@ def weighted_sum(density: Tensor, node: Node) -> Tensor:
 
 
 def without_plates(value: Tensor, shape: Size, leading: int = 0) -> Tensor | None:
-    """A drawn value in the shape of its site, without the axes of size 1 that `Predictive` leaves for plates.
+    """A drawn value in the shape of its site, without the axes of size 1 that `Predictive` leaves
+    for plates.
 
     None where it does not fit: the caller knows what to say of it.
 

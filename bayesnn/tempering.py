@@ -4,11 +4,12 @@ Two quantities, which are not the same:
 
 - `kl_weight`, lambda: -ELBO = lambda KL(q || p) - E_q log p(y | w), whose best q is
   p(w) p(y | w)^(1 / lambda) up to a constant. The likelihood alone is tempered; Bayes' rule is 1.
-- `temperature`, T, of a sampler: p(w | y)^(1 / T), that is (p(w) p(y | w))^(1 / T) up to a constant.
-  Likelihood and prior are tempered both; for a prior N(0, s^2) that is lambda = T under the prior
-  N(0, T s^2).
+- `temperature`, T, of a sampler: p(w | y)^(1 / T), that is (p(w) p(y | w))^(1 / T) up to a
+  constant. Likelihood and prior are tempered both; for a prior N(0, s^2) that is lambda = T under
+  the prior N(0, T s^2).
 
-The note is an attribute, a dict of numbers, of a guide (a module or a function) or a dict of draws.
+The note is an attribute, a dict of numbers, of a guide (a module or a function) or a dict of
+draws.
 """
 
 from collections import OrderedDict

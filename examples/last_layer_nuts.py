@@ -1,15 +1,17 @@
-"""Is it the prior or the normal approximation? Laplace and NUTS on the last layer of the quickstart's network.
+"""Is it the prior or the normal approximation? Laplace and NUTS on the last layer of the
+quickstart's network.
 
     python -m examples.last_layer_nuts --out docs/tables
 
-Under the prior scale that maximises the evidence, the last layer's Laplace approximation is far too uncertain. Here
-NUTS samples the exact posterior of the same Pyro model: where NUTS is calibrated and Laplace is not, the prior is right
-and the normal distribution is not. A network that fits its training images perfectly leaves its last layer a posterior
-with a cliff on one side (where an image would be read wrongly) and a plain on the other; the curvature at the mode sees
+Under the prior scale that maximises the evidence, the last layer's Laplace approximation is far
+too uncertain. Here NUTS samples the exact posterior of the same Pyro model: where NUTS is
+calibrated and Laplace is not, the prior is right and the normal distribution is not. A network
+that fits its training images perfectly leaves its last layer a posterior with a cliff on one side
+(where an image would be read wrongly) and a plain on the other; the curvature at the mode sees
 neither.
 
-The features before the last layer are computed once, so a step of NUTS costs one small matrix product. Writes
-last_layer_nuts.md; about ten minutes on one core.
+The features before the last layer are computed once, so a step of NUTS costs one small matrix
+product. Writes last_layer_nuts.md; about ten minutes on one core.
 """
 
 import argparse
@@ -31,7 +33,8 @@ from examples.studies.common.network import train
 from examples.studies.common.options import parse
 
 SMOKE = bool(os.environ.get("SMOKE"))
-SCALES = (0.1, 0.316)  # what the quickstart's cross-validation chooses, and what the evidence prefers
+# what the quickstart's cross-validation chooses, and what the evidence prefers
+SCALES = (0.1, 0.316)
 WARMUP, SAMPLES = (3, 3) if SMOKE else (150, 200)
 
 Data = tuple[Tensor, Tensor]

@@ -1,16 +1,19 @@
-"""The main job: a network that reads digits becomes Bayesian, and is judged on digits and on what is none.
+"""The main job: a network that reads digits becomes Bayesian, and is judged on digits and on what
+is none.
 
     python -m examples.quickstart --out quickstart-output
 
-1. Train LeNet on 1,000 images of MNIST. Its weights are the maximum a posteriori (MAP) under N(0, 1), as usual, and
-   as usual it is too sure of itself.
-2. Let some of the weights be random: (a) those of the last layer, (b) the 1,000 with the largest marginal variance.
-3. Fit a Laplace approximation to each, its prior scale chosen by cross-validation within the 1,000 images.
-4. Compare MAP, both Laplace approximations and an ensemble of five networks on the other 4,000 images, and on letters,
-   turned digits and digits of another scanner.
+1. Train LeNet on 1,000 images of MNIST. Its weights are the maximum a posteriori (MAP) under N(0,
+   1), as usual, and as usual it is too sure of itself.
+2. Let some of the weights be random: (a) those of the last layer, (b) the 1,000 with the largest
+   marginal variance.
+3. Fit a Laplace approximation to each, its prior scale chosen by cross-validation within the 1,000
+   images.
+4. Compare MAP, both Laplace approximations and an ensemble of five networks on the other 4,000
+   images, and on letters, turned digits and digits of another scanner.
 
-It prints a table and writes table, figures, an ArviZ file and one page, index.html, that shows all of it. About a
-minute and a half on two cores; SMOKE=1 in the environment shortens it to seconds.
+It prints a table and writes table, figures, an ArviZ file and one page, index.html, that shows all
+of it. About a minute and a half on two cores; SMOKE=1 in the environment shortens it to seconds.
 """
 
 import time
@@ -50,14 +53,17 @@ def laplace(net: nn.Module, chosen: subset.Subset, scale: float, data: TensorDat
 
 
 def probabilities(guide: Laplace, x: Tensor, draws: int) -> Tensor:
-    """Class probabilities of every draw, [draw, batch, class], of the network linearised at its trained weights."""
+    """Class probabilities of every draw, [draw, batch, class], of the network linearised at its
+    trained weights.
+    """
     return predictive(guide, x, draws, linearised=True).component_probs
 
 
 def main() -> None:
     """The whole run."""
     options, start = parse(), time.perf_counter()
-    # Networks this small gain little from several threads, and lose much where another process wants the cores.
+    # Networks this small gain little from several threads, and lose much where another process
+    # wants the cores.
     torch.set_num_threads(1)
     sets = load(options)
     members, history, held = train_all(options, sets.train)

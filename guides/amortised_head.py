@@ -17,32 +17,35 @@ from bayesnn.models.truncation import TruncatedNetwork
 
 
 class AmortisedHead(CheckedState):
-    """q(z_i | x_i) = N(mu(phi(x_i)), diag s^2(phi(x_i))), or a point mass at mu: two small heads on frozen features.
+    """q(z_i | x_i) = N(mu(phi(x_i)), diag s^2(phi(x_i))), or a point mass at mu: two small heads
+    on frozen features.
 
     The guide of V-TST for the model `LatentHead`. Both heads have the published shape
-    Linear(feature, 3 latent), ReLU, Linear(3 latent, latent), and share no weights; the variance is bounded by the
-    prior's, log s^2 = log sigmoid(h) <= 0. Only the heads and the model's decoder are trained:
-    `MeanFieldELBO()(model, guide)`. Predictions average probabilities over draws of z, `predictive(guide, x)`;
-    one draw is a random z and not the mean.
+    Linear(feature, 3 latent), ReLU, Linear(3 latent, latent), and share no weights; the variance
+    is bounded by the prior's, log s^2 = log sigmoid(h) <= 0. Only the heads and the model's
+    decoder are trained: `MeanFieldELBO()(model, guide)`. Predictions average probabilities over
+    draws of z, `predictive(guide, x)`; one draw is a random z and not the mean.
 
-    Features of data without augmentation need to be computed once only: train on `cache_features(features, loader)`
-    with the guide `guide.of_features()`, which shares the heads.
+    Features of data without augmentation need to be computed once only: train on
+    `cache_features(features, loader)` with the guide `guide.of_features()`, which shares the
+    heads.
 
     Args:
-        features: x -> phi [batch, feature], such as `truncate(net, "fc")`; never trained, and no part of the guide's
-            parameters or state.
+        features: x -> phi [batch, feature], such as `truncate(net, "fc")`; never trained, and no
+            part of the guide's parameters or state.
         in_features: features that it gives.
         model: the `LatentHead`.
         hidden: width of the heads; 3 latent by default.
         bounded: whether log s^2 <= 0; else it is the head's output itself.
-        point: q is a point mass at mu(phi): with a model of `kl_weight=0` it is TST, two-stage training.
+        point: q is a point mass at mu(phi): with a model of `kl_weight=0` it is TST, two-stage
+            training.
 
     Raises:
         TypeError: a model that is no `LatentHead`.
         ValueError: features in training mode or of another width.
 
-    Reference: Jordahn, Olmos (2024), Decoupling feature extraction and classification layers for calibrated neural
-    networks.
+    Reference: Jordahn, Olmos (2024), Decoupling feature extraction and classification layers for
+    calibrated neural networks.
 
     >>> from bayesnn import likelihoods
     >>> from bayesnn.guides import MeanFieldELBO
@@ -67,7 +70,8 @@ class AmortisedHead(CheckedState):
         super().__init__()
         if not isinstance(model, LatentHead):
             raise TypeError(f"AmortisedHead: the model must be a LatentHead, not a {type(model).__name__}")
-        self._features, self._model = (features,), (model,)  # in tuples: neither is trained or saved with the guide
+        # in tuples: neither is trained or saved with the guide
+        self._features, self._model = (features,), (model,)
         self.in_features, self.bounded = in_features, bounded
         width = 3 * model.latent if hidden is None else hidden
         self.mean_head = _head(in_features, width, model.latent)
@@ -124,7 +128,8 @@ class AmortisedHead(CheckedState):
 
     @torch.no_grad()
     def output_distribution(self, x: Inputs) -> dist.TorchDistribution:
-        """N(A mu + b, A diag(s^2) A^T) over the outputs, [batch] x [out]: exact for a linear decoder, without draws.
+        """N(A mu + b, A diag(s^2) A^T) over the outputs, [batch] x [out]: exact for a linear
+        decoder, without draws.
 
         Raises:
             TypeError: another decoder, or a guide that is a point; draw with `predictive`.
@@ -138,7 +143,8 @@ class AmortisedHead(CheckedState):
             )
         root = decoder.weight * variance.sqrt().unsqueeze(-2)  # [batch, out, latent]
         covariance = root @ root.mT
-        jitter = 1e-6 * covariance.diagonal(dim1=-2, dim2=-1).mean(-1)  # outputs may be more than entries of z
+        # outputs may be more than entries of z
+        jitter = 1e-6 * covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
         covariance.diagonal(dim1=-2, dim2=-1).add_(jitter.unsqueeze(-1))
         return dist.MultivariateNormal(F.linear(loc, decoder.weight, decoder.bias), covariance)
 

@@ -1,4 +1,6 @@
-"""Stochastic weight averaging, Gaussian: a normal distribution through the snapshots of a training run."""
+"""Stochastic weight averaging, Gaussian: a normal distribution through the
+snapshots of a training run.
+"""
 
 import math
 from collections.abc import Mapping
@@ -22,31 +24,34 @@ _ONE = Size()
 
 
 class SWAG(CheckedState):
-    """q(w) = N(m, (diag(v) + D D^T / (K - 1)) / 2): mean, variances and last K deviations of snapshots of the weights.
+    """q(w) = N(m, (diag(v) + D D^T / (K - 1)) / 2): mean, variances and last K deviations of
+    snapshots of the weights.
 
-    m and v = E[(w - m)^2] are over all snapshots, the rows of D the differences of the last K of them to the running
-    mean at their time. Train the network with SGD and a constant or cyclical learning rate, and collect a snapshot
-    after every epoch once the loss has settled::
+    m and v = E[(w - m)^2] are over all snapshots, the rows of D the differences of the last K of
+    them to the running mean at their time. Train the network with SGD and a constant or cyclical
+    learning rate, and collect a snapshot after every epoch once the loss has settled::
 
         for epoch in range(epochs):
             train_one_epoch(net)
             if epoch >= burn_in:
                 guide.collect()
 
-    The draws follow the noise of the optimiser: a larger learning rate gives a wider posterior, and the prior enters
-    only through the weight decay of the training. Weights that are not random in the model are those of the network
-    now. A network with batch normalisation needs its statistics anew for every draw, which this guide does not do: keep
-    those layers out of training, or use another normalisation.
+    The draws follow the noise of the optimiser: a larger learning rate gives a wider posterior,
+    and the prior enters only through the weight decay of the training. Weights that are not random
+    in the model are those of the network now. A network with batch normalisation needs its
+    statistics anew for every draw, which this guide does not do: keep those layers out of
+    training, or use another normalisation.
 
     Args:
         model: the random weights.
         rank: K, the deviations kept.
 
     Raises:
-        ValueError: fewer than two snapshots; values that are not finite or of another shape; a state of another model.
+        ValueError: fewer than two snapshots; values that are not finite or of another shape; a
+            state of another model.
 
-    Reference: Maddox, Garipov, Izmailov, Vetrov, Wilson (2019), A simple baseline for Bayesian uncertainty in deep
-    learning.
+    Reference: Maddox, Garipov, Izmailov, Vetrov, Wilson (2019), A simple baseline for Bayesian
+    uncertainty in deep learning.
 
     >>> from torch import nn
     >>> from bayesnn import likelihoods, priors, subset
@@ -96,7 +101,8 @@ class SWAG(CheckedState):
         self.snapshots += 1
         before = flat - self.loc
         self.loc += before / self.snapshots
-        # By products of deviations: E[w^2] - m^2 would be rounding where the snapshots lie close together.
+        # By products of deviations: E[w^2] - m^2 would be rounding where the snapshots lie close
+        # together.
         self.scatter += (before * (flat - self.loc) - self.scatter) / self.snapshots
         self.deviations[(self.snapshots - 1) % len(self.deviations)] = flat - self.loc
 
@@ -139,9 +145,9 @@ def _flat(model: BNN, values: Mapping[str, Tensor]) -> Tensor:
 class SnapshotNormal(dist.TorchDistribution):
     """N(m, diag(v) + a^2 D^T D) over a vector, with few rows of D.
 
-    As torch's `LowRankMultivariateNormal`, whose constructor factorises I + a^2 D diag(v)^-1 D^T in single precision:
-    its eigenvalues reach the number of weights times that of snapshots, and the factorisation fails. Here draws need
-    none, and the density has it in double precision.
+    As torch's `LowRankMultivariateNormal`, whose constructor factorises I + a^2 D diag(v)^-1 D^T
+    in single precision: its eigenvalues reach the number of weights times that of snapshots, and
+    the factorisation fails. Here draws need none, and the density has it in double precision.
 
     Args:
         loc: m, [param].

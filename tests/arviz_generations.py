@@ -1,4 +1,5 @@
-"""What must hold under every ArviZ, from plain arrays: run by the suite, and as a script where torch is not installed.
+"""What must hold under every ArviZ, from plain arrays: run by the suite, and as a script where
+torch is not installed.
 
 `python tests/arviz_generations.py [NETCDF ELPD]` also reads a file that another ArviZ wrote.
 """
@@ -27,7 +28,9 @@ def load(name: str) -> ModuleType:
 
 
 def groups():
-    """Draws of a normal mean: posterior, log likelihood, densities, and a group that ArviZ does not know."""
+    """Draws of a normal mean: posterior, log likelihood, densities, and a group
+    that ArviZ does not know.
+    """
     random = np.random.default_rng(0)
     y = random.normal(1.0, 1.0, DATA)
     mean, sd = y.sum() / (DATA + 1), (DATA + 1) ** -0.5
@@ -122,12 +125,15 @@ def check_statistics():
         pit = arviz.loo_pit(tree)["y"]
         stats = tree["sample_stats"]
         corrected = arviz.loo_approximate_posterior(tree, log_p=stats["lp"], log_q=stats["log_q"])
-        assert abs(corrected.elpd - result.elpd) < result.se  # the draws are the posterior's already
+        # the draws are the posterior's already
+        assert abs(corrected.elpd - result.elpd) < result.se
     assert pit.shape == (DATA,)
 
 
 def check_leave_one_out():
-    """Pareto-smoothed weights of single data give the densities and transforms that ArviZ finds."""
+    """Pareto-smoothed weights of single data give the densities and transforms
+    that ArviZ finds.
+    """
     import arviz
 
     tree = load("convert").from_groups(groups())
@@ -144,7 +150,9 @@ def check_leave_one_out():
 
 
 def check_khat():
-    """A guide equal to the posterior; one that is too narrow in heavy tails; and from the container itself."""
+    """A guide equal to the posterior; one that is too narrow in heavy tails; and from the
+    container itself.
+    """
     khat = load("khat").khat
     tree = load("convert").from_groups(groups())
     assert khat(tree).shape == (CHAINS,)

@@ -22,7 +22,9 @@ Untouched = Callable[[nn.Module], AbstractContextManager[None]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Networks with an LSTM and the like say that their derivatives are slow: tested on its own."""
+    """Networks with an LSTM and the like say that their derivatives are slow:
+    tested on its own.
+    """
     config.addinivalue_line("filterwarnings", "ignore::bayesnn.curvature.SlowFallback")
 
 
@@ -35,7 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """The same random numbers for every test (Python's, NumPy's, torch's), and nothing in Pyro's global store."""
+    """The same random numbers for every test (Python's, NumPy's, torch's), and
+    nothing in Pyro's global store.
+    """
     pyro.set_rng_seed(0)
     pyro.clear_param_store()
     yield

@@ -1,4 +1,6 @@
-"""Networks whose shapes hide which axis is the batch, or that torch itself differentiates wrongly under `vmap`."""
+"""Networks whose shapes hide which axis is the batch, or that torch itself
+differentiates wrongly under `vmap`.
+"""
 
 from collections.abc import Callable
 from typing import Any

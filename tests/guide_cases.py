@@ -1,4 +1,5 @@
-"""Every guide with a model it belongs to: `GUIDES[kind].make(name) -> Problem`; a new guide is one line.
+"""Every guide with a model it belongs to: `GUIDES[kind].make(name) -> Problem`; a new guide is one
+line.
 
 Pyro's own guides stand in the table as witnesses that the contract is Pyro's.
 """
@@ -64,7 +65,8 @@ class Case(NamedTuple):
 
     Attributes:
         make: name of the model -> problem.
-        again: model -> a guide of the same kind that was fitted to nothing, which a state is loaded into.
+        again: model -> a guide of the same kind that was fitted to nothing, which a state is
+            loaded into.
         other: a guide of the same kind for another model.
         elbos: its own objectives, besides `Trace_ELBO`.
         trained: it has parameters; others are fitted.
@@ -142,7 +144,8 @@ def auto(kind: Any) -> Callable[[BNN, Tensor, Tensor], Any]:
 
 
 def auto_laplace(model: BNN, x: Tensor, y: Tensor) -> Any:
-    guide = AutoLaplaceApproximation(model, init_loc_fn=init_to_mean)  # where the Hessian is positive definite
+    # where the Hessian is positive definite
+    guide = AutoLaplaceApproximation(model, init_loc_fn=init_to_mean)
     guide(x, y)
     return guide.laplace_approximation(x, y)
 

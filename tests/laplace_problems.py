@@ -37,7 +37,9 @@ def mode(model: BNN, x: Tensor, y: Tensor, steps: int = 30) -> dict[str, Tensor]
 
 
 def golden(precision: float = 0.5) -> tuple[BNN, Tensor, Tensor]:
-    """Two weights, three examples, noise variance 0.25: evidence and predictive are known to ten digits."""
+    """Two weights, three examples, noise variance 0.25: evidence and predictive
+    are known to ten digits.
+    """
     net = nn.Linear(2, 1, bias=False).double()
     model = BNN(net, subset.everything(net), priors.normal(precision**-0.5), likelihoods.normal(0.5))
     return model, PHI, Y

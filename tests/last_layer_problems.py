@@ -46,7 +46,9 @@ def regression(examples: int = 12, *, relative: bool = False, **options: Any) ->
 
 
 def log_evidence(model: NeuralLinear, x: Tensor, y: Tensor) -> Tensor:
-    """sum_k log N(y_k; 0, noise_k^2 I + Phi S_k Phi^T), with dense covariances of the examples; differentiable."""
+    """sum_k log N(y_k; 0, noise_k^2 I + Phi S_k Phi^T), with dense covariances
+    of the examples; differentiable.
+    """
     phi, prior, noise = model.phi(x), model.matrix_prior().base_dist, model.noise_scale()
     total = torch.zeros((), dtype=torch.double)
     for k in range(y.shape[1]):
@@ -77,7 +79,9 @@ def put(guide: Any, loc: Tensor, covariance: Tensor) -> Any:
 
 
 def grid(mean: Tensor, variance: Tensor, nodes: int = 40) -> tuple[Tensor, Tensor]:
-    """Gauss-Hermite points [point, class] and weights [point] of N(mean, diag(variance)) over three logits."""
+    """Gauss-Hermite points [point, class] and weights [point] of N(mean,
+    diag(variance)) over three logits.
+    """
     import numpy as np
 
     t, w = (torch.tensor(part) for part in np.polynomial.hermite_e.hermegauss(nodes))

@@ -1,4 +1,6 @@
-"""Bayesian networks of every make: `MODELS[name]() -> (model, x, y)`; a new kind is covered by one line."""
+"""Bayesian networks of every make: `MODELS[name]() -> (model, x, y)`; a new
+kind is covered by one line.
+"""
 
 from collections.abc import Callable
 

@@ -111,7 +111,8 @@ DRAWN = [
     Drawn((F.avg_pool2d,), lambda f, x: f(x, 2, 1, 1, divisor_override=3), (1, 2, 2)),
     Drawn((F.avg_pool3d,), lambda f, x: f(x, (1, 2, 2), 1, (0, 1, 0)), (1, 1, 2, 3)),
     Drawn((F.adaptive_avg_pool1d,), lambda f, x: f(x, 3), (1, 5)),
-    Drawn((F.adaptive_avg_pool2d,), lambda f, x: f(x, (2, 5)), (1, 3, 2)),  # up-sampling along one axis
+    # up-sampling along one axis
+    Drawn((F.adaptive_avg_pool2d,), lambda f, x: f(x, (2, 5)), (1, 3, 2)),
     Drawn((F.adaptive_avg_pool3d,), lambda f, x: f(x, (3, 1, 1)), (1, 2, 1, 3)),
     Drawn((F.instance_norm,), lambda f, x: f(x, *RUNNING, *AFFINE, use_input_stats=False), (4, 2)),
     Drawn((F.interpolate,), lambda f, x: f(x, (3, 5), mode="bilinear", align_corners=False), (1, 2, 3)),
@@ -120,12 +121,16 @@ DRAWN = [
     Drawn((torch.masked_fill, T.masked_fill), lambda f, x: f(x, MASK.repeat(2), 0.5)),
     Drawn((F.pad,), lambda f, x: f(x, (1, 2), value=3.0)),
 ]
-"""Of these the quadrature of smooth functions is exact to 1e-6, and of functions with a kink to 1e-3."""
+"""Of these the quadrature of smooth functions is exact to 1e-6, and of
+functions with a kink to 1e-3.
+"""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """A rule of what moves entries, [*shape] -> a tensor or several of entries of the input: exact."""
+    """A rule of what moves entries, [*shape] -> a tensor or several of entries
+    of the input: exact.
+    """
 
     call: Callable[[Any, Any], Any] = lambda f, x: f(x)
     shape: tuple[int, ...] = (2, 3, 4)

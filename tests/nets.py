@@ -1,4 +1,6 @@
-"""Small networks of every kind that the library must work with, each with inputs: `NETS[name]() -> (net, x)`."""
+"""Small networks of every kind that the library must work with, each with inputs:
+`NETS[name]() -> (net, x)`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +13,9 @@ Case = tuple[Any, Any]  # a network, whose layers the type checker does not know
 
 
 def mlp(inputs: int = 3, hidden: int = 4, outputs: int = 2) -> Any:
-    """A network of inputs * hidden + hidden + hidden * outputs + outputs weights: 26 by default."""
+    """A network of inputs * hidden + hidden + hidden * outputs + outputs
+    weights: 26 by default.
+    """
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs)).eval()
 
 
@@ -85,7 +89,9 @@ class Attention(nn.Module):
 
 
 class Encoder(nn.Module):
-    """One transformer encoder layer, whose evaluation mode has a fused kernel without derivatives."""
+    """One transformer encoder layer, whose evaluation mode has a fused kernel
+    without derivatives.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,7 +232,8 @@ def _vision_transformer() -> Any:
     net = VisionTransformer(
         image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=10
     )
-    nn.init.normal_(net.heads.head.weight)  # zeros as it comes: the outputs would depend on no other weight
+    # zeros as it comes: the outputs would depend on no other weight
+    nn.init.normal_(net.heads.head.weight)
     return net
 
 

@@ -1,6 +1,8 @@
-"""The slow obvious way: dense Jacobians, Gauss-Newton matrices and Hessians over a whole batch at once.
+"""The slow obvious way: dense Jacobians, Gauss-Newton matrices and Hessians over a whole batch at
+once.
 
-By ordinary autograd, one row at a time: nothing here vectorises, so nothing is shared with what is tested.
+By ordinary autograd, one row at a time: nothing here vectorises, so nothing is shared with what is
+tested.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,14 +43,18 @@ def ggn(function: Function, values: Mapping[str, Tensor], x: Any, fisher: Fisher
 def hessian(
     function: Function, values: Mapping[str, Tensor], x: Any, log_likelihood: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Hessian of the negative log likelihood, [param, param]; `log_likelihood`: outputs -> sum_i log p(y_i)."""
+    """Hessian of the negative log likelihood, [param, param]; `log_likelihood`:
+    outputs -> sum_i log p(y_i).
+    """
     return autograd.hessian(lambda vector: -log_likelihood(function(unflat(vector, values), x)), flat(values))
 
 
 def fisher(log_prob: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """sum_j weights_j s_j s_j^T with scores s_j = d log p(y_j | f) / df, [out, out], for one example's outputs [out].
+    """sum_j weights_j s_j s_j^T with scores s_j = d log p(y_j | f) / df, [out, out], for one
+    example's outputs [out].
 
-    With targets [point, ...] and weights [point] that enumerate or integrate p(y | f) it is the Fisher information.
+    With targets [point, ...] and weights [point] that enumerate or integrate p(y | f) it is the
+    Fisher information.
     """
     repeated = outputs.expand(len(targets), -1).clone().requires_grad_()
     (scores,) = torch.autograd.grad(log_prob(repeated, targets).sum(), repeated)

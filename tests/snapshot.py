@@ -1,4 +1,6 @@
-"""What a network is, to the bit: values, versions, gradients, flags, hooks, types, every attribute of every module."""
+"""What a network is, to the bit: values, versions, gradients, flags, hooks, types, every attribute
+of every module.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,9 @@ def unchanged(net: nn.Module) -> Iterator[None]:
 
 
 def facts(net: nn.Module) -> Facts:
-    """Everything that may not change, by name. Objects are kept, so that identity can be compared."""
+    """Everything that may not change, by name. Objects are kept, so that
+    identity can be compared.
+    """
     found: Facts = {}
     for name, module in net.named_modules(remove_duplicate=False):
         found[f"{name}: type"] = type(module)

@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 
 FALSE_ALARM = 1e-6
-"""The probability that a check fails although the code is right; seeds are fixed, so it is paid once."""
+"""The probability that a check fails although the code is right; seeds are
+fixed, so it is paid once.
+"""
 
 
 def bound(checks: int = 1) -> float:
-    """|z| that a standard normal exceeds in any of so many checks with probability `FALSE_ALARM` (Bonferroni)."""
+    """|z| that a standard normal exceeds in any of so many checks with
+    probability `FALSE_ALARM` (Bonferroni).
+    """
     return NormalDist().inv_cdf(1 - FALSE_ALARM / (2 * checks))
 
 
@@ -23,7 +27,9 @@ def assert_same_mean(a: Tensor, b: Tensor) -> None:
 
 
 def assert_mean(draws: Tensor, mean: Tensor | float) -> None:
-    """Independent draws [draw, ...] have this mean, in every entry: a z-test with the draws' own standard error."""
+    """Independent draws [draw, ...] have this mean, in every entry: a z-test
+    with the draws' own standard error.
+    """
     draws = draws.detach().double()
     mean = torch.as_tensor(mean, dtype=torch.double).expand(draws.shape[1:])
     error = draws.std(0) / math.sqrt(len(draws))

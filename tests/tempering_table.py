@@ -1,4 +1,6 @@
-"""Every model, guide, objective and sampler, and what has to be said of the tempering of what comes out."""
+"""Every model, guide, objective and sampler, and what has to be said of the
+tempering of what comes out.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -201,7 +203,9 @@ FITTED: dict[str, tuple[Callable[[], Made], dict[str, float]]] = {
     "sghmc, cold": (lambda: _sghmc(0.5), {"temperature": 0.5}),
     "a dict of draws": (_dict, {}),
 }
-"""Posteriors that no objective with a KL divergence trained: (how to make one, what has to be said)."""
+"""Posteriors that no objective with a KL divergence trained: (how to make one,
+what has to be said).
+"""
 
 OTHERS = {
     "Diagonal": "a structure of Laplace",

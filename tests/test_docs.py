@@ -1,4 +1,6 @@
-"""The documentation is complete: every public name, every page in reach, no stale link or equation."""
+"""The documentation is complete: every public name, every page in reach, no
+stale link or equation.
+"""
 
 import re
 import runpy
@@ -29,7 +31,8 @@ def test_every_public_name_is_in_the_reference(room: str) -> None:
     }
     page = (DOCS / "api" / f"{room}.md").read_text()
     documented = re.findall(r"\.\. (?:auto(?!module)\w+|py:data):: bayesnn\.([\w.]+)", page)
-    assert sorted(documented) == sorted(exported)  # each once: what a face exports out of a family, under the face
+    # each once: what a face exports out of a family, under the face
+    assert sorted(documented) == sorted(exported)
 
 
 def test_nested_namespaces_are_read() -> None:

@@ -1,4 +1,6 @@
-"""The study on breast cancer cohorts: endpoint, censoring, covariates, sources and samples mean what they say."""
+"""The study on breast cancer cohorts: endpoint, censoring, covariates, sources
+and samples mean what they say.
+"""
 
 import sys
 from collections import Counter
@@ -27,7 +29,8 @@ def cohorts() -> dict[str, Any]:
 
 
 def test_endpoint_of_hand_made_patients() -> None:
-    # Recurrence; death without; death after the follow-up for recurrence; lost early; well at the end; late recurrence.
+    # Recurrence; death without; death after the follow-up for recurrence; lost early; well at the
+    # end; late recurrence.
     rtime = torch.tensor([100.0, 200.0, 300.0, 400.0, 2000.0, 1500.0]).double()
     recur = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 1.0])
     dtime = torch.tensor([900.0, 200.0, 800.0, 400.0, 2000.0, 1600.0]).double()
@@ -49,7 +52,8 @@ def test_kaplan_meier_is_scipys(cohorts: dict[str, Any]) -> None:
 
 
 def test_thinning_by_hand() -> None:
-    # Of 5 one is censored on day 2, behind the event of that day: G(1-) = G(2-) = 1, G(3-) = G(horizon) = 2 / 3.
+    # Of 5 one is censored on day 2, behind the event of that day: G(1-) = G(2-) = 1,
+    # G(3-) = G(horizon) = 2 / 3.
     days = torch.tensor([1.0, 2.0, 2.0, 3.0, 9.0]).double()
     event = torch.tensor([True, True, False, True, False])
     expected = torch.tensor([2 / 3, 2 / 3, 0.0, 1.0, 1.0]).double()

@@ -1,4 +1,6 @@
-"""The study of segmentation: its scenes, its numbers on cases whose answers are known, and a tiny network."""
+"""The study of segmentation: its scenes, its numbers on cases whose answers are
+known, and a tiny network.
+"""
 
 import json
 import math
@@ -70,7 +72,8 @@ def test_typical_surfaces_are_as_frequent_as_said() -> None:
     n = 100_000
     chance = torch.rand(n, 2, generator=torch.Generator().manual_seed(0))
     striped = (_surface(torch.full((n,), 2), chance) == 1).double().mean()
-    assert float(striped) == pytest.approx(TYPICAL, abs=5 * math.sqrt(0.25 / n))  # fails one time in 1.7 million
+    # fails one time in 1.7 million
+    assert float(striped) == pytest.approx(TYPICAL, abs=5 * math.sqrt(0.25 / n))
     crosses = torch.bincount(_surface(torch.full((n,), UNSEEN), chance)) / n
     assert crosses.tolist() == pytest.approx([1 / 3] * 3, abs=5 * math.sqrt(0.25 / n))
 
@@ -90,7 +93,8 @@ def test_iou_of_a_map_that_can_be_counted() -> None:
 
 
 def test_numbers_of_known_draws() -> None:
-    # One image of 2 x 2 pixels; two draws that agree on the first row and contradict each other on the second.
+    # One image of 2 x 2 pixels; two draws that agree on the first row and contradict each other on
+    # the second.
     sure = torch.tensor([1.0, 0.0])
     draws = sure.repeat(2, 1, 2, 2, 1)
     draws[1, :, 1] = 1 - sure
@@ -109,7 +113,8 @@ def test_numbers_of_known_draws() -> None:
 
 
 def test_scores_that_know_no_more_than_where_objects_are() -> None:
-    # Three of ground, one known, two unseen pixels: one of four negatives has the score of the positives.
+    # Three of ground, one known, two unseen pixels: one of four negatives has the score of the
+    # positives.
     y = torch.tensor([[[0, 0, 0, 1, 4, 4]]])
     found = any_object(y == 4, y > 0)
     assert found == {"auroc": pytest.approx(1 - 0.5 / 4), "aupr": pytest.approx(2 / 3), "fpr95": pytest.approx(1 / 4)}
@@ -157,7 +162,9 @@ def test_a_tiny_network_goes_through_all_methods(tmp_path: Path, monkeypatch: py
 
 
 def test_the_published_weight_makes_the_loss_the_published_one() -> None:
-    """Mean cross entropy over images, pixels and members + 1 / (L + 1) sum_l (sum_j KL_jl + the mean squared error)."""
+    """Mean cross entropy over images, pixels and members + 1 / (L + 1) sum_l (sum_j KL_jl + the
+    mean squared error).
+    """
     torch.manual_seed(0)
     data = scenes(4, seed=0, size=16)
     body = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, len(CLASSES), 1)).eval()

@@ -1,4 +1,6 @@
-"""The study of variational inference: its weight decay, temperature, search and tables mean what they say."""
+"""The study of variational inference: its weight decay, temperature, search and
+tables mean what they say.
+"""
 
 import math
 from typing import Any

@@ -27,7 +27,8 @@ def test_equal_members_are_not_apart_and_others_are() -> None:
         return vectors
 
     other = apart(batch_ensemble(nn.Linear(4, 2, bias=False), 2, initial=opposite), x)
-    # r = s = (1, -1) for the two members: the signs of r and s cancel, so that they predict the same.
+    # r = s = (1, -1) for the two members: the signs of r and s cancel, so that they predict the
+    # same.
     assert other["disagreement"] == 0.0
     assert other["between"] == [pytest.approx(2**0.5)]
 
@@ -49,7 +50,8 @@ def test_numbers_of_a_predictor_that_is_certain() -> None:
     row = numbers(Trained(always_zero, 7, 2.0), Judged(x, y, x, shifts))
     assert (row["accuracy"], row["confidence"], row["parameters"]) == (0.5, pytest.approx(1.0), 7)
     assert row["ece"] == pytest.approx(0.5)
-    assert row["nll"] == pytest.approx(0.5 * 12 * torch.log(torch.tensor(10.0)).item())  # probabilities end at 1e-12
+    # probabilities end at 1e-12
+    assert row["nll"] == pytest.approx(0.5 * 12 * torch.log(torch.tensor(10.0)).item())
     assert row["auroc"] == 0.5
     assert row["noise_ece"] == [pytest.approx(0.5)] * 2
     assert row["history"] == []

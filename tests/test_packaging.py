@@ -1,4 +1,6 @@
-"""The package: its list of rooms, what each may import, the size of its files, and what importing it costs."""
+"""The package: its list of rooms, what each may import, the size of its files,
+and what importing it costs.
+"""
 
 import ast
 import re
@@ -41,7 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"metrics", "predict", "functional"},
     "transfer": CORE | {"guides", "predict", "metrics", "arviz"},
 }
-"""The only allowed directions, those of the table in docs/design.md. `bayesnn/__init__.py` may import every room."""
+"""The only allowed directions, those of the table in docs/design.md. `bayesnn/__init__.py` may
+import every room.
+"""
 
 
 def python_files(*folders: Path) -> list[Path]:
@@ -59,7 +63,9 @@ def room_of(path: Path) -> str:
 
 
 def imported_rooms(path: Path) -> set[str]:
-    """The rooms of bayesnn that a file imports anywhere, those inside functions and under TYPE_CHECKING too."""
+    """The rooms of bayesnn that a file imports anywhere, those inside functions and under
+    TYPE_CHECKING too.
+    """
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -100,7 +106,9 @@ def test_the_design_has_the_same_directions() -> None:
 
 
 def imported_files(path: Path, files: dict[str, Path]) -> set[str]:
-    """The files of bayesnn that a file imports anywhere, by module name; packages through what they name themselves."""
+    """The files of bayesnn that a file imports anywhere, by module name; packages through what
+    they name themselves.
+    """
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.module]
     names = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names} | {str(n.module) for n in nodes}
     return names & files.keys()

@@ -45,7 +45,9 @@ def comment_lines(source: str) -> Iterator[int]:
 
 
 def paragraph_lines(source: str) -> Iterator[int]:
-    """The rows, from 0, of Markdown's prose: no front matter, code, table, formula, link or HTML."""
+    """The rows, from 0, of Markdown's prose: no front matter, code, table,
+    formula, link or HTML.
+    """
     fence = end = ""
     may_indent = False  # four spaces make code after an empty line, or after code
     for row, line in enumerate(source.splitlines()):

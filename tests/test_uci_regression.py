@@ -1,4 +1,6 @@
-"""The study of small regression sets: folds, standardisation, and scores in the targets' own unit."""
+"""The study of small regression sets: folds, standardisation, and scores in the
+targets' own unit.
+"""
 
 import math
 
@@ -60,7 +62,8 @@ def test_scores_are_those_of_the_predictive_in_the_targets_own_unit() -> None:
     # CRPS of N(m, s): s [z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)]; here from 1,000 draws.
     z, normal = (y - mean) / deviation, torch.distributions.Normal(0.0, 1.0)
     exact = deviation * (z * (2 * normal.cdf(z) - 1) + 2 * normal.log_prob(z).exp() - 1 / math.sqrt(math.pi))
-    # Each of its two terms has a standard error below that of the mean of 1,000 draws; a false alarm in a million.
+    # Each of its two terms has a standard error below that of the mean of 1,000 draws; a false
+    # alarm in a million.
     bound = 4.9 * float(deviation.square().sum().sqrt()) / 3 * unit / math.sqrt(1000)
     assert abs(found["crps"] - float(exact.mean()) * unit) < 2 * bound
 

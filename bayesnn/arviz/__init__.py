@@ -1,4 +1,6 @@
-"""The door to ArviZ, of both generations: every fit to one `InferenceData` (0.x) or `DataTree` (1.x)."""
+"""The door to ArviZ, of both generations: every fit to one `InferenceData`
+(0.x) or `DataTree` (1.x).
+"""
 
 from bayesnn.arviz.collect import to_groups as to_groups
 from bayesnn.arviz.convert import Groups as Groups

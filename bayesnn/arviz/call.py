@@ -1,4 +1,6 @@
-"""One call of a Pyro model with all data, and the densities of all its sites at given values of the latent ones."""
+"""One call of a Pyro model with all data, and the densities of all its sites at given values of
+the latent ones.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +27,9 @@ from bayesnn.sites import (
 
 @dataclass(eq=False)
 class Evaluation:
-    """A model at one value of its latent sites. Log densities in nats; those of data are pointwise and never scaled."""
+    """A model at one value of its latent sites. Log densities in nats; those of data are pointwise
+    and never scaled.
+    """
 
     log_joint: float = 0.0
     log_prior: dict[str, float] = field(default_factory=dict)
@@ -39,18 +43,19 @@ class Evaluation:
 class Call:
     """A model together with the arguments of one call.
 
-    A model of `bayesnn.models` called as (x, y) is called for at most `chunk` examples at a time; the results are those
-    of one call.
+    A model of `bayesnn.models` called as (x, y) is called for at most `chunk` examples at a time;
+    the results are those of one call.
 
     Attributes:
         parts: the arguments of those calls.
-        latent, deterministic, observed, factors: {site: Site}, where factors are those of examples, in the plates of an
-            observed site; a site with one value for each example has the shape of the first
-            part.
+        latent, deterministic, observed, factors: {site: Site}, where factors are those of
+            examples, in the plates of an observed site; a site with one value for each example has
+            the shape of the first part.
         local: names of the latent sites with one value for each example.
 
     Raises:
-        ValueError: a call that observes nothing; a subsampled plate; a model size below the number of examples.
+        ValueError: a call that observes nothing; a subsampled plate; a model size below the number
+            of examples.
     """
 
     def __init__(self, model: Any, args: tuple[Any, ...], keywords: Mapping[str, Any], chunk: int) -> None:
@@ -86,7 +91,9 @@ class Call:
         return first // batch_size(self.parts[0][0]) * sum(batch_size(part[0]) for part in self.parts)
 
     def share(self, part: int) -> float:
-        """What a part's scaled density counts in one call with all data, where examples have the weight size / all."""
+        """What a part's scaled density counts in one call with all data, where examples have the
+        weight size / all.
+        """
         if len(self.parts) == 1 or self.model.size is None:
             return 1.0
         return batch_size(self.parts[part][0]) / sum(batch_size(each[0]) for each in self.parts)
@@ -97,7 +104,9 @@ class Call:
         return {name: nodes[name]["value"] for name in self.latent if name not in self.local}
 
     def at(self, values: Mapping[str, Tensor], *, replicate: bool = False) -> Evaluation:
-        """Densities, deterministic sites and, on request, new data, at these values of the latent sites."""
+        """Densities, deterministic sites and, on request, new data, at these
+        values of the latent sites.
+        """
         result, start, pieces = Evaluation(), 0, []
         for i, part in enumerate(self.parts):
             stop = start + (batch_size(part[0]) if self.local else 0)
@@ -150,7 +159,9 @@ class Call:
     def _replicate(
         self, nodes: Mapping[str, Node], given: dict[str, Tensor], part: tuple[Any, ...]
     ) -> dict[str, Tensor]:
-        """New data. Several observed sites may depend on each other: one more call of the model draws them together."""
+        """New data. Several observed sites may depend on each other: one more call of the model
+        draws them together.
+        """
         if len(self.observed) > 1:
             free = poutine.condition(poutine.uncondition(self.model), data=given)
             nodes = trace_of(free, part, self.keywords)

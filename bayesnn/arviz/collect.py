@@ -40,7 +40,9 @@ def to_groups(
     chunk: int = 1000,
     progress: bool = True,
 ) -> Groups:
-    """What `to_arviz` makes, with the same arguments, as plain arrays {group: {variable: array}}; needs no ArviZ."""
+    """What `to_arviz` makes, with the same arguments, as plain arrays {group:
+    {variable: array}}; needs no ArviZ.
+    """
     model = model_for(posterior, model, "to_arviz", *args)
     if prior < 0:
         raise ValueError(f"to_arviz: prior is the number of draws from it, 0 or more, not {prior}")
@@ -156,7 +158,9 @@ def _scalars(values: Mapping[str, Any]) -> Iterable[tuple[str, np.ndarray]]:
 
 
 def _arrays(values: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> Iterable[tuple[str, np.ndarray]]:
-    """Without the entries that a mask hides, which are no data; what is left is one axis, then the event's."""
+    """Without the entries that a mask hides, which are no data; what is left is
+    one axis, then the event's.
+    """
     return ((name, array(value if seen[name].all() else value[seen[name]])) for name, value in values.items())
 
 

@@ -14,7 +14,8 @@ from bayesnn.arviz.quantities import array
 def constants(named: Mapping[str, Any], targets: Collection[Tensor], taken: Collection[str]) -> dict[str, np.ndarray]:
     """{name: array} of the tensors inside, targets excluded.
 
-    A tuple or dict of tensors becomes one variable for each, `x_0` or `x_key`. Names that are `taken` get "_data".
+    A tuple or dict of tensors becomes one variable for each, `x_0` or `x_key`. Names that are
+    `taken` get "_data".
     """
     found = {}
     for name, value in named.items():

@@ -1,4 +1,6 @@
-"""Groups of plain arrays to ArviZ's container. NumPy and xarray only: neither torch nor the rest of the package."""
+"""Groups of plain arrays to ArviZ's container. NumPy and xarray only: neither
+torch nor the rest of the package.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +16,14 @@ SAMPLES = ("chain", "draw")
 class Groups:
     """{group: {variable: array}}: what ArviZ holds, in no version's own form.
 
-    Arrays are [chain, draw, ...]; those of a group whose name ends in "data" (observed_data, constant_data, metadata)
-    have no such axes.
+    Arrays are [chain, draw, ...]; those of a group whose name ends in "data" (observed_data,
+    constant_data, metadata) have no such axes.
 
     Args:
-        arrays: {group: {variable: array}}. A "/" in a name becomes ".", since ArviZ 1.x reads it as a path.
-        dims: {variable: names of its axes after chain and draw}, from the left; "" or nothing = a name of its own.
+        arrays: {group: {variable: array}}. A "/" in a name becomes ".", since ArviZ 1.x reads it
+            as a path.
+        dims: {variable: names of its axes after chain and draw}, from the left; "" or nothing = a
+            name of its own.
         coords: {axis name: labels}; 0, 1, ... where nothing is given.
         attrs: what the groups say of their origin; text and numbers.
     """
@@ -31,12 +35,13 @@ class Groups:
 
 
 def from_groups(groups: Groups) -> Any:
-    """`arviz.InferenceData` where ArviZ 0.x is installed, `xarray.DataTree` with 1.x; both have `to_netcdf`.
+    """`arviz.InferenceData` where ArviZ 0.x is installed, `xarray.DataTree` with 1.x; both have
+    `to_netcdf`.
 
     Raises:
         ImportError: ArviZ is not installed.
-        ValueError: an array without chain and draw axes, groups with different numbers of them, axes or labels of
-            different length under one name, two variables of one name.
+        ValueError: an array without chain and draw axes, groups with different numbers of them,
+            axes or labels of different length under one name, two variables of one name.
 
     >>> import numpy as np
     >>> tree = from_groups(Groups({"posterior": {"mu": np.zeros((2, 50))}, "observed_data": {"y": np.zeros(8)}}))
@@ -135,7 +140,8 @@ def _labels(
 
 
 def check_names(groups: Groups, dims: Mapping[str, object], coords: Mapping[str, object]) -> None:
-    """Refuse axes and labels of variables and axes that no group has: a misspelt name would be ignored.
+    """Refuse axes and labels of variables and axes that no group has: a misspelt name would be
+    ignored.
 
     Raises:
         ValueError: the name, and those that there are.

@@ -1,4 +1,6 @@
-"""PSIS k-hat of an approximation. NumPy and ArviZ only: neither torch nor the rest of the package."""
+"""PSIS k-hat of an approximation. NumPy and ArviZ only: neither torch nor the
+rest of the package.
+"""
 
 from typing import Any
 
@@ -9,26 +11,29 @@ FEWEST = 30
 
 
 def khat(log_p: Any, log_q: Any = None) -> np.ndarray:
-    """Tail index k of the importance weights p(w, y) / q(w), w ~ q: whether q can stand for the posterior.
+    """Tail index k of the importance weights p(w, y) / q(w), w ~ q: whether q can stand for the
+    posterior.
 
-    Below 0.5: good; below 0.7: usable, and the draws can be reweighted to the posterior; above: they cannot. Weights of
-    a whole network reach 0.7 hardly ever, those of a last layer or a small subset do; compare guides by it.
+    Below 0.5: good; below 0.7: usable, and the draws can be reweighted to the posterior; above:
+    they cannot. Weights of a whole network reach 0.7 hardly ever, those of a last layer or a small
+    subset do; compare guides by it.
 
     Args:
-        log_p: log joint densities log p(w_s, y) in nats [..., draw], or what `to_arviz` made of a guide, which holds
-            both.
+        log_p: log joint densities log p(w_s, y) in nats [..., draw], or what `to_arviz` made of a
+            guide, which holds both.
         log_q: log densities log q(w_s) of the guide in nats, of the same shape.
 
     Returns:
-        k-hat, [...] (a number as an array without axes; [chain] from a tree, whose chains are guides of their own);
-        -inf where the weights are equal up to rounding, so that the guide is the posterior.
+        k-hat, [...] (a number as an array without axes; [chain] from a tree, whose chains are
+        guides of their own); -inf where the weights are equal up to rounding, so that the guide is
+        the posterior.
 
     Raises:
-        ValueError: densities that are not finite, of different shapes, or of fewer than 30 draws; a tree without
-            `log_q`.
+        ValueError: densities that are not finite, of different shapes, or of fewer than 30 draws;
+            a tree without `log_q`.
 
-    Reference: Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance sampling; Yao, Vehtari, Simpson,
-    Gelman (2018), Yes, but did it work?
+    Reference: Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance sampling;
+    Yao, Vehtari, Simpson, Gelman (2018), Yes, but did it work?
 
     >>> w = np.linspace(-3, 3, 1000)
     >>> float(khat(-0.5 * w**2, -0.5 * w**2))
@@ -69,7 +74,8 @@ def _rows(weights: np.ndarray) -> np.ndarray:
 
 
 def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """(log weights that sum to 1, tail index k) of importance weights whose largest are replaced by Pareto quantiles.
+    """(log weights that sum to 1, tail index k) of importance weights whose largest are replaced
+    by Pareto quantiles.
 
     Args:
         log_weights: log p - log q of draws from q in nats, [draw], up to a constant.

@@ -18,9 +18,11 @@ class LeaveOneOut:
 
     Attributes:
         log_density: log p(y_i | y without i) in nats, [batch]; its sum is "elpd_loo".
-        khat: tail index of the importance weights of each example, [batch]; at 0.7 and above (with S draws, at 1 - 1 /
-            log10 S where that is less) its numbers cannot be trusted: the example moves the posterior too much.
-        log_weights: that sum to one over draws, [draw, batch]: draw s counts so much for example i.
+        khat: tail index of the importance weights of each example, [batch]; at 0.7 and above (with
+            S draws, at 1 - 1 / log10 S where that is less) its numbers cannot be trusted: the
+            example moves the posterior too much.
+        log_weights: that sum to one over draws, [draw, batch]: draw s counts so much for example
+            i.
     """
 
     log_density: Tensor
@@ -29,7 +31,9 @@ class LeaveOneOut:
 
     @property
     def elpd(self) -> float:
-        """The expected log predictive density of as many new examples, in nats: the sum of `log_density`."""
+        """The expected log predictive density of as many new examples, in nats:
+        the sum of `log_density`.
+        """
         return float(self.log_density.sum())
 
     @property
@@ -42,16 +46,17 @@ def leave_one_out(p: PredictiveDistribution, y: Tensor) -> LeaveOneOut:
     """p(y_i | y_-i) = sum_s w_is p_s(y_i), w_is proportional to 1 / p_s(y_i), Pareto smoothed.
 
     Args:
-        p: `predictive(draws, x)` at the inputs that the posterior was fitted to, its draws from the posterior
-            itself: of MCMC, or `RECaSTGuide.corrected(x, y)`. Those of a guide are an approximation's.
+        p: `predictive(draws, x)` at the inputs that the posterior was fitted to, its draws from
+            the posterior itself: of MCMC, or `RECaSTGuide.corrected(x, y)`. Those of a guide are
+            an approximation's.
         y: targets that the posterior was fitted to, [batch, *event].
 
     Raises:
         ImportError: ArviZ, which smooths the weights, is not installed.
         ValueError: a y of another shape, or one that some draw finds impossible.
 
-    Reference: Vehtari, Gelman, Gabry (2017), Practical Bayesian model evaluation using leave-one-out cross-validation
-    and WAIC.
+    Reference: Vehtari, Gelman, Gabry (2017), Practical Bayesian model evaluation using
+    leave-one-out cross-validation and WAIC.
 
     >>> from pyro import distributions as dist
     >>> mu = torch.linspace(-0.1, 0.1, 50).unsqueeze(1)
@@ -74,21 +79,24 @@ def leave_one_out(p: PredictiveDistribution, y: Tensor) -> LeaveOneOut:
 
 
 def loo_pit(p: PredictiveDistribution, y: Tensor) -> Tensor:
-    """u_i = P(y <= y_i | y without i) = sum_s w_is F_s(y_i), [batch, *event]: uniform if the model is calibrated.
+    """u_i = P(y <= y_i | y without i) = sum_s w_is F_s(y_i), [batch, *event]: uniform if the model
+    is calibrated.
 
-    F_s is the exact cdf of the likelihood under draw s, so nothing is sampled. For `plots.pit_histogram` and
-    `plots.coverage_curve`, of the data that the posterior was fitted to; new data need no weights, `p.cdf(y)`.
+    F_s is the exact cdf of the likelihood under draw s, so nothing is sampled. For
+    `plots.pit_histogram` and `plots.coverage_curve`, of the data that the posterior was fitted to;
+    new data need no weights, `p.cdf(y)`.
 
     Args:
         p: as for `leave_one_out`.
         y: as for `leave_one_out`; continuous.
 
     Raises:
-        NotImplementedError: counts and labels, whose transform is not uniform; a family without a cdf.
+        NotImplementedError: counts and labels, whose transform is not uniform; a family without a
+            cdf.
         ValueError: as `leave_one_out`.
 
-    Reference: Gelfand, Dey, Chang (1992), Model determination using predictive distributions; Vehtari, Gelman, Gabry
-    (2017) for the weights.
+    Reference: Gelfand, Dey, Chang (1992), Model determination using predictive distributions;
+    Vehtari, Gelman, Gabry (2017) for the weights.
 
     >>> from pyro import distributions as dist
     >>> mu = torch.linspace(-0.1, 0.1, 50).unsqueeze(1)

@@ -50,7 +50,9 @@ def site_of(node: Node) -> Site:
 
 
 def event(node: Node, value: Tensor) -> Tensor:
-    """A value whose event is one number is that number, so that its axes are those of its log likelihood."""
+    """A value whose event is one number is that number, so that its axes are
+    those of its log likelihood.
+    """
     return value.squeeze(-1) if node["fn"].event_shape == (1,) else value
 
 

@@ -50,7 +50,8 @@ def chains_of(posterior: Any, call: Call, draws: int | None, grouped: bool) -> l
 
     Raises:
         TypeError: nothing that holds a posterior.
-        ValueError: fewer than one draw, chains of different length, draws of other sites or shapes than the model's.
+        ValueError: fewer than one draw, chains of different length, draws of other sites or shapes
+            than the model's.
     """
     if draws is not None and draws < 1:
         raise ValueError(f"to_arviz: at least one draw is needed, not {draws}")
@@ -79,7 +80,9 @@ def chains_of(posterior: Any, call: Call, draws: int | None, grouped: bool) -> l
 
 
 def _is_list(posterior: Any) -> bool:
-    """A list of posteriors. Pyro's `AutoGuideList` is a `ModuleList` too, but one guide with parts."""
+    """A list of posteriors. Pyro's `AutoGuideList` is a `ModuleList` too, but
+    one guide with parts.
+    """
     return isinstance(posterior, (list, tuple)) or type(posterior) is nn.ModuleList
 
 
@@ -167,7 +170,9 @@ def _of_guide(guide: Callable[..., Any], call: Call, draws: int | None) -> Chain
 
 
 def _guided(guide: Callable[..., Any], call: Call) -> Draw:
-    """One draw. Sites with one value for each example come part by part, given the global sites of the same draw."""
+    """One draw. Sites with one value for each example come part by part, given
+    the global sites of the same draw.
+    """
     nodes = trace_of(guide, call.parts[0], call.keywords)
     values = {name: node["value"] for name, node in latent_nodes(nodes).items() if not is_auxiliary(node)}
     if all(_is_point(node) for node in nodes.values()):
@@ -210,7 +215,9 @@ def _check_names(values: Mapping[str, Tensor], call: Call, owner: str) -> None:
 
 
 def _fitting(name: str, value: Tensor, call: Call) -> Tensor:
-    """A draw in the shape that the model gives the site, without axes of size 1 that `Predictive` leaves for plates."""
+    """A draw in the shape that the model gives the site, without axes of size 1 that `Predictive`
+    leaves for plates.
+    """
     site = call.latent[name]
     shape = site.shape if name not in call.local else value.shape[:1] + site.shape[1:]
     fitting = without_plates(value, shape)

@@ -1,4 +1,6 @@
-"""What describes one draw of a posterior: its blocks where they are small, functions of them where they are not."""
+"""What describes one draw of a posterior: its blocks where they are small,
+functions of them where they are not.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -59,7 +61,9 @@ class Quantities:
         return f"{prefix}.f_probe" if prefix and self.probe is not None else "f_probe"
 
     def of(self, values: Mapping[str, Tensor], result: Evaluation, *, joint: bool) -> Iterator[tuple[str, np.ndarray]]:
-        """(variable, value) for one draw; `joint` adds the log joint density where a block is left out."""
+        """(variable, value) for one draw; `joint` adds the log joint density
+        where a block is left out.
+        """
         left_out = False
         latent = {name: values[name] for name in self.call.latent if name in values}
         for name, value in {**latent, **result.deterministic}.items():

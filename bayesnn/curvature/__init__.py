@@ -1,4 +1,6 @@
-"""Derivatives of networks in their random weights: Jacobians, Gauss-Newton products and diagonals, layer by layer."""
+"""Derivatives of networks in their random weights: Jacobians, Gauss-Newton
+products and diagonals, layer by layer.
+"""
 
 from bayesnn.curvature.diagonal import ggn_diagonal as ggn_diagonal
 from bayesnn.curvature.fallback import SlowFallback as SlowFallback

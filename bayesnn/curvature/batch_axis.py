@@ -1,4 +1,6 @@
-"""Which axis of a layer's output is the batch, concluded from derivatives and from nothing else."""
+"""Which axis of a layer's output is the batch, concluded from derivatives and
+from nothing else.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,20 +18,23 @@ Axis = tuple[int, bool]
 
 
 def settle(done: Pass) -> bool:
-    """Find every layer's batch axis, and check its rule: two backward passes, one of them with weight gradients.
+    """Find every layer's batch axis, and check its rule: two backward passes, one of them with
+    weight gradients.
 
-    Let g_p(u) be the derivative of sum_i u_i f_i at position p of a layer's output, for random cotangents u. Where the
-    position serves example i alone, g_p(c u) = c_i g_p(u) for any number c_i an example: so an axis is the batch only
-    if this holds at every position. c_i are powers of two, for which it holds to the last bit. The sum over examples of
-    what the rule makes of g has to be autograd's gradient.
+    Let g_p(u) be the derivative of sum_i u_i f_i at position p of a layer's output, for random
+    cotangents u. Where the position serves example i alone, g_p(c u) = c_i g_p(u) for any number
+    c_i an example: so an axis is the batch only if this holds at every position. c_i are powers of
+    two, for which it holds to the last bit. The sum over examples of what the rule makes of g has
+    to be autograd's gradient.
 
     Returns:
-        Whether the axes are certain for other batches of these shapes. They are not where derivatives vanish for more
-        than half of the examples: such an axis is right for this batch, in which it does not matter.
+        Whether the axes are certain for other batches of these shapes. They are not where
+        derivatives vanish for more than half of the examples: such an axis is right for this
+        batch, in which it does not matter.
 
     Raises:
-        NoRule: there is no such axis, as where a table is shared by all examples or examples are shuffled; a rule that
-            disagrees with autograd.
+        NoRule: there is no such axis, as where a table is shared by all examples or examples are
+            shuffled; a rule that disagrees with autograd.
     """
     outputs, batch = done.outputs.detach(), done.batch
     if outputs.shape[:1] != (batch,):
@@ -55,7 +60,9 @@ def settle(done: Pass) -> bool:
 
 
 def _codes(batch: int) -> Tensor:
-    """Sixteen different powers of two with signs, in a new random order for every sixteen examples, [batch]."""
+    """Sixteen different powers of two with signs, in a new random order for every sixteen
+    examples, [batch].
+    """
     generator = torch.Generator().manual_seed(0)
     powers = 2.0 ** torch.arange(-4, 4)
     both = torch.cat([powers, -powers])
@@ -89,6 +96,7 @@ def _proportional(first: Tensor, second: Tensor, codes: Tensor) -> bool:
     """second = c first at every position, [batch, position, entry]."""
     codes = codes.reshape(-1, 1, 1)
     size = first.abs()
-    # Rounding stays below the second term; the first is for what some kernels do not repeat to the last bit.
+    # Rounding stays below the second term; the first is for what some kernels do not repeat to the
+    # last bit.
     slack = 1e-3 * size.amax(-1, keepdim=True) + 1e3 * torch.finfo(first.dtype).eps * size.max()
     return bool(((second - codes * first).abs() <= codes.abs() * slack).all())

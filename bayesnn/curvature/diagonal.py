@@ -13,10 +13,12 @@ from bayesnn.functional.call import Inputs
 
 @torch.no_grad()
 def ggn_diagonal(rows: JacobianRows, x: Inputs, roots: Roots) -> Tensor:
-    """sum_i diag(J_i^T R_i R_i^T J_i) over a batch, [param], in double precision, in the order of the chosen entries.
+    """sum_i diag(J_i^T R_i R_i^T J_i) over a batch, [param], in double precision, in the order of
+    the chosen entries.
 
-    With R_i R_i^T = L_i it is the diagonal of the Gauss-Newton matrix, in nats per squared unit of the parameters. A
-    layer with one position needs one product of squares; no example's derivatives of the size of the network are held.
+    With R_i R_i^T = L_i it is the diagonal of the Gauss-Newton matrix, in nats per squared unit of
+    the parameters. A layer with one position needs one product of squares; no example's
+    derivatives of the size of the network are held.
     """
     total = torch.zeros(rows.count, dtype=torch.double, device=next(iter(rows.values.values())).device)
     done = rows.layers(x)
@@ -35,7 +37,9 @@ def ggn_diagonal(rows: JacobianRows, x: Inputs, roots: Roots) -> Tensor:
 
 
 def _of_block(name: str, rows: JacobianRows, done: Pass) -> Callable[[dict[int, Tensor]], Tensor]:
-    """{id(use): derivative in its output} -> the sum over examples of one block's squares, [entry]."""
+    """{id(use): derivative in its output} -> the sum over examples of one
+    block's squares, [entry].
+    """
     uses, chosen, value = done.uses[name], rows.index[name], rows.values[name]
     if len(uses) == 1 and chosen is None and one_position(uses[0], name):
         (use,) = uses

@@ -1,4 +1,6 @@
-"""Where derivatives by layers are not to be had: what says so, and the warning about what stands in."""
+"""Where derivatives by layers are not to be had: what says so, and the warning
+about what stands in.
+"""
 
 import warnings
 import weakref
@@ -9,7 +11,8 @@ _WARNED: "weakref.WeakKeyDictionary[nn.Module, set[str]]" = weakref.WeakKeyDicti
 
 
 class SlowFallback(UserWarning):
-    """Derivatives are exact, but had by a slower way: the message names the layer, the reason and the cost.
+    """Derivatives are exact, but had by a slower way: the message names the layer, the reason and
+    the cost.
 
     To be silent about it: `warnings.filterwarnings("ignore", category=SlowFallback)`.
     """

@@ -1,4 +1,6 @@
-"""Products of a Gauss-Newton matrix with vectors, without the matrix and without a derivative of any one example."""
+"""Products of a Gauss-Newton matrix with vectors, without the matrix and without a derivative of
+any one example.
+"""
 
 import torch
 from torch import Tensor
@@ -10,19 +12,22 @@ from bayesnn.functional.transforms import transformable
 
 
 class GGNProducts:
-    """sum_i J_i^T R_i R_i^T J_i v for every vector v, [vector, param], over the examples of one batch.
+    """sum_i J_i^T R_i R_i^T J_i v for every vector v, [vector, param], over the examples of one
+    batch.
 
-    J v by differentiating J^T u, which is linear in u, once more: one forward and one backward pass a batch, and two
-    backward passes a vector. That is 2.5 plain training steps a vector on LeNet and 1.2 on an MLP of 670,000 weights in
-    groups of ten, where rows by layers take 5.5 and 64, and forward mode 1.9 and 2.0. Memory is that of a few passes.
+    J v by differentiating J^T u, which is linear in u, once more: one forward and one backward
+    pass a batch, and two backward passes a vector. That is 2.5 plain training steps a vector on
+    LeNet and 1.2 on an MLP of 670,000 weights in groups of ten, where rows by layers take 5.5 and
+    64, and forward mode 1.9 and 2.0. Memory is that of a few passes.
 
-    Where a layer cannot be differentiated twice (cuDNN's LSTM, some kernels of users), which the first batch shows,
-    rows stand in, with a `SlowFallback` warning.
+    Where a layer cannot be differentiated twice (cuDNN's LSTM, some kernels of users), which the
+    first batch shows, rows stand in, with a `SlowFallback` warning.
 
     Args:
         rows: the network, the values at which it is differentiated, and the chosen entries.
 
-    Reference: Schraudolph (2002), Fast curvature matrix-vector products for second-order gradient descent.
+    Reference: Schraudolph (2002), Fast curvature matrix-vector products for second-order gradient
+    descent.
     """
 
     def __init__(self, rows: JacobianRows) -> None:
@@ -50,7 +55,9 @@ class GGNProducts:
         return torch.cat([(jac @ vectors.mT).movedim(2, 0) for _, _, jac in self.rows.chunks(x, identity)], 1)
 
     def _tangents(self, x: Inputs, vectors: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
-        """The leaves and outputs of one pass, and J v; None where a layer has no second derivative."""
+        """The leaves and outputs of one pass, and J v; None where a layer has
+        no second derivative.
+        """
         leaves = {name: self.rows.values[name].detach().requires_grad_() for name in self.rows.index}
         with torch.enable_grad(), transformable(vectors.device):
             outputs = call(self.rows.net, leaves, x)
@@ -80,7 +87,8 @@ class GGNProducts:
             self._untwice(str(error))
             return None
         if self.twice is None:
-            # A kernel's backward pass may simply leave no graph: J v is then wrong, and nothing else tells.
+            # A kernel's backward pass may simply leave no graph: J v is then wrong, and nothing
+            # else tells.
             u = torch.linspace(0.5, 1.5, outputs.numel(), dtype=outputs.dtype, device=outputs.device)
             u = u.reshape(outputs.shape)
             parts = self._back(leaves, outputs, u, keep=True) * vectors[0]
@@ -108,7 +116,9 @@ class GGNProducts:
         return torch.cat([g.flatten() if chosen is None else g.flatten()[chosen] for g, chosen in parts])
 
     def _full(self, vector: Tensor) -> list[Tensor]:
-        """The vector's parts in tensors of the parameters' shapes, zero outside the chosen entries."""
+        """The vector's parts in tensors of the parameters' shapes, zero outside
+        the chosen entries.
+        """
         index, values = self.rows.index, self.rows.values
         parts = []
         for name, chosen in index.items():

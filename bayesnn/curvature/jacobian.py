@@ -16,7 +16,9 @@ Function = Callable[[Mapping[str, Tensor], Inputs], Tensor]
 """(values, x [batch, ...]) -> outputs [batch, ...]: what models offer as `model.outputs`."""
 
 MEMORY = 32 * 2**20
-"""Bytes that the derivatives of one chunk of examples may take: within a cache, which halves the time on LeNet."""
+"""Bytes that the derivatives of one chunk of examples may take: within a cache,
+which halves the time on LeNet.
+"""
 
 
 def jacobian(function: Function, values: Mapping[str, Tensor], x: Inputs) -> tuple[Tensor, Tensor]:
@@ -31,7 +33,8 @@ def jacobian(function: Function, values: Mapping[str, Tensor], x: Inputs) -> tup
         SlowFallback: examples were differentiated one by one: see `Jacobians`.
 
     Returns:
-        outputs [batch, class] and the Jacobian [batch, class, param], in outputs per unit of the values.
+        outputs [batch, class] and the Jacobian [batch, class, param], in outputs per unit of the
+        values.
 
     >>> f = lambda v, x: x @ v["w"].T
     >>> out, J = jacobian(f, {"w": torch.tensor([[1.0, 2.0]])}, torch.tensor([[3.0, 4.0]]))
@@ -42,12 +45,14 @@ def jacobian(function: Function, values: Mapping[str, Tensor], x: Inputs) -> tup
 
 
 class Jacobians:
-    """`jacobian` of one function, which remembers for which shapes `torch.func` was found to be right.
+    """`jacobian` of one function, which remembers for which shapes `torch.func` was found to be
+    right.
 
-    torch differentiates some operations wrongly under `vmap` (`cdist`; `prelu` where there are as many examples as
-    outputs). So sum_i u_i^T J_i with random u is compared with autograd's gradient of sum_i u_i^T f_i, at the first
-    batch of every shape whose derivatives are not all zero. Where they disagree, and where an operation cannot be
-    vectorised, examples are differentiated one by one, with a `SlowFallback` warning.
+    torch differentiates some operations wrongly under `vmap` (`cdist`; `prelu` where there are as
+    many examples as outputs). So sum_i u_i^T J_i with random u is compared with autograd's
+    gradient of sum_i u_i^T f_i, at the first batch of every shape whose derivatives are not all
+    zero. Where they disagree, and where an operation cannot be vectorised, examples are
+    differentiated one by one, with a `SlowFallback` warning.
 
     Args:
         function: (values, x) -> outputs [batch, ...].
@@ -66,13 +71,15 @@ class Jacobians:
         if not self._loops:
             try:
                 outputs, blocks = _vectorised(self.function, values, x)
-            except (RuntimeError, NotImplementedError) as error:  # a layer without a batching rule, such as LSTM
+            except (RuntimeError, NotImplementedError) as error:
+                # a layer without a batching rule, such as LSTM
                 reason = str(error).split("\n")[0][:100]
             else:
                 if self._checked(values, x, outputs, blocks):
                     return outputs, torch.cat([block.reshape(*outputs.shape, -1) for block in blocks.values()], 2)
                 reason = "torch.func's derivatives are not those of autograd"
-        result = _jacobian_by_loop(self.function, values, x)  # raises what is wrong with the function itself
+        # raises what is wrong with the function itself
+        result = _jacobian_by_loop(self.function, values, x)
         self._loops = True
         if not self._told:
             self._told = True
@@ -123,8 +130,9 @@ def jacobian_chunks(
 ) -> Iterator[tuple[Inputs, Tensor, Tensor]]:
     """(x, outputs, Jacobian) in chunks of examples whose derivatives stay within `MEMORY` bytes.
 
-    `numbers` is how many numbers the derivative of one output has on the way: where `values` are a few entries of large
-    tensors, those of the tensors (`BNN.touched`). By default, as many as the values.
+    `numbers` is how many numbers the derivative of one output has on the way: where `values` are a
+    few entries of large tensors, those of the tensors (`BNN.touched`). By default, as many as the
+    values.
     """
     first = next(iter(chunks(x, 1)))
     with torch.no_grad():

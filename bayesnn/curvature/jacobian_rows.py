@@ -1,4 +1,6 @@
-"""R_i^T J_i, the rows that Gauss-Newton matrices and predictive variances are made of, by passes back to the layers."""
+"""R_i^T J_i, the rows that Gauss-Newton matrices and predictive variances are made of, by passes
+back to the layers.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -18,7 +20,9 @@ from bayesnn.functional.call import Inputs, batch_size, call
 
 
 class Roots(Protocol):
-    """(outputs [batch, ...], which examples of the batch they are) -> R [batch, out, column], the outputs flattened."""
+    """(outputs [batch, ...], which examples of the batch they are) -> R [batch, out, column], the
+    outputs flattened.
+    """
 
     def __call__(self, outputs: Tensor, examples: slice) -> Tensor:
         """R."""
@@ -33,12 +37,14 @@ EXAMPLES = 256
 
 
 class JacobianRows:
-    """R_i^T J_i with J_i the derivative of f(x_i) in chosen entries of the parameters, [batch, column, param].
+    """R_i^T J_i with J_i the derivative of f(x_i) in chosen entries of the parameters,
+    [batch, column, param].
 
-    One forward pass and one pass back to the layers' outputs for every column; the chosen entries are then products of
-    a layer's input and the derivative in its output, so that time and memory grow with their number and not with the
-    network. Where a layer has no rule (LSTM), or its batch axis is not found, Jacobians by `torch.func` stand in, with
-    a `SlowFallback` warning. Both ways are checked against autograd at the first batch of every shape.
+    One forward pass and one pass back to the layers' outputs for every column; the chosen entries
+    are then products of a layer's input and the derivative in its output, so that time and memory
+    grow with their number and not with the network. Where a layer has no rule (LSTM), or its batch
+    axis is not found, Jacobians by `torch.func` stand in, with a `SlowFallback` warning. Both ways
+    are checked against autograd at the first batch of every shape.
 
     Args:
         net: the network.
@@ -58,11 +64,13 @@ class JacobianRows:
             self.places[name] = slice(start, self.count)
         self.layerwise: bool | None = None  # not known before the first batch
         self._columns: int | None = None
-        self._axes: dict[object, list[tuple[int | None, bool]]] = {}  # of every layer's batch, by the pass' shapes
+        # of every layer's batch, by the pass' shapes
+        self._axes: dict[object, list[tuple[int | None, bool]]] = {}
         self._jacobians = Jacobians(lambda values, x: call(net, values, x), net)
 
     def chunks(self, x: Inputs, roots: Roots) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """(examples, outputs, R^T J) in chunks of at most `EXAMPLES`, whose rows take at most `MEMORY` bytes.
+        """(examples, outputs, R^T J) in chunks of at most `EXAMPLES`, whose rows take at most
+        `MEMORY` bytes.
 
         `roots` is asked once for every example.
         """
@@ -76,7 +84,9 @@ class JacobianRows:
             start, self._columns = examples.stop, rows.shape[1]
 
     def layers(self, x: Inputs) -> Pass | None:
-        """The pass over a batch; None where derivatives by layers are not to be had, of which a warning tells."""
+        """The pass over a batch; None where derivatives by layers are not to be
+        had, of which a warning tells.
+        """
         if self.layerwise is False:
             return None
         try:
@@ -92,7 +102,8 @@ class JacobianRows:
             return None
 
     def settled(self, x: Inputs) -> Pass:
-        """The pass over a batch, every layer's batch axis known: see `batch_axis.settle`, for each new set of shapes.
+        """The pass over a batch, every layer's batch axis known: see `batch_axis.settle`, for each
+        new set of shapes.
 
         Raises:
             NoRule: derivatives by layers are not to be had.
@@ -144,7 +155,8 @@ class JacobianRows:
 
 
 def entries(use: Use, role: str, chosen: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """A function: the derivative in a layer's output -> that in chosen entries of one parameter, [batch, entry].
+    """A function: the derivative in a layer's output -> that in chosen entries of one parameter,
+    [batch, entry].
 
     What depends on the layer's input alone is found once, for all columns.
     """

@@ -1,8 +1,9 @@
-"""The layers whose derivatives in their own parameters are known from their input and the derivative in their output.
+"""The layers whose derivatives in their own parameters are known from their input and the
+derivative in their output.
 
-Two kinds: `Matrix`, s = W a at every position (linear, convolution, embedding), and `Scale`, s = w * a elementwise
-(normalisations). Both may add a bias. A layer's *positions* are the places of one example that share its weights:
-pixels of a convolution, words of a sequence.
+Two kinds: `Matrix`, s = W a at every position (linear, convolution, embedding), and `Scale`,
+s = w * a elementwise (normalisations). Both may add a bias. A layer's *positions* are the places
+of one example that share its weights: pixels of a convolution, words of a sequence.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +26,8 @@ class Place:
         edge: of its output in the graph.
         shape: of its output.
         batch: examples of the pass.
-        axis: which axis is the batch, or has it as a factor; None before it is known (`batch_axis`).
+        axis: which axis is the batch, or has it as a factor; None before it is known
+            (`batch_axis`).
         inner: whether that axis is [something * batch] rather than [batch * something].
     """
 
@@ -64,15 +66,20 @@ class Use:
         self.place = place
 
     def gradients(self, role: str, g: Tensor, examples: slice = slice(None)) -> Tensor:
-        """d / d parameter of every example, [batch, *parameter], from the derivative g in the layer's output."""
+        """d / d parameter of every example, [batch, *parameter], from the
+        derivative g in the layer's output.
+        """
         raise NotImplementedError
 
     def at_positions(self, g: Tensor) -> Tensor:
-        """The derivative in the layer's output, [*axis, entry]: which of the axes is the batch does not matter."""
+        """The derivative in the layer's output, [*axis, entry]: which of the axes is the batch
+        does not matter.
+        """
         raise NotImplementedError
 
     def total(self, role: str, g: Tensor) -> tuple[Tensor, Tensor]:
-        """d / d parameter summed over examples, of the parameter's shape, and a bound on the sum of its terms' sizes.
+        """d / d parameter summed over examples, of the parameter's shape, and a bound on the sum
+        of its terms' sizes.
 
         Neither depends on which axis is the batch.
         """
@@ -82,7 +89,8 @@ class Use:
 class Matrix(Use):
     """s = W a: rows a [group, batch, position, in], and derivatives [group, batch, position, out].
 
-    The weight is [group * out, in...] for linear layers and convolutions; that of an embedding is W^T.
+    The weight is [group * out, in...] for linear layers and convolutions; that of an embedding is
+    W^T.
     """
 
     def __init__(
@@ -108,7 +116,9 @@ class Matrix(Use):
         return self._at_positions(self.inputs)
 
     def cotangent(self, g: Tensor) -> Tensor:
-        """The derivative in the layer's output at every position, [batch, position, group, out]."""
+        """The derivative in the layer's output at every position,
+        [batch, position, group, out].
+        """
         return self._at_positions(self.arrange(g))
 
     @override
@@ -127,7 +137,8 @@ class Matrix(Use):
         return product.reshape(self.tensors["weight"].shape), at.norm() * a.norm()
 
     def gram(self, tensor: Tensor) -> tuple[Tensor, int]:
-        """sum t t^T over examples and positions, [group, n, n], and their number: which is which does not matter.
+        """sum t t^T over examples and positions, [group, n, n], and their number: which is which
+        does not matter.
 
         `tensor` is `inputs`, or what `arrange` makes of a derivative.
         """
@@ -175,7 +186,9 @@ class Lookup(Matrix):
         return self.place.by_example(self.index.unsqueeze(-1)).reshape(self.place.batch, -1)
 
     def cotangent(self, g: Tensor) -> Tensor:
-        """The derivative in the layer's output at every position, [batch, position, 1, out]; none for padding."""
+        """The derivative in the layer's output at every position,
+        [batch, position, 1, out]; none for padding.
+        """
         at = super().cotangent(g)
         if self.padding is None:
             return at
@@ -190,7 +203,9 @@ class Lookup(Matrix):
 
 
 class Scale(Use):
-    """s = w * a + b elementwise, w broadcast over positions: the scale and shift after a normalisation."""
+    """s = w * a + b elementwise, w broadcast over positions: the scale and
+    shift after a normalisation.
+    """
 
     def __init__(
         self,
@@ -286,7 +301,8 @@ def _embedding(
     place: Place,
     **more: Any,
 ) -> Use | None:
-    return None if max_norm is not None else Lookup(weight, place, input, padding_idx)  # max_norm changes the weights
+    # max_norm changes the weights
+    return None if max_norm is not None else Lookup(weight, place, input, padding_idx)
 
 
 def _batch_norm(
@@ -348,7 +364,9 @@ RULES: dict[Any, Callable[..., Use | None]] = {
     F.layer_norm: _layer_norm,
     F.group_norm: _group_norm,
 }
-"""{function: its rule}. A rule takes the function's own arguments and says how its output depends on its parameters."""
+"""{function: its rule}. A rule takes the function's own arguments and says how its output depends
+on its parameters.
+"""
 
 
 def _each(value: Any, count: int) -> tuple[int, ...]:

@@ -1,4 +1,6 @@
-"""What the layers of a network computed in one forward pass, so that derivatives need only go back to their outputs."""
+"""What the layers of a network computed in one forward pass, so that derivatives need only go back
+to their outputs.
+"""
 
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +43,8 @@ class Pass:
         return list({id(use): use for uses in self.uses.values() for use in uses}.values())
 
     def back(self, cotangent: Tensor, *, last: bool = False) -> dict[int, Tensor]:
-        """{id(use): d <outputs, cotangent> / d (the layer's output)}: one backward pass, without weight gradients.
+        """{id(use): d <outputs, cotangent> / d (the layer's output)}: one backward pass, without
+        weight gradients.
 
         Args:
             cotangent: [batch, ...], of the outputs' shape.
@@ -83,8 +86,9 @@ class Pass:
 def forward_pass(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Pass:
     """f(x; values), and how every layer used the tensors in `values`.
 
-    Linear, convolution, embedding, attention projections and the scales of normalisations have rules
-    (`functional.layer_rules`). Whatever else happens to one of the tensors is named in `unknown`.
+    Linear, convolution, embedding, attention projections and the scales of normalisations have
+    rules (`functional.layer_rules`). Whatever else happens to one of the tensors is named in
+    `unknown`.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
     batch = batch_size(x)
@@ -113,7 +117,8 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         names = [self.names[id(leaf)] for leaf in _tensors(args, kwargs) if id(leaf) in self.names]
         if names and func in RULES and result._is_view():
-            # An in-place operation would rewrite the history of a view, and its edge with it; that of a tensor stays.
+            # An in-place operation would rewrite the history of a view, and its edge with it; that
+            # of a tensor stays.
             result = result.clone()
         if names and any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
             self.calls.append(tuple(dict.fromkeys(names)))
@@ -139,7 +144,9 @@ class _Recorder(TorchFunctionMode):
 
 
 def _tensors(args: Any, kwargs: Any) -> list[Any]:
-    """What a function was called with, lists opened: `pytree.tree_leaves` would take longer than a small layer."""
+    """What a function was called with, lists opened: `pytree.tree_leaves` would
+    take longer than a small layer.
+    """
     flat: list[Any] = []
     for value in (*args, *kwargs.values()):
         if isinstance(value, (list, tuple)):
@@ -150,9 +157,11 @@ def _tensors(args: Any, kwargs: Any) -> list[Any]:
 
 
 def _attention() -> Callable[..., Any]:
-    """torch's attention, calling its own parts so that a function mode sees them instead of the whole.
+    """torch's attention, calling its own parts so that a function mode sees them instead of the
+    whole.
 
-    Under a function mode it hands itself over to the mode before it does anything; here it believes there is none.
+    Under a function mode it hands itself over to the mode before it does anything; here it
+    believes there is none.
     """
     original = F.multi_head_attention_forward
     scope = {**original.__globals__, "has_torch_function": lambda _: False}

@@ -15,8 +15,8 @@ from bayesnn.functional.transforms import transformable
 def tangent(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor], x: Inputs) -> Tensor:
     """J(x) d, [batch, ...]: what the outputs change by per unit of the step along `direction`.
 
-    In forward mode, about four forward passes; where a layer has no rule for that, by differentiating J^T u, which is
-    linear in u, once more.
+    In forward mode, about four forward passes; where a layer has no rule for that, by
+    differentiating J^T u, which is linear in u, once more.
 
     Args:
         function: (values, x) -> outputs [batch, ...].

@@ -1,4 +1,6 @@
-"""Variances of the outputs of a network that is linearised in independent random weights, layer by layer."""
+"""Variances of the outputs of a network that is linearised in independent
+random weights, layer by layer.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -16,17 +18,20 @@ _Variances = Callable[[dict[int, Tensor]], Tensor]
 
 @torch.no_grad()
 def linearised_variance(rows: JacobianRows, x: Inputs, variances: Mapping[str, Tensor]) -> Tensor:
-    """diag(J_i diag(S) J_i^T), [batch, out]: the outputs' variances, to first order in the weights.
+    """diag(J_i diag(S) J_i^T), [batch, out]: the outputs' variances, to first order in the
+    weights.
 
-    One forward pass and one pass back to the layers' outputs for every output; no example's Jacobian is held. With
-    g the derivative in a layer's output and a its input, at positions p that share the weight,
+    One forward pass and one pass back to the layers' outputs for every output; no example's
+    Jacobian is held. With g the derivative in a layer's output and a its input, at positions p
+    that share the weight,
 
         sum_ij S_ij (sum_p g_pi a_pj)^2 = sum_pq sum_i g_pi g_qi (S (a_p * a_q))_i,
 
     of which the second form, which needs S once for all outputs, is taken where positions are few.
 
     Args:
-        rows: the network, and the values at which it is differentiated; its whole parameters are chosen.
+        rows: the network, and the values at which it is differentiated; its whole parameters are
+            chosen.
         x: inputs of one batch; several output axes are flattened to one.
         variances: {parameter: S, of its shape}, 0 where an entry is certain.
 

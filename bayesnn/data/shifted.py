@@ -9,18 +9,20 @@ from bayesnn.data._warp import turn, warp
 
 
 def rotated(images: Tensor, degrees: float | Tensor) -> Tensor:
-    """`out(p) = images(R(-a) p)`: images turned counter-clockwise about their middle; bilinear, 0 outside.
+    """`out(p) = images(R(-a) p)`: images turned counter-clockwise about their middle; bilinear, 0
+    outside.
 
-    Shapes: images `[n, channel, height, width]`, degrees a number or `[n]`; gives the shape of images.
-    Units: degrees; intensities stay between 0 and the largest of images (or the smallest, where that is negative).
-    Turned by 90 it equals `torch.rot90(images, 1, (-2, -1))` for square images, to rounding.
-    Device and dtype follow images.
+    Shapes: images `[n, channel, height, width]`, degrees a number or `[n]`; gives the shape of
+    images. Units: degrees; intensities stay between 0 and the largest of images (or the smallest,
+    where that is negative). Turned by 90 it equals `torch.rot90(images, 1, (-2, -1))` for square
+    images, to rounding. Device and dtype follow images.
 
     Raises:
-        ValueError: images that are not floats of four axes; degrees that are neither one number nor one an image,
-            or not finite.
+        ValueError: images that are not floats of four axes; degrees that are neither one number
+            nor one an image, or not finite.
 
-    Source: the rotated digits of Gal and Ghahramani (2016), Dropout as a Bayesian approximation, section 5.2.
+    Source: the rotated digits of Gal and Ghahramani (2016), Dropout as a Bayesian approximation,
+    section 5.2.
 
         >>> import torch
         >>> from bayesnn.data import rotated
@@ -49,13 +51,16 @@ def noisy(images: Tensor, scale: float, *, generator: torch.Generator | None = N
 
     Shapes: images `[n, channel, height, width]`; gives the same shape.
     Units: scale is a standard deviation in intensities, 1 = from paper to ink; before clipping.
-    Device and dtype follow images; `generator` (torch's global one by default) lives on their device.
+    Device and dtype follow images; `generator` (torch's global one by default) lives on their
+    device.
 
     Raises:
-        ValueError: images that are not floats of four axes, or a scale that is negative, NaN or infinite.
+        ValueError: images that are not floats of four axes, or a scale that is negative, NaN or
+            infinite.
 
-    Source: the Gaussian noise of Hendrycks and Dietterich (2019), Benchmarking neural network robustness to common
-    corruptions; their five severities are 0.08, 0.12, 0.18, 0.26 and 0.38 in these units.
+    Source: the Gaussian noise of Hendrycks and Dietterich (2019), Benchmarking neural network
+    robustness to common corruptions; their five severities are 0.08, 0.12, 0.18, 0.26 and 0.38 in
+    these units.
 
         >>> import torch
         >>> from bayesnn.data import noisy

@@ -14,27 +14,31 @@ from bayesnn.distributions.logistic.cauchy_logit import logit_of_mean
 
 
 class CauchyBernoulli(dist.Bernoulli):
-    """y ~ Bernoulli(sigmoid(t)) with t ~ Cauchy(loc, scale), t integrated out: the integrated logistic.
+    """y ~ Bernoulli(sigmoid(t)) with t ~ Cauchy(loc, scale), t integrated out: the integrated
+    logistic.
 
         P(y = 1) = 1/2 + Im psi(1/2 + (scale + i loc) / (2 pi)) / pi
 
-    with the digamma function psi. It is Bernoulli(sigmoid(loc)) for scale = 0, which is allowed, and tends to
-    1/2 + atan(loc / scale) / pi as both grow. The probability of either outcome and the gradient are computed in double
-    precision whatever the dtype of the arguments, to a relative accuracy of 1e-13, so that no clamping is needed;
-    second derivatives exist too. It is a Pyro Bernoulli with these `logits`, so `probs`, `entropy`, `enumerate_support`
-    and what else that has work.
+    with the digamma function psi. It is Bernoulli(sigmoid(loc)) for scale = 0, which is allowed,
+    and tends to 1/2 + atan(loc / scale) / pi as both grow. The probability of either outcome and
+    the gradient are computed in double precision whatever the dtype of the arguments, to a
+    relative accuracy of 1e-13, so that no clamping is needed; second derivatives exist too. It is
+    a Pyro Bernoulli with these `logits`, so `probs`, `entropy`, `enumerate_support` and what else
+    that has work.
 
     Args:
         loc: centre of the logit.
         scale: half width at half maximum of the logit, at least 0.
 
-    Shapes: the arguments broadcast to the batch shape; y is 0.0 or 1.0. Units: log probabilities in nats.
+    Shapes: the arguments broadcast to the batch shape; y is 0.0 or 1.0. Units: log probabilities
+    in nats.
 
     Raises:
         ValueError: a scale out of its range, NaN, or a y other than 0 and 1.
 
-    Reference: the binary likelihood of Hickey, Williams and Hector, "Transfer learning with uncertainty quantification:
-    random effect calibration of source to target (RECaST)", arXiv 2211.16557, who evaluate it by quadrature.
+    Reference: the binary likelihood of Hickey, Williams and Hector, "Transfer learning with
+    uncertainty quantification: random effect calibration of source to target (RECaST)", arXiv
+    2211.16557, who evaluate it by quadrature.
 
     >>> import torch
     >>> CauchyBernoulli(torch.tensor([0.7, 100.0]), torch.tensor([0.35, 100.0])).probs
@@ -52,7 +56,8 @@ class CauchyBernoulli(dist.Bernoulli):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return logsigmoid((2 * value - 1) * self.logits)  # Bernoulli's has slopes with the digits of 1 - p
+        # Bernoulli's has slopes with the digits of 1 - p
+        return logsigmoid((2 * value - 1) * self.logits)
 
     @override
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "CauchyBernoulli":

@@ -12,25 +12,30 @@ from torch.distributions.utils import broadcast_all
 from typing_extensions import override
 
 STEP = 0.5
-"""The distance of two nodes of both trapezoidal rules: their error is exp(-2 pi^2 / 0.5) times a few hundred."""
+"""The distance of two nodes of both trapezoidal rules: their error is exp(-2
+pi^2 / 0.5) times a few hundred.
+"""
 TINY = 1e-300
 NORMAL_ENDS, LOGISTIC_ENDS = 8.5, 34.0
 """Where their weights are 1e-16 and 1e-15."""
 
 
 class NormalBernoulli(dist.Bernoulli):
-    """y ~ Bernoulli(sigmoid(t)) with t ~ N(loc, scale^2), t integrated out: the comparison with `CauchyBernoulli`.
+    """y ~ Bernoulli(sigmoid(t)) with t ~ N(loc, scale^2), t integrated out: the comparison with
+    `CauchyBernoulli`.
 
         P(y = 1) = E sigmoid(loc + scale Z) = E Phi((loc - L) / scale)
 
-    over Z ~ N(0, 1) and L ~ Logistic(0, 1), by the trapezoidal rule for the first where scale < 1 and for the second
-    otherwise, in double precision: absolute accuracy 1e-13. Gradients are those of the sum.
+    over Z ~ N(0, 1) and L ~ Logistic(0, 1), by the trapezoidal rule for the first where scale < 1
+    and for the second otherwise, in double precision: absolute accuracy 1e-13. Gradients are those
+    of the sum.
 
     Args:
         loc: mean of the logit.
         scale: standard deviation of the logit, at least 0.
 
-    Shapes: the arguments broadcast to the batch shape; y is 0.0 or 1.0. Units: log probabilities in nats.
+    Shapes: the arguments broadcast to the batch shape; y is 0.0 or 1.0. Units: log probabilities
+    in nats.
 
     Raises:
         ValueError: a scale out of its range, NaN, or a y other than 0 and 1.

@@ -24,9 +24,9 @@ class NormalStudentT(dist.TorchDistribution):
 
         p(y) = E N(y; loc, scale_normal^2 + scale_t^2 / G) over G ~ Gamma(df/2, df/2)
 
-    by the trapezoidal rule in log G with 200 nodes, in double precision: relative accuracy 1e-8 for df from 1 to 100
-    and y up to 1000 scales from loc. Gradients are those of the sum. With df = 1 it is `Voigt`, which is faster and
-    more accurate.
+    by the trapezoidal rule in log G with 200 nodes, in double precision: relative accuracy 1e-8
+    for df from 1 to 100 and y up to 1000 scales from loc. Gradients are those of the sum. With
+    df = 1 it is `Voigt`, which is faster and more accurate.
 
     Args:
         df: degrees of freedom, at least about 1.
@@ -34,7 +34,8 @@ class NormalStudentT(dist.TorchDistribution):
         scale_normal: standard deviation of the normal part, positive, in units of y.
         scale_t: scale of the Student-t part, positive, in units of y.
 
-    Shapes: the arguments broadcast to the batch shape; y is one number. Units: log densities in nats.
+    Shapes: the arguments broadcast to the batch shape; y is one number. Units: log densities in
+    nats.
 
     Raises:
         ValueError: parameters out of their range.
@@ -118,11 +119,13 @@ class NormalStudentT(dist.TorchDistribution):
 
 
 def log_precisions(df: Tensor, peak: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Nodes s = log G of G ~ Gamma(df/2, df/2), for T = Z / sqrt(G) ~ t(df), and their log weights, [*df, node].
+    """Nodes s = log G of G ~ Gamma(df/2, df/2), for T = Z / sqrt(G) ~ t(df), and their log
+    weights, [*df, node].
 
     Args:
         df: degrees of freedom, double.
-        peak: a log precision far below 0 around which the integrand has its mass, where y lies far out.
+        peak: a log precision far below 0 around which the integrand has its mass, where y lies far
+            out.
     """
     with torch.no_grad():
         c = 2 * DIGITS / df  # exp(s) - s - 1 reaches it at the ends

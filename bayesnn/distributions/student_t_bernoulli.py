@@ -17,15 +17,16 @@ class StudentTBernoulli(dist.Bernoulli):
 
         P(y = 1) = E sigmoid(loc + scale T)
 
-    by the nodes of `StudentTCategorical`: absolute accuracy 2e-10. For df = 1 it is `CauchyBernoulli`, for df =
-    infinity `NormalBernoulli`, which are faster and more accurate.
+    by the nodes of `StudentTCategorical`: absolute accuracy 2e-10. For df = 1 it is
+    `CauchyBernoulli`, for df = infinity `NormalBernoulli`, which are faster and more accurate.
 
     Args:
         df: degrees of freedom, positive, one number for all.
         loc: centre of the logit.
         scale: scale of the logit, at least 0.
 
-    Shapes: loc and scale broadcast to the batch shape; y is 0.0 or 1.0. Units: log probabilities in nats.
+    Shapes: loc and scale broadcast to the batch shape; y is 0.0 or 1.0. Units: log probabilities
+    in nats.
 
     Raises:
         ValueError: parameters out of their range, NaN, or a y other than 0 and 1.

@@ -13,19 +13,23 @@ from bayesnn.distributions.logistic.softmax import log_mean_softmax
 
 
 class StudentTCategorical(dist.Categorical):
-    """y ~ Categorical(softmax(beta c)) with beta = loc + scale t, t ~ Student-t(df), integrated out.
+    """y ~ Categorical(softmax(beta c)) with beta = loc + scale t, t ~ Student-t(df), integrated
+    out.
 
         P(y = k) = E exp(beta c_k) / sum_j exp(beta c_j)
 
-    For df = 1 the factor is Cauchy(loc, scale), for df = infinity N(loc, scale^2). There is no closed form for more
-    than two classes. The mean is a sum over 198 nodes on both sides of beta = 0, where the softmax switches, in double
-    precision whatever the dtype of the arguments: absolute accuracy 1e-10 for two classes and 2e-9 for more, for logits
-    of any size; in log probabilities, of improbable classes too, 2e-4 where scale / |loc| is at least 1e-3, and far
-    better for probable ones. It is Categorical(softmax(loc c)) for scale = 0, which is allowed. Gradients are those of
-    the integral, by the same nodes: 1e-7 in loc and in log scale; second derivatives exist too. With two classes and
-    df = 1 it is `CauchyBernoulli` of c_1 - c_0, which is faster and more accurate.
+    For df = 1 the factor is Cauchy(loc, scale), for df = infinity N(loc, scale^2). There is no
+    closed form for more than two classes. The mean is a sum over 198 nodes on both sides of
+    beta = 0, where the softmax switches, in double precision whatever the dtype of the arguments:
+    absolute accuracy 1e-10 for two classes and 2e-9 for more, for logits of any size; in log
+    probabilities, of improbable classes too, 2e-4 where scale / |loc| is at least 1e-3, and far
+    better for probable ones. It is Categorical(softmax(loc c)) for scale = 0, which is allowed.
+    Gradients are those of the integral, by the same nodes: 1e-7 in loc and in log scale; second
+    derivatives exist too. With two classes and df = 1 it is `CauchyBernoulli` of c_1 - c_0, which
+    is faster and more accurate.
 
-    A value for 250 examples of 10 classes takes 3 to 9 ms of one core of a busy machine, with its gradient 6 to 15 ms.
+    A value for 250 examples of 10 classes takes 3 to 9 ms of one core of a busy machine, with its
+    gradient 6 to 15 ms.
 
     Args:
         df: degrees of freedom, positive, one number for all.
@@ -33,10 +37,12 @@ class StudentTCategorical(dist.Categorical):
         loc: centre of beta, [*batch].
         scale: scale of beta, at least 0, [*batch].
 
-    Shapes: the arguments broadcast to [*batch]; y is a label [*batch]. Units: log probabilities in nats.
+    Shapes: the arguments broadcast to [*batch]; y is a label [*batch]. Units: log probabilities in
+    nats.
 
     Raises:
-        ValueError: fewer than two classes, parameters out of their range, NaN, or labels outside the classes.
+        ValueError: fewer than two classes, parameters out of their range, NaN, or labels outside
+            the classes.
 
     Not in the RECaST paper: our extension of its binary likelihood.
 

@@ -1,4 +1,6 @@
-"""One small training loop for any loss module: progress, exact resume, devices, several processes."""
+"""One small training loop for any loss module: progress, exact resume, devices,
+several processes.
+"""
 
 from bayesnn.fit.history import History as History
 from bayesnn.fit.loop import fit as fit

@@ -11,12 +11,16 @@ from bayesnn.fit.randomness import generators_of, restore
 
 
 def call(loss: nn.Module, batch: Any) -> Any:
-    """loss(*batch) for a tuple or list, as `DataLoader` makes them; loss(batch) for one tensor or a dict."""
+    """loss(*batch) for a tuple or list, as `DataLoader` makes them; loss(batch)
+    for one tensor or a dict.
+    """
     return loss(*batch) if isinstance(batch, tuple | list) else loss(batch)
 
 
 def move(batch: Any, device: torch.device | None) -> Any:
-    """The batch with every tensor in its tuples, lists and dicts on the device (None: where it is)."""
+    """The batch with every tensor in its tuples, lists and dicts on the device
+    (None: where it is).
+    """
     if device is None:
         return batch
     if isinstance(batch, Tensor):
@@ -30,8 +34,11 @@ def move(batch: Any, device: torch.device | None) -> Any:
 
 
 def device_of(loss: nn.Module) -> torch.device | None:
-    """Where the loss lives: with its first parameter or buffer, else with the network that its model holds."""
-    net = getattr(getattr(loss, "model", None), "net", None)  # a guide that was not called yet has no parameters
+    """Where the loss lives: with its first parameter or buffer, else with the
+    network that its model holds.
+    """
+    # a guide that was not called yet has no parameters
+    net = getattr(getattr(loss, "model", None), "net", None)
     for module in (loss, net):
         if isinstance(module, nn.Module):
             for tensor in (*module.parameters(), *module.buffers()):
@@ -70,12 +77,14 @@ def length(sized: Any) -> int | None:
 def remaining(loader: Iterable[Any], state: RunState, rank: int) -> Iterator[Any]:
     """The epoch's batches from `state.batch` on.
 
-    The epoch's random state is set, its iterator made anew and the batches before are drawn and dropped: what follows
-    is what would have followed, with shuffling, augmentation and worker processes.
+    The epoch's random state is set, its iterator made anew and the batches before are drawn and
+    dropped: what follows is what would have followed, with shuffling, augmentation and worker
+    processes.
     """
     restore(state.start[rank], generators_of(loader))
     if hasattr(loader, "_num_iter_calls"):
-        loader._num_iter_calls = state.epoch  # a Fabric loader counts epochs here and shuffles its shards by them
+        # a Fabric loader counts epochs here and shuffles its shards by them
+        loader._num_iter_calls = state.epoch
     iterator = iter(loader)
     missing = object()
     for _ in range(state.batch):

@@ -110,7 +110,9 @@ class Checkpoint:
 def fingerprint(
     loss: nn.Module, optimizer: Optimizer, scheduler: object, loader: Iterable[Any], processes: int
 ) -> dict[str, Any]:
-    """What makes a run this run: its parameters, their random subset, its optimiser, its data's length."""
+    """What makes a run this run: its parameters, their random subset, its
+    optimiser, its data's length.
+    """
     subset = getattr(getattr(getattr(loss, "model", None), "subset", None), "fingerprint", None)
     state = {name: value for name, value in loss.state_dict().items() if isinstance(value, Tensor)}
     groups = [len(group["params"]) for group in optimizer.param_groups]
@@ -126,7 +128,9 @@ def fingerprint(
 
 
 def _difference(theirs: Any, ours: Any) -> str:
-    """What the file has and what this run has, the first entry that differs where both are dicts."""
+    """What the file has and what this run has, the first entry that differs
+    where both are dicts.
+    """
     if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
         name = next(name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name))
         return f"{name!r} is {theirs.get(name, 'missing')} there and {ours.get(name, 'missing')} here"
@@ -134,7 +138,9 @@ def _difference(theirs: Any, ours: Any) -> str:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """The state with NumPy's numbers as Python's; an error for what `torch.load(weights_only=True)` would refuse."""
+    """The state with NumPy's numbers as Python's; an error for what
+    `torch.load(weights_only=True)` would refuse.
+    """
     if isinstance(value, np.generic):  # before float: np.float64 is one, and is refused when read
         return value.item()
     if isinstance(value, Tensor):

@@ -40,7 +40,9 @@ def check_repeatable(loader: object) -> None:
 
 
 def causes(batch: Any, parameters: Mapping[str, Tensor]) -> list[str]:
-    """One sentence for each tensor of the batch and each parameter that is not finite, saying where."""
+    """One sentence for each tensor of the batch and each parameter that is not
+    finite, saying where.
+    """
     tensors = {**dict(_named("batch", batch)), **{f"parameter {name}": value for name, value in parameters.items()}}
     return [f"{name} {fault}" for name, value in tensors.items() if (fault := not_finite(value))]
 

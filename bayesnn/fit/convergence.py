@@ -23,8 +23,9 @@ def still_falling(losses: Sequence[float]) -> bool:
 
     Of losses that have settled and whose noise is normal and independent the left side over the
     root has Student's t distribution with 2 n - 2 degrees of freedom, and the false-alarm rate is
-    0.9 % for 40 epochs, 0.4 % for 80 and 0.2 % for 600. Noise that lasts over several epochs raises
-    it. A fall below the noise is missed: a run for which this is False need not have converged.
+    0.9 % for 40 epochs, 0.4 % for 80 and 0.2 % for 600. Noise that lasts over several epochs
+    raises it. A fall below the noise is missed: a run for which this is False need not have
+    converged.
 
     >>> still_falling([1.0 / epoch for epoch in range(1, 81)]), still_falling([1.0, 1.1] * 40)
     (True, False)

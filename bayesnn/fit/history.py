@@ -59,11 +59,13 @@ class History:
 
 @dataclass
 class RunState:
-    """Where a fit stands: with the states of loss and optimiser, all that the steps to come depend on.
+    """Where a fit stands: with the states of loss and optimiser, all that the steps to come depend
+    on.
 
     Attributes:
         seed: from which the noise of every step and of the validation follows.
-        start: random state of each process at the start of the epoch under way, from which its batches follow.
+        start: random state of each process at the start of the epoch under way, from which its
+            batches follow.
         epoch: epochs completed.
         batch: batches of the epoch under way that were trained on.
         steps: optimiser steps in all.
@@ -92,7 +94,9 @@ class RunState:
         self.steps += 1
 
     def close_epoch(self, start: list[RandomState], validation: float | None, keep: nn.Module | None) -> None:
-        """End the epoch: its mean loss, its validation value, and `keep`'s state if it is the best so far."""
+        """End the epoch: its mean loss, its validation value, and `keep`'s
+        state if it is the best so far.
+        """
         if not self.batch:
             raise ValueError(
                 f"fit: the loader gave no batch in epoch {self.epoch + 1}; it must be iterable anew each time"

@@ -9,7 +9,8 @@ from types import FrameType
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, then raise `KeyboardInterrupt`; a second Ctrl-C gets through at once.
+    """Hold Ctrl-C back until the block is done, then raise `KeyboardInterrupt`; a second Ctrl-C
+    gets through at once.
 
     Does nothing outside the main thread, where Python delivers no signals.
     """

@@ -52,63 +52,72 @@ def fit(
     fabric: Any = None,
     progress: bool = True,
 ) -> History:
-    """theta_t+1 = step(theta_t, grad loss(theta_t; batch_t)): minimise a loss module over the batches of a loader.
+    """theta_t+1 = step(theta_t, grad loss(theta_t; batch_t)): minimise a loss module over the
+    batches of a loader.
 
-    The loss is any `nn.Module` called as loss(*batch) -> one number, such as `Trace_ELBO()(model, guide)`; a batch that
-    is a single tensor or a dict is passed as it is. Exactly `loss.parameters()` are trained. Parameters made at the
-    first call (Pyro's autoguides) are made by one call on the first batch, with all random states put back. Batches are
-    moved to the loss's device.
+    The loss is any `nn.Module` called as loss(*batch) -> one number, such as
+    `Trace_ELBO()(model, guide)`; a batch that is a single tensor or a dict is passed as it is.
+    Exactly `loss.parameters()` are trained. Parameters made at the first call (Pyro's autoguides)
+    are made by one call on the first batch, with all random states put back. Batches are moved to
+    the loss's device.
 
-    Noise: in each step the loss draws from a stream of its own, which follows from a seed (drawn from torch's global
-    generator) and the number of the step, so it does not depend on workers or processes. `validate` sees the same noise
-    each time, so that epochs are compared on equal terms. Shuffling and augmentation draw from the global generators of
-    torch, Python and NumPy or from a `torch.Generator` called `.generator` of loader, sampler or data set.
+    Noise: in each step the loss draws from a stream of its own, which follows from a seed (drawn
+    from torch's global generator) and the number of the step, so it does not depend on workers or
+    processes. `validate` sees the same noise each time, so that epochs are compared on equal
+    terms. Shuffling and augmentation draw from the global generators of torch, Python and NumPy or
+    from a `torch.Generator` called `.generator` of loader, sampler or data set.
 
-    Resume: with `checkpoint`, what stops the run (Ctrl-C, which waits for the end of the step and is raised on; an
-    error; a kill) loses nothing, a kill at most `every` steps. The same call goes on from the file, bit for bit on the
-    CPU as if it had never stopped; of a finished run it returns the History, or trains on if `epochs` is larger now.
-    The options of the optimiser are then those of the file.
+    Resume: with `checkpoint`, what stops the run (Ctrl-C, which waits for the end of the step and
+    is raised on; an error; a kill) loses nothing, a kill at most `every` steps. The same call goes
+    on from the file, bit for bit on the CPU as if it had never stopped; of a finished run it
+    returns the History, or trains on if `epochs` is larger now. The options of the optimiser are
+    then those of the file.
 
-    Several processes: give a launched Lightning `Fabric` (one device or DDP; under `torchrun`, the same call). Each
-    process gets its shard of the loader and the *same* noise, so that global sites have one value in all of them: for
-    a loss without per-example noise the steps equal those of one process with the whole batch, otherwise in
-    expectation. A loss scaled by size / batch needs no change: gradients are averaged over processes.
+    Several processes: give a launched Lightning `Fabric` (one device or DDP; under `torchrun`, the
+    same call). Each process gets its shard of the loader and the *same* noise, so that global
+    sites have one value in all of them: for a loss without per-example noise the steps equal those
+    of one process with the whole batch, otherwise in expectation. A loss scaled by size / batch
+    needs no change: gradients are averaged over processes.
 
     Training data: where the loss has a `model` with a `size`, the loader is compared with it. With
-    size=None each batch would count as all data: several batches are refused, before the first step
-    where the loader has a length, at the second batch otherwise. More examples than `size` are
-    refused, clearly fewer give a warning. What is not known is not checked: a loss written by hand,
-    a loader without a length under a model without a `size`, which has to end its epochs.
+    size=None each batch would count as all data: several batches are refused, before the first
+    step where the loader has a length, at the second batch otherwise. More examples than `size`
+    are refused, clearly fewer give a warning. What is not known is not checked: a loss written by
+    hand, a loader without a length under a model without a `size`, which has to end its epochs.
 
     Args:
         loss: what is minimised.
         loader: gives batches, anew each time it is iterated: a `DataLoader` or a list.
         epochs: passes over the loader, those before an interruption included.
-        optimizer: parameter groups -> torch optimiser, such as `partial(torch.optim.AdamW, lr=1e-2)`; Adam's own
-            learning rate is 1e-3.
-        groups: (name, parameter) -> options of its group, such as another "lr" or "weight_decay"; {} for the default.
+        optimizer: parameter groups -> torch optimiser, such as
+            `partial(torch.optim.AdamW, lr=1e-2)`; Adam's own learning rate is 1e-3.
+        groups: (name, parameter) -> options of its group, such as another "lr" or "weight_decay";
+            {} for the default.
         schedule: optimiser -> LRScheduler, stepped after each optimiser *step* (not epoch).
         clip: largest Euclidean norm of the whole gradient.
         validate: () -> a number, smaller is better, after each epoch.
-        patience: stop after this many epochs without improvement; the best epoch's parameters are then restored,
-            also where all epochs were run.
+        patience: stop after this many epochs without improvement; the best epoch's parameters are
+            then restored, also where all epochs were run.
         checkpoint: file to write and to resume from.
         every: steps between two checkpoints.
         fabric: for precision, devices and several processes.
         progress: show a bar on stderr.
 
     Returns:
-        History: mean loss and validation value of each epoch, why the run stopped, and whether the loss
-            still fell then, which without `patience` is also logged as a warning of `bayesnn.fit.loop`.
+        History: mean loss and validation value of each epoch, why the run stopped, and whether the
+            loss still fell then, which without `patience` is also logged as a warning of
+            `bayesnn.fit.loop`.
 
     Raises:
-        FloatingPointError: loss, gradient or validation value is not finite: with step and cause, before the update.
-        ValueError: an empty loader, no trainable parameter, several batches for a model of size=None, a model size
-            below the number of training examples, a checkpoint of another model, subset, optimiser, schedule, loader
-            or version, a damaged one, options of a group that the optimiser lacks, an argument out of range.
+        FloatingPointError: loss, gradient or validation value is not finite: with step and cause,
+            before the update.
+        ValueError: an empty loader, no trainable parameter, several batches for a model of
+            size=None, a model size below the number of training examples, a checkpoint of another
+            model, subset, optimiser, schedule, loader or version, a damaged one, options of a
+            group that the optimiser lacks, an argument out of range.
         RuntimeError: another thread is fitting.
-        TypeError: a loss that is no module or gives no single number, a loader that can be read only once, a factory
-            that makes something else.
+        TypeError: a loss that is no module or gives no single number, a loader that can be read
+            only once, a factory that makes something else.
 
     >>> from functools import partial
     >>> class Squares(nn.Module):
@@ -153,7 +162,8 @@ def fit(
             seed = processes.broadcast(new_seed())
             state = RunState(seed, processes.gather(capture(generators)))
             if saved is not None:
-                saved.write(state)  # a path that cannot be written fails now, not after the first interval
+                # a path that cannot be written fails now, not after the first interval
+                saved.write(state)
         if reason := state.stopped(epochs, patience):
             return _finish(loss, state, reason, patience)
 
@@ -212,7 +222,8 @@ def _keep(error: BaseException, saved: Checkpoint | None, state: RunState, step:
         try:
             saved.write(state)
             remedy = f"{saved.path} holds the run; call fit again with the same arguments and it goes on from there"
-        except Exception as failure:  # a full disk: what stopped the run is what the caller has to see
+        except Exception as failure:
+            # a full disk: what stopped the run is what the caller has to see
             remedy = f"{saved.path} holds an earlier step, since it could not be written now ({failure!r})"
     error.add_note(f"{where}: {remedy}.")
 

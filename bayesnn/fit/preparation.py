@@ -23,7 +23,8 @@ Schedule: TypeAlias = Callable[[Optimizer], LRScheduler]
 
 
 def warm_up(loss: nn.Module, loader: Iterable[Any]) -> list[str]:
-    """Call the loss once on the first batch, so that lazy parameters exist; random states and buffers are put back.
+    """Call the loss once on the first batch, so that lazy parameters exist; random states and
+    buffers are put back.
 
     Returns:
         the names of the buffers that a call changes.

@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together, each on its shard of the data; one where `fabric` is None.
+    """The processes that train together, each on its shard of the data; one where `fabric` is
+    None.
 
     Args:
-        fabric: a launched `lightning_fabric.Fabric` whose strategy keeps whole parameters in each process (a single
-            device, DDP).
+        fabric: a launched `lightning_fabric.Fabric` whose strategy keeps whole parameters in each
+            process (a single device, DDP).
     """
 
     fabric: Any = None
@@ -50,14 +51,18 @@ class Processes:
         return module, optimizer, loader
 
     def backward(self, value: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-        """Gradients of these parameters, averaged over processes; nothing else gets a `.grad`, the user's net least."""
+        """Gradients of these parameters, averaged over processes; nothing else gets a `.grad`, the
+        user's net least.
+        """
         if self.fabric is None:
             value.backward(inputs=parameters)
         else:
             self.fabric.backward(value, inputs=parameters)
 
     def clip(self, module: nn.Module, optimizer: Any, parameters: Sequence[nn.Parameter], norm: float | None) -> float:
-        """Scale the gradients down to `norm` where they are longer (None: never); returns what their norm was."""
+        """Scale the gradients down to `norm` where they are longer (None:
+        never); returns what their norm was.
+        """
         if self.scaled:
             total = self.fabric.clip_gradients(module, optimizer, max_norm=norm or math.inf, error_if_nonfinite=False)
             return float(total)
@@ -73,7 +78,9 @@ class Processes:
 
     @property
     def scaled(self) -> bool:
-        """Whether gradients are scaled against underflow (16-mixed), where an overflow only skips a step."""
+        """Whether gradients are scaled against underflow (16-mixed), where an
+        overflow only skips a step.
+        """
         return getattr(self.precision, "scaler", None) is not None
 
     def mean(self, value: float) -> float:

@@ -1,9 +1,10 @@
 """Random states of torch, CUDA, Python and NumPy: kept, put back, and set for one step.
 
-Two streams keep a fit reproducible. The *loader* draws from the global generators, as the user seeded them. The *loss*
-draws, in step t, from a stream that depends on the fit's seed and on t alone. So the noise of a step does not depend on
-how the batch was made (how many workers, how many processes), and replaying an epoch's batches without their steps
-leaves the loader's stream exactly where it was.
+Two streams keep a fit reproducible. The *loader* draws from the global generators, as the user
+seeded them. The *loss* draws, in step t, from a stream that depends on the fit's seed and on t
+alone. So the noise of a step does not depend on how the batch was made (how many workers, how many
+processes), and replaying an epoch's batches without their steps leaves the loader's stream exactly
+where it was.
 """
 
 import random
@@ -47,7 +48,8 @@ def restore(state: RandomState, generators: Sequence[Generator] = ()) -> None:
 def noise(seed: int, index: int) -> Iterator[None]:
     """Everything drawn inside follows from (seed, index); outside, nothing has been drawn."""
     before = capture()
-    # torch.manual_seed queues a call for every backend, used or not: 100 microseconds more than this.
+    # torch.manual_seed queues a call for every backend, used or not: 100 microseconds more than
+    # this.
     torch.default_generator.manual_seed(seed + index)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed + index)
@@ -65,7 +67,9 @@ def new_seed() -> int:
 
 
 def generators_of(loader: object) -> list[Generator]:
-    """The generators of its own that a data loader draws from: its, its samplers' and its data set's."""
+    """The generators of its own that a data loader draws from: its, its
+    samplers' and its data set's.
+    """
     batches = getattr(loader, "batch_sampler", None)
     parts = [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
     owned = [getattr(part, "generator", None) for part in [*parts, getattr(loader, "dataset", None)]]

@@ -14,7 +14,8 @@ from bayesnn.fit.processes import Processes
 
 
 class Step:
-    """`step(batch, state)` trains on one batch and records it; nothing is updated when a number is not finite.
+    """`step(batch, state)` trains on one batch and records it; nothing is updated when a number is
+    not finite.
 
     Args:
         module: the loss, as set up for the processes.
@@ -74,7 +75,8 @@ class Step:
         processes = self.processes
         try:
             loss = call(self.module, batch)
-        except Exception as error:  # Pyro validates its distributions: NaN often raises before there is a loss
+        except Exception as error:
+            # Pyro validates its distributions: NaN often raises before there is a loss
             if faults := causes(batch, self.parameters):
                 raise explain(f"the loss cannot be computed {where}", faults) from error
             raise

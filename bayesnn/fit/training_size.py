@@ -17,10 +17,10 @@ _ENDLESS = 100
 class TrainingSize:
     """Refuses a likelihood that the batches of a loader weigh too little, as far as can be seen.
 
-    With size=None each batch counts as all data, so that two of them give the posterior of one. What
-    a loader has is the smaller length of its `dataset` and its `sampler`, or the examples of the
-    different batches of a list, and is checked at once. Otherwise batches are counted as they come.
-    A model without the attribute `size` is not checked.
+    With size=None each batch counts as all data, so that two of them give the posterior of one.
+    What a loader has is the smaller length of its `dataset` and its `sampler`, or the examples of
+    the different batches of a list, and is checked at once. Otherwise batches are counted as they
+    come. A model without the attribute `size` is not checked.
 
     Args:
         owner: who asks, for the messages.

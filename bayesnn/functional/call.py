@@ -18,23 +18,28 @@ Every tensor inside has the batch as its first axis.
 
 
 def parameters(net: nn.Module) -> dict[str, Tensor]:
-    """{name: detached parameter} in the network's own order; a tied parameter appears once, under its first name."""
+    """{name: detached parameter} in the network's own order; a tied parameter
+    appears once, under its first name.
+    """
     with alone():
         return {name: parameter.detach() for name, parameter in net.named_parameters()}
 
 
 def call(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
-    """f(x; w): the network's outputs at the parameter values `values`, which need not name every parameter.
+    """f(x; w): the network's outputs at the parameter values `values`, which need not name every
+    parameter.
 
-    Parameters that are not named keep the network's own values, without gradients. Tied parameters stay tied. Buffers
-    may be named too; they are cloned, so that nothing the forward pass writes reaches the network. Threads take turns:
-    inside a call the network holds its values, and a thread that calls the network itself meanwhile would see them.
+    Parameters that are not named keep the network's own values, without gradients. Tied parameters
+    stay tied. Buffers may be named too; they are cloned, so that nothing the forward pass writes
+    reaches the network. Threads take turns: inside a call the network holds its values, and a
+    thread that calls the network itself meanwhile would see them.
 
     Shapes: x [batch, ...] -> outputs [batch, ...].
 
     Raises:
         ValueError: a value for a parameter that the network does not have.
-        TypeError: the network returns anything but one tensor, or contains a scripted module or `nn.DataParallel`.
+        TypeError: the network returns anything but one tensor, or contains a scripted module or
+            `nn.DataParallel`.
 
     >>> net = nn.Linear(2, 1, bias=False)
     >>> call(net, {"weight": torch.tensor([[1.0, 2.0]])}, torch.tensor([[3.0, 4.0]]))
@@ -45,7 +50,9 @@ def call(net: nn.Module, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
 
 
 def call_chunks(net: nn.Module, values: Mapping[str, Tensor], parts: Sequence[Inputs]) -> Tensor:
-    """`call` on consecutive parts of one set of inputs, joined again; the values are put in place once for all."""
+    """`call` on consecutive parts of one set of inputs, joined again; the
+    values are put in place once for all.
+    """
     with alone(), holding(net, _state(net, values)):
         return torch.cat([_called(net, x) for x in parts])
 

@@ -1,4 +1,6 @@
-"""Apply one function to every draw of its values: by a loop, or vectorised where that is faster."""
+"""Apply one function to every draw of its values: by a loop, or vectorised
+where that is faster.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -8,7 +10,9 @@ from torch import Tensor
 from bayesnn.functional.transforms import transformable
 
 VMAP_LIMIT = 500_000
-"""Largest (values per draw) x (examples) for which vmap beat a loop on a CPU: see examples/benchmarks/vmap_rule.py."""
+"""Largest (values per draw) x (examples) for which vmap beat a loop on a CPU: see
+examples/benchmarks/vmap_rule.py.
+"""
 
 
 def map_draws(
@@ -19,8 +23,8 @@ def map_draws(
     Args:
         function: outputs for one draw of the values.
         values: {name: [draw, *event]}.
-        vectorised: one call under `torch.vmap` instead of a loop. Layers without a batching rule (LSTM, GRU) and
-            operations that write in place make it fall back to the loop.
+        vectorised: one call under `torch.vmap` instead of a loop. Layers without a batching rule
+            (LSTM, GRU) and operations that write in place make it fall back to the loop.
 
     Returns:
         [draw, *outputs].
@@ -38,7 +42,9 @@ def map_draws(
 
 
 def worth_vectorising(values_per_draw: int, examples: int, device: torch.device) -> bool:
-    """The one rule for vmap over draws: small work on a CPU, where a loop pays more for calls than for arithmetic."""
+    """The one rule for vmap over draws: small work on a CPU, where a loop pays
+    more for calls than for arithmetic.
+    """
     return device.type != "cpu" or values_per_draw * examples <= VMAP_LIMIT
 
 

@@ -12,25 +12,29 @@ _LOCK = threading.RLock()
 
 
 def alone() -> Any:
-    """Inside, no other thread has values in a network, draws from a guide, or has changed torch's switches.
+    """Inside, no other thread has values in a network, draws from a guide, or has changed torch's
+    switches.
 
-    One lock for the process, which a thread may take again: networks share layers, and Pyro's handler stack, torch's
-    switches and the list of warning filters exist once. It is held for one call of a network or one draw, so that
-    threads take turns. Code that is compiled is not guarded: `torch.compile` cannot trace a lock.
+    One lock for the process, which a thread may take again: networks share layers, and Pyro's
+    handler stack, torch's switches and the list of warning filters exist once. It is held for one
+    call of a network or one draw, so that threads take turns. Code that is compiled is not
+    guarded: `torch.compile` cannot trace a lock.
     """
     return nullcontext() if torch.compiler.is_compiling() else _LOCK
 
 
 @contextmanager
 def holding(net: nn.Module, values: Mapping[int, Tensor]) -> Iterator[None]:
-    """Inside, every place of the network that holds a tensor t has `values[id(t)]`, where there is one.
+    """Inside, every place of the network that holds a tensor t has `values[id(t)]`, where there is
+    one.
 
-    A module is visited once, whatever number of names it has. At the end, after an exception too, every attribute of
-    every module is what it was: the places, the second list that recurrent layers keep of their weights, and what a
-    forward pass or its hooks assigned.
+    A module is visited once, whatever number of names it has. At the end, after an exception too,
+    every attribute of every module is what it was: the places, the second list that recurrent
+    layers keep of their weights, and what a forward pass or its hooks assigned.
 
     Raises:
-        TypeError: a scripted module, whose tensors cannot be replaced, or `nn.DataParallel`, which copies the network.
+        TypeError: a scripted module, whose tensors cannot be replaced, or `nn.DataParallel`, which
+            copies the network.
     """
     modules = list(net.modules())
     for module in modules:

@@ -1,4 +1,6 @@
-"""Layers whose training mode makes a network's output random or dependent on the other examples of its batch."""
+"""Layers whose training mode makes a network's output random or dependent on
+the other examples of its batch.
+"""
 
 from collections.abc import Mapping
 
@@ -10,7 +12,9 @@ _SKIPPING = ("StochasticDepth", "SkippedBlock")
 """By name: torchvision's and our own, from a room that this one may not import."""
 
 _RATES = ("dropout", "attention_dropout", "drop_rate")
-"""Where layers that call `F.dropout` themselves keep its rate: LSTM, GRU, attention, torchvision's Swin, DenseNet."""
+"""Where layers that call `F.dropout` themselves keep its rate: LSTM, GRU,
+attention, torchvision's Swin, DenseNet.
+"""
 
 
 def check_evaluation_mode(net: nn.Module, caller: str) -> None:
@@ -23,7 +27,9 @@ def check_evaluation_mode(net: nn.Module, caller: str) -> None:
 
 
 def mode_dependent(net: nn.Module) -> dict[str, nn.Module]:
-    """{name: layer} of the layers whose output depends on the mode: all that `check_layers` needs to look at again."""
+    """{name: layer} of the layers whose output depends on the mode: all that `check_layers` needs
+    to look at again.
+    """
     return {name: module for name, module in net.named_modules() if _depends_on_mode(module)}
 
 

@@ -5,11 +5,13 @@ from torch import Tensor
 
 
 def semidefinite_root(matrix: Tensor) -> Tensor:
-    """R with R R^T = matrix, [..., n, rank], for positive semi-definite matrices [..., n, n] of any rank.
+    """R with R R^T = matrix, [..., n, rank], for positive semi-definite matrices [..., n, n] of
+    any rank.
 
-    Cholesky's algorithm with diagonal pivoting: it takes the largest remaining variance first and stops where that is
-    zero up to rounding (n eps times the largest of all). `rank` is the largest in the batch; matrices of less have
-    columns of zeros. For small n and large batches: it loops over the columns.
+    Cholesky's algorithm with diagonal pivoting: it takes the largest remaining variance first and
+    stops where that is zero up to rounding (n eps times the largest of all). `rank` is the largest
+    in the batch; matrices of less have columns of zeros. For small n and large batches: it loops
+    over the columns.
 
     Reference: Higham (2002), Accuracy and stability of numerical algorithms, section 10.3.
 
@@ -40,8 +42,8 @@ def semidefinite_root(matrix: Tensor) -> Tensor:
 def triangular(root: Tensor) -> Tensor:
     """The lower triangular L with L L^T = root root^T, [..., n, n], of a root [..., n, column].
 
-    By a QR decomposition of the root's transpose: unlike a Cholesky factor of root root^T, it exists whatever the rank
-    is, and keeps the digits of directions with little variance.
+    By a QR decomposition of the root's transpose: unlike a Cholesky factor of root root^T, it
+    exists whatever the rank is, and keeps the digits of directions with little variance.
     """
     upper = torch.linalg.qr(root.mT, mode="r").R
     signs = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(upper.dtype)

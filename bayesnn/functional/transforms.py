@@ -12,12 +12,13 @@ from bayesnn.functional.holding import alone
 
 @contextmanager
 def transformable(device: torch.device) -> Iterator[None]:
-    """Inside, networks can be vectorised and differentiated by `torch.func`, by one thread at a time; torch's switches
-    are put back after.
+    """Inside, networks can be vectorised and differentiated by `torch.func`, by one thread at a
+    time; torch's switches are put back after.
 
-    The fused inference kernel of `nn.TransformerEncoderLayer` has no derivative, and torch takes it whenever no input
-    seems to need one, as under `vmap`. The CPU kernel of attention has no batching rule: the plain operations do. Any
-    other operation without such a rule is looped over by torch itself, which is right and needs no warning.
+    The fused inference kernel of `nn.TransformerEncoderLayer` has no derivative, and torch takes
+    it whenever no input seems to need one, as under `vmap`. The CPU kernel of attention has no
+    batching rule: the plain operations do. Any other operation without such a rule is looped over
+    by torch itself, which is right and needs no warning.
     """
     with alone():
         fused = torch.backends.mha.get_fastpath_enabled()

@@ -1,4 +1,6 @@
-"""Likelihoods: outputs [*draw, batch, ...] -> the distribution of y, of batch shape [*draw, batch]."""
+"""Likelihoods: outputs [*draw, batch, ...] -> the distribution of y, of batch
+shape [*draw, batch].
+"""
 
 from bayesnn.likelihoods.classes import bernoulli as bernoulli
 from bayesnn.likelihoods.classes import categorical as categorical

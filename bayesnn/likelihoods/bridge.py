@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def log_concentration(mean: Tensor, covariance: Tensor, precision: float, *, normalised: bool) -> Tensor:
-    """log alpha of the Dirichlet whose Laplace approximation in the logits is N(mean, diag V), [batch, class].
+    """log alpha of the Dirichlet whose Laplace approximation in the logits is N(mean, diag V),
+    [batch, class].
 
     The formula is that of `predict.bridge`.
 
@@ -23,7 +24,8 @@ def log_concentration(mean: Tensor, covariance: Tensor, precision: float, *, nor
     classes = mean.shape[-1]
     variance, row = covariance.diagonal(dim1=-2, dim2=-1), covariance.sum(-1)
     size, total = classes * variance.amax(-1, keepdim=True), row.sum(-1, keepdim=True)
-    # Where the sum of the logits is certain, V1 = 0 up to rounding; the direction is the limit of V + small I.
+    # Where the sum of the logits is certain, V1 = 0 up to rounding; the direction is the limit of
+    # V + small I.
     direction = torch.where(total > classes * precision * size, row / total, 1 / classes)
     mean = mean - direction * mean.sum(-1, keepdim=True)
     variance = (variance - direction * row).clamp(min=precision * size + 1e-30)

@@ -19,7 +19,9 @@ _log_sigmoid = elementwise_moments(F.logsigmoid)
 
 
 class Categorical(nn.Module):
-    """y ~ Categorical(softmax(f)): outputs [*draw, batch, class] are logits, y [batch] are labels 0 ... class - 1."""
+    """y ~ Categorical(softmax(f)): outputs [*draw, batch, class] are logits, y [batch] are labels
+    0 ... class - 1.
+    """
 
     @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
@@ -53,14 +55,17 @@ class Categorical(nn.Module):
 
 
 class PixelwiseCategorical(nn.Module):
-    """One label a pixel: outputs [*draw, batch, class, height, width], y [batch, height, width]; a map is one event."""
+    """One label a pixel: outputs [*draw, batch, class, height, width], y [batch, height, width]; a
+    map is one event.
+    """
 
     @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
         return dist.Categorical(logits=outputs.movedim(-3, -1)).to_event(2)
 
     def fisher(self, outputs: Tensor) -> Tensor:
-        """diag(p) - p p^T at each pixel, over the flattened outputs: [batch, out, out], out = class * height * width.
+        """diag(p) - p p^T at each pixel, over the flattened outputs: [batch, out, out],
+        out = class * height * width.
 
         For small maps: its size is the square of theirs.
         """
@@ -75,7 +80,9 @@ class PixelwiseCategorical(nn.Module):
 
 
 class Bernoulli(IndependentOutputs):
-    """y ~ Bernoulli(sigmoid(f)): outputs [*draw, batch, out] are logits, y [batch, out] is 0.0 or 1.0."""
+    """y ~ Bernoulli(sigmoid(f)): outputs [*draw, batch, out] are logits, y
+    [batch, out] is 0.0 or 1.0.
+    """
 
     @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
@@ -111,7 +118,9 @@ def _check_classes(mean: Tensor) -> None:
 
 
 def _blocks(each: Tensor) -> Tensor:
-    """[batch, row * pixel, column * pixel] of matrices [batch, pixel, row, column], one for each pixel."""
+    """[batch, row * pixel, column * pixel] of matrices
+    [batch, pixel, row, column], one for each pixel.
+    """
     batch, pixels, rows, columns = each.shape
     whole = each.new_zeros(batch, rows, pixels, columns, pixels)
     place = torch.arange(pixels, device=each.device)

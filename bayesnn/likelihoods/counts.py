@@ -52,10 +52,12 @@ poisson = Poisson()
 
 
 def negative_binomial(concentration: Scale = 1.0) -> NegativeBinomial:
-    """Counts with mean m = exp(f) and variance m + m^2 / concentration: a Poisson whose rate is Gamma distributed.
+    """Counts with mean m = exp(f) and variance m + m^2 / concentration: a Poisson whose rate is
+    Gamma distributed.
 
     Args:
-        concentration: fixed, learned or latent (site "y_concentration"), as the scale of `normal`. Large: Poisson.
+        concentration: fixed, learned or latent (site "y_concentration"), as the scale of `normal`.
+            Large: Poisson.
 
     >>> import torch
     >>> negative_binomial(2.0)(torch.zeros(1, 1)).variance

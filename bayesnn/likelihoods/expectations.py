@@ -1,11 +1,14 @@
-"""E[log p(y | f)] of normal outputs f in closed form, and what the formulas need of variances or covariances."""
+"""E[log p(y | f)] of normal outputs f in closed form, and what the formulas
+need of variances or covariances.
+"""
 
 from pyro import distributions as dist
 from torch import Tensor
 
 
 def variances(mean: Tensor, spread: Tensor) -> Tensor:
-    """The variances [batch, out] of outputs whose variances or covariances [batch, out, out] are given.
+    """The variances [batch, out] of outputs whose variances or covariances [batch, out, out] are
+    given.
 
     >>> import torch
     >>> variances(torch.zeros(1, 2), torch.eye(2).unsqueeze(0))
@@ -15,7 +18,8 @@ def variances(mean: Tensor, spread: Tensor) -> Tensor:
 
 
 def normal_expectation(mean: Tensor, variance: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-    """sum_k [ log N(y_k; mean_k, noise_k^2) - variance_k / (2 noise_k^2) ], [batch], in nats: exact.
+    """sum_k [ log N(y_k; mean_k, noise_k^2) - variance_k / (2 noise_k^2) ], [batch], in nats:
+    exact.
 
     Args:
         mean: of the outputs, [batch, out].
@@ -33,17 +37,21 @@ def normal_expectation(mean: Tensor, variance: Tensor, y: Tensor, noise: Tensor)
 
 
 def heteroscedastic_expectation(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
-    """sum_k -1/2 [ log(2 pi) + 2 m_s + exp(2 v_s - 2 m_s) ((y - m_f + 2 c)^2 + v_f) ], [batch]: exact.
+    """sum_k -1/2 [ log(2 pi) + 2 m_s + exp(2 v_s - 2 m_s) ((y - m_f + 2 c)^2 + v_f) ], [batch]:
+    exact.
 
-    For y ~ N(f, exp(s)^2) with f ~ N(m_f, v_f) and s ~ N(m_s, v_s), the log of a standard deviation, of covariance c.
+    For y ~ N(f, exp(s)^2) with f ~ N(m_f, v_f) and s ~ N(m_s, v_s), the log of a standard
+    deviation, of covariance c.
 
     Args:
         mean: of (f, s), [batch, 2 * out].
-        variance: of (f, s), [batch, 2 * out], where c is 0; or their covariances [batch, 2 * out, 2 * out].
+        variance: of (f, s), [batch, 2 * out], where c is 0; or their covariances
+            [batch, 2 * out, 2 * out].
         y: [batch, out].
 
-    References: Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019), Deterministic variational inference for
-    robust Bayesian neural networks; Schmitt, Roth (2021), in the log of a variance.
+    References: Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019), Deterministic
+    variational inference for robust Bayesian neural networks; Schmitt, Roth (2021), in the log of
+    a variance.
 
     >>> import torch
     >>> heteroscedastic_expectation(torch.tensor([[0.7, -0.25]]), torch.tensor([[0.3, 0.05]]), torch.tensor([[1.1]]))

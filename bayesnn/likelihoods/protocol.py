@@ -10,18 +10,20 @@ from bayesnn.scales import Scale
 
 
 class Likelihood(Protocol):
-    """The distribution of y given a network's outputs: any function of this signature, a user's own too.
+    """The distribution of y given a network's outputs: any function of this signature, a user's
+    own too.
 
-    Outputs [*draw, batch, out] become a distribution of batch shape [*draw, batch]; what is left (several outputs, a
-    map of pixels) is its event. So y has shape [batch] for `categorical` and [batch, out] for the others, `out` = 1
-    included.
+    Outputs [*draw, batch, out] become a distribution of batch shape [*draw, batch]; what is left
+    (several outputs, a map of pixels) is its event. So y has shape [batch] for `categorical` and
+    [batch, out] for the others, `out` = 1 included.
 
-    A likelihood may be an `nn.Module` with learned parameters and may sample Pyro sites of its own (a latent noise
-    scale). It must pickle: a function at module level or a class, no lambda.
+    A likelihood may be an `nn.Module` with learned parameters and may sample Pyro sites of its own
+    (a latent noise scale). It must pickle: a function at module level or a class, no lambda.
 
-    A class may say more by methods, and what asks for one names it where it is missing: `fisher` (`HasFisher`) for
-    curvature, `expected_log_prob` (`HasExpectation`) for ELBOs without draws, `probit_predictive`, `bridge_predictive`
-    and `normal_predictive` for predictions without draws. For Laplace approximations `fisher` alone is enough.
+    A class may say more by methods, and what asks for one names it where it is missing: `fisher`
+    (`HasFisher`) for curvature, `expected_log_prob` (`HasExpectation`) for ELBOs without draws,
+    `probit_predictive`, `bridge_predictive` and `normal_predictive` for predictions without draws.
+    For Laplace approximations `fisher` alone is enough.
 
     >>> from pyro import distributions as dist
     >>> def exponential(outputs: Tensor) -> TorchDistribution:
@@ -61,19 +63,24 @@ class HasExpectation(Protocol):
     def expected_log_prob(self, mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
         """E[log p(y | f)], f ~ N(mean, V), [batch], in nats.
 
-        Args: mean [batch, out]; variance, V, [batch, out] of independent outputs or [batch, out, out]; y.
+        Args: mean [batch, out]; variance, V, [batch, out] of independent outputs or
+        [batch, out, out]; y.
         """
         ...
 
 
 @runtime_checkable
 class HasLabelExpectation(Protocol):
-    """The expected log likelihood of labels, for which there are several rules and no closed form."""
+    """The expected log likelihood of labels, for which there are several rules
+    and no closed form.
+    """
 
     def expected_log_prob_by(
         self, rule: Callable[[Tensor, Tensor, Tensor], Tensor], mean: Tensor, variance: Tensor, y: Tensor
     ) -> Tensor:
-        """E[log p(y | f)], [batch], by a rule (mean, variance, labels) -> E[log softmax(z)_y], z ~ N(mean, V)."""
+        """E[log p(y | f)], [batch], by a rule (mean, variance, labels) -> E[log
+        softmax(z)_y], z ~ N(mean, V).
+        """
         ...
 
 
@@ -82,7 +89,9 @@ class HasProbitPredictive(Protocol):
     """The predictive by the probit approximation, which `predict.probit` calls."""
 
     def probit_predictive(self, mean: Tensor, variance: Tensor) -> TorchDistribution:
-        """p(y), [batch], for outputs N(mean, diag V), both [batch, out]: outputs over sqrt(1 + pi/8 V)."""
+        """p(y), [batch], for outputs N(mean, diag V), both [batch, out]: outputs over
+        sqrt(1 + pi/8 V).
+        """
         ...
 
 
@@ -91,7 +100,9 @@ class HasBridgePredictive(Protocol):
     """The predictive by the Laplace bridge, which `predict.bridge` calls."""
 
     def bridge_predictive(self, mean: Tensor, covariance: Tensor, *, normalised: bool) -> TorchDistribution:
-        """p(y), [batch], for outputs N(mean [batch, class], covariance [batch, class, class]): the Laplace bridge."""
+        """p(y), [batch], for outputs N(mean [batch, class], covariance
+        [batch, class, class]): the Laplace bridge.
+        """
         ...
 
 

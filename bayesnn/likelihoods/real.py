@@ -86,7 +86,9 @@ class StudentT(IndependentOutputs):
 
 
 class HeteroscedasticNormal(IndependentOutputs):
-    """y ~ N(m, exp(s)^2) with outputs (m, s): the first half are means, the second log standard deviations."""
+    """y ~ N(m, exp(s)^2) with outputs (m, s): the first half are means, the
+    second log standard deviations.
+    """
 
     @override
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
@@ -130,8 +132,9 @@ def normal(scale: Scale = 1.0) -> Normal:
     """y ~ N(f, scale^2), independently for every output.
 
     Args:
-        scale: the standard deviation, in units of y: a number or one for each output; `learned(0.1)`, a parameter that
-            trains with the guide; or a distribution such as `HalfCauchy(1.0)`, which makes a latent site "y_scale".
+        scale: the standard deviation, in units of y: a number or one for each output;
+            `learned(0.1)`, a parameter that trains with the guide; or a distribution such as
+            `HalfCauchy(1.0)`, which makes a latent site "y_scale".
 
     Raises:
         ValueError: a scale that is not positive and finite.

@@ -1,4 +1,6 @@
-"""Standard deviations of the scores d log p(y | f) / df, family by family: their squares are the Fisher information."""
+"""Standard deviations of the scores d log p(y | f) / df, family by family: their squares are the
+Fisher information.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -21,14 +21,16 @@ def softmax_fisher(logits: Tensor) -> Tensor:
 def softmax_fisher_root(logits: Tensor) -> Tensor:
     """L with L L^T = diag(p) - p p^T, [..., class, class - 1], lower triangular.
 
-    With the tails q_j = sum_{i > j} p_i, which are 1 - sum_{i <= j} p_i and have digits where that has none,
+    With the tails q_j = sum_{i > j} p_i, which are 1 - sum_{i <= j} p_i and have digits where that
+    has none,
 
         L_jj = sqrt(p_j q_j / q_{j-1}),    L_ij = -(p_i / q_j) L_jj for i > j,    0 for i < j.
 
-    Every entry is an exponential of log probabilities, so that it has nearly all its digits for a certain softmax too.
+    Every entry is an exponential of log probabilities, so that it has nearly all its digits for a
+    certain softmax too.
 
-    Reference: Tanabe and Sagae (1992), An exact Cholesky decomposition and the generalized inverse of the
-    variance-covariance matrix of the multinomial distribution, with applications.
+    Reference: Tanabe and Sagae (1992), An exact Cholesky decomposition and the generalized inverse
+    of the variance-covariance matrix of the multinomial distribution, with applications.
 
     >>> softmax_fisher_root(torch.zeros(3))
     tensor([[ 0.4714,  0.0000],

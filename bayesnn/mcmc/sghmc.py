@@ -35,51 +35,56 @@ def sghmc(
     generator: torch.Generator | None = None,
     progress: bool = True,
 ) -> dict[str, Tensor]:
-    """Draws of the posterior from a noisy walk over minibatches, {site: [draw, *event]}; `friction=1` is SGLD.
+    """Draws of the posterior from a noisy walk over minibatches, {site: [draw, *event]};
+    `friction=1` is SGLD.
 
     With U(w) = -log p(y, w) of all data, estimated from a batch,
 
         p <- (1 - a) p - sqrt(e) grad U(w) + sqrt(2 a T) noise,    w <- w + sqrt(e) p.
 
-    In every cycle the step e falls along half a cosine from `step` to 0; the first part explores without noise, in the
-    rest `draws` states are kept, evenly spaced. Several cycles find several modes. Momenta p have the unit that does
-    not change with e: with v = sqrt(e) p in its place, as in the paper on cycles, falling steps heat the walk. Nothing
-    is rejected, so the steps have to be small: halve `step` until the answers stay. For data that fit into one batch,
-    Pyro's NUTS is the better choice.
+    In every cycle the step e falls along half a cosine from `step` to 0; the first part explores
+    without noise, in the rest `draws` states are kept, evenly spaced. Several cycles find several
+    modes. Momenta p have the unit that does not change with e: with v = sqrt(e) p in its place, as
+    in the paper on cycles, falling steps heat the walk. Nothing is rejected, so the steps have to
+    be small: halve `step` until the answers stay. For data that fit into one batch, Pyro's NUTS is
+    the better choice.
 
-    The dict carries its temperature to `to_arviz`, which reports it as the attribute `temperature`,
-    and through copies, `draw` and files; a dict that you make of its items does not. See
-    `bayesnn.tempering.noted_draws`.
+    The dict carries its temperature to `to_arviz`, which reports it as the attribute
+    `temperature`, and through copies, `draw` and files; a dict that you make of its items does
+    not. See `bayesnn.tempering.noted_draws`.
 
     Args:
-        model: any Pyro model called with (x, y) whose latent sites are unconstrained, and whose log joint density of a
-            batch is scaled to all data: `BNN(..., size=N)`.
-        loader: batches (x, y), one at least, that can be iterated again and again: a `DataLoader` or a
-            list; shuffled anew each time it is iterated, since in a fixed order their noise is
-            periodic and a walk with momentum may resonate with it. A model with a `size` is compared
-            with it, as in `fit`.
+        model: any Pyro model called with (x, y) whose latent sites are unconstrained, and whose
+            log joint density of a batch is scaled to all data: `BNN(..., size=N)`.
+        loader: batches (x, y), one at least, that can be iterated again and again: a `DataLoader`
+            or a list; shuffled anew each time it is iterated, since in a fixed order their noise
+            is periodic and a walk with momentum may resonate with it. A model with a `size` is
+            compared with it, as in `fit`.
         epochs: passes over it in all cycles together.
-        step: e at the start of a cycle, in squared units of the weights per nat; about 0.1 times the smallest
-            eigenvalue of the posterior's covariance, up to 0.5 with `friction=1`.
+        step: e at the start of a cycle, in squared units of the weights per nat; about 0.1 times
+            the smallest eigenvalue of the posterior's covariance, up to 0.5 with `friction=1`.
         cycles: how many.
         draws: kept of each cycle; cycles x draws in all.
         friction: a, in (0, 1].
         explore: the share of a cycle before noise and draws.
-        temperature: T of p(w | y)^(1 / T), likelihood and prior together: 1 samples the posterior, 0
-            is an optimiser, less than 1 a cold posterior. It is no `kl_weight`, which tempers the
-            likelihood alone; for a prior N(0, s^2) it is the weight T under the prior N(0, T s^2).
-        start: {site: value}; by default what the model's `values()` says, otherwise a draw of the prior.
+        temperature: T of p(w | y)^(1 / T), likelihood and prior together: 1 samples the posterior,
+            0 is an optimiser, less than 1 a cold posterior. It is no `kl_weight`, which tempers
+            the likelihood alone; for a prior N(0, s^2) it is the weight T under the prior N(0, T
+            s^2).
+        start: {site: value}; by default what the model's `values()` says, otherwise a draw of the
+            prior.
         generator: of the noise.
         progress: a tqdm bar over steps.
 
     Raises:
-        ValueError: options out of range; a latent site that is constrained or discrete; fewer steps than draws;
-            several batches for a model of size=None; more examples than `size`.
+        ValueError: options out of range; a latent site that is constrained or discrete; fewer
+            steps than draws; several batches for a model of size=None; more examples than `size`.
         TypeError: a loader that can be read only once.
         FloatingPointError: the walk left the finite numbers.
 
-    References: Welling and Teh (2011); Chen, Fox, Guestrin (2014), Stochastic gradient Hamiltonian Monte Carlo; Zhang,
-    Li, Zhang, Chen, Wilson (2020), Cyclical stochastic gradient MCMC for Bayesian deep learning.
+    References: Welling and Teh (2011); Chen, Fox, Guestrin (2014), Stochastic gradient Hamiltonian
+    Monte Carlo; Zhang, Li, Zhang, Chen, Wilson (2020), Cyclical stochastic gradient MCMC for
+    Bayesian deep learning.
 
     >>> from torch import nn
     >>> from bayesnn import BNN, likelihoods, priors, subset
@@ -148,7 +153,9 @@ class _Plan:
         return k >= self._first
 
     def keeps(self, k: int) -> bool:
-        """Whether a draw ends at step k: the last step of each of `draws` equal parts of the sampling."""
+        """Whether a draw ends at step k: the last step of each of `draws` equal
+        parts of the sampling.
+        """
         done, sampling = k + 1 - self._first, self.steps - self._first
         return done > 0 and done * self.draws // sampling > (done - 1) * self.draws // sampling
 

@@ -1,8 +1,10 @@
-"""Tensors to tensors: how good a prediction is, how far that is known, and where its uncertainty comes from.
+"""Tensors to tensors: how good a prediction is, how far that is known, and where its uncertainty
+comes from.
 
-Plain arrays in (tensors, NumPy arrays or lists), so that any library's predictions can be judged. Metrics of a test set
-return an `Estimate` with standard error and interval; quantities of single examples return tensors [batch]. Information
-is in nats, a larger score means more uncertain, and out of distribution is the positive class.
+Plain arrays in (tensors, NumPy arrays or lists), so that any library's predictions can be judged.
+Metrics of a test set return an `Estimate` with standard error and interval; quantities of single
+examples return tensors [batch]. Information is in nats, a larger score means more uncertain, and
+out of distribution is the positive class.
 """
 
 from bayesnn.metrics._binning import CalibrationBins as CalibrationBins

@@ -1,6 +1,8 @@
-"""Forecasts in equal-width bins, and the bins' sums in the sample, in resamples and under perfect calibration.
+"""Forecasts in equal-width bins, and the bins' sums in the sample, in resamples and under perfect
+calibration.
 
-A *group* is one yes-or-no forecast an example: the top label's confidence (one group), or each class's probability.
+A *group* is one yes-or-no forecast an example: the top label's confidence (one group), or each
+class's probability.
 """
 
 from collections.abc import Callable
@@ -35,8 +37,9 @@ Statistic: TypeAlias = Callable[[BinSums], Tensor]  # [row, group, bin] -> [row,
 class CalibrationBins:
     """What a reliability diagram draws; tensors [bin], or [class, bin] for class-wise calibration.
 
-    `edges` [bin + 1]; `count` of examples; `confidence`, the mean forecast; `accuracy`, the observed share; `low` and
-    `high`, Wilson's interval of that share with probability `level`. All but `count` are nan in an empty bin.
+    `edges` [bin + 1]; `count` of examples; `confidence`, the mean forecast; `accuracy`, the
+    observed share; `low` and `high`, Wilson's interval of that share with probability `level`. All
+    but `count` are nan in an empty bin.
     """
 
     edges: Tensor
@@ -49,7 +52,9 @@ class CalibrationBins:
 
 
 class Binning:
-    """Forecasts and hits [batch, group], and each forecast's bin: (left, right], zero in the first (Guo et al.)."""
+    """Forecasts and hits [batch, group], and each forecast's bin: (left,
+    right], zero in the first (Guo et al.).
+    """
 
     def __init__(self, where: str, forecast: Tensor, hit: Tensor, bins: int) -> None:
         check_count(where, "bins", bins, 1)
@@ -66,14 +71,17 @@ class Binning:
         return BinSums(count, forecast, hit)
 
     def calibrated(self, statistic: Statistic, rows: int, generator: torch.Generator | None) -> Tensor:
-        """The statistic in `rows` (>= 1) simulations whose hits have exactly the forecast probabilities, [row, ...].
+        """The statistic in `rows` (>= 1) simulations whose hits have exactly the forecast
+        probabilities, [row, ...].
 
-        The groups of one example exclude each other (its label is one class), so one uniform number decides all.
+        The groups of one example exclude each other (its label is one class), so one uniform
+        number decides all.
         """
         source = generator_or_default(generator, self.forecast.device)
         real = self.sums()
         ends = self.forecast.cumsum(1)
-        # The cell [group, bin] in which a label of each group counts; the last one takes labels of no group.
+        # The cell [group, bin] in which a label of each group counts; the last one takes labels of
+        # no group.
         cells = self.groups * self.bins
         cell = torch.arange(self.groups, device=self.index.device) * self.bins + self.index
         cell = torch.nn.functional.pad(cell, (0, 1), value=cells)
@@ -99,7 +107,9 @@ class Binning:
         return CalibrationBins(self.edges, count, confidence, accuracy, low, high, level)
 
     def _columns(self, group: int) -> Tensor:
-        """[batch, 3 bin]: membership in each bin, the same times the forecast, and times the hit."""
+        """[batch, 3 bin]: membership in each bin, the same times the forecast,
+        and times the hit.
+        """
         index, f, h = self.index[:, group, None], self.forecast[:, group, None], self.hit[:, group, None]
         places = torch.cat([index, index + self.bins, index + 2 * self.bins], 1)
         values = torch.cat([torch.ones_like(f), f, h], 1)

@@ -1,6 +1,8 @@
-"""What every metric does first: arrays become tensors, and what cannot be judged is refused with the repair.
+"""What every metric does first: arrays become tensors, and what cannot be judged is refused with
+the repair.
 
-Reals are computed in float64, because a mean of 10^5 float32 terms loses the digits that a standard error is about.
+Reals are computed in float64, because a mean of 10^5 float32 terms loses the digits that a
+standard error is about.
 """
 
 from typing import TypeAlias
@@ -13,11 +15,14 @@ from torch import Tensor
 Array: TypeAlias = Tensor | npt.ArrayLike
 """Anything array-like: a tensor (its device is kept), a NumPy array, a list of numbers."""
 
-SUM_TOLERANCE = 5e-3  # room for rounding: bfloat16 softmaxes deviate by up to 2^-9, printed tables by a little more
+# room for rounding: bfloat16 softmaxes deviate by up to 2^-9, printed tables by a little more
+SUM_TOLERANCE = 5e-3
 
 
 def tensor(value: Array) -> Tensor:
-    """A tensor of `value`, shared where that is possible; a read-only or reversed NumPy array is copied."""
+    """A tensor of `value`, shared where that is possible; a read-only or
+    reversed NumPy array is copied.
+    """
     if isinstance(value, Tensor):
         return value
     array = np.asarray(value)
@@ -27,7 +32,9 @@ def tensor(value: Array) -> Tensor:
 
 
 def reals(where: str, name: str, value: Array, axes: str | None = None, *, infinite: bool = False) -> Tensor:
-    """Detached float64 values without nan (nor inf, unless `infinite`), of the axes named, e.g. "draw batch"."""
+    """Detached float64 values without nan (nor inf, unless `infinite`), of the
+    axes named, e.g. "draw batch".
+    """
     result = tensor(value).detach()
     if result.is_complex():
         raise TypeError(f"{where}: {name} is complex; give its real part.")

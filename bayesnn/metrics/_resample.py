@@ -1,6 +1,8 @@
-"""The bootstrap: every statistic here is a function of how often each example counts, so a resample is a row of counts.
+"""The bootstrap: every statistic here is a function of how often each example counts, so a
+resample is a row of counts.
 
-Nothing is sorted again for a resample, and a chunk of resamples is one matrix product or cumulative sum.
+Nothing is sorted again for a resample, and a chunk of resamples is one matrix product or
+cumulative sum.
 """
 
 import math
@@ -16,7 +18,9 @@ CHUNK = 4_000_000  # counts held at once: 32 MB, and a few times that while they
 
 
 def generator_or_default(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
-    """The user's, or a fresh one with seed 0: a metric must not disturb the random state of a training run."""
+    """The user's, or a fresh one with seed 0: a metric must not disturb the
+    random state of a training run.
+    """
     return torch.Generator(device).manual_seed(0) if generator is None else generator
 
 
@@ -42,7 +46,9 @@ def bootstrap(
     resamples: int,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Values [resample] of `statistic` (counts [row, sum of sizes] -> [row]); each stratum is resampled for itself."""
+    """Values [resample] of `statistic` (counts [row, sum of sizes] -> [row]); each stratum is
+    resampled for itself.
+    """
     source = generator_or_default(generator, device)
     values = []
     for rows in _chunks(sum(sizes), resamples):
@@ -61,7 +67,9 @@ def bootstrap_estimate(
     level: float,
     generator: torch.Generator | None,
 ) -> Estimate:
-    """The statistic where every example counts once, with its bootstrap standard error and percentile interval."""
+    """The statistic where every example counts once, with its bootstrap standard error and
+    percentile interval.
+    """
     check_level(where, level)
     check_count(where, "resamples", resamples, 0)
     n = sum(sizes)
@@ -72,19 +80,22 @@ def bootstrap_estimate(
 
 def percentile_estimate(value: float, replicates: Tensor, *, n: int, level: float) -> Estimate:
     """Efron's percentile interval: the central quantiles of the resampled values."""
-    kept = replicates[~replicates.isnan()]  # a resample may lack what the statistic needs, e.g. any error at all
+    # a resample may lack what the statistic needs, e.g. any error at all
+    kept = replicates[~replicates.isnan()]
     low, high = _quantiles(kept, level)
     method = f"percentile bootstrap, {len(replicates)} resamples"
     return Estimate(value=value, se=_spread(kept), low=low, high=high, n=n, level=level, method=method)
 
 
 def reflected_estimate(value: float, replicates: Tensor, *, n: int, level: float, zero: bool = False) -> Estimate:
-    """For sums of absolute or squared deviations, which noise pushes upwards: [2 v - q_high, v + z se], cut at zero.
+    """For sums of absolute or squared deviations, which noise pushes upwards: [2 v - q_high, v + z
+    se], cut at zero.
 
-    Such a statistic is biased upwards in the sample and once more by as much in the resample. Reflecting the upper
-    quantile takes the bias out of the lower end; the upper end ignores it and so errs on the safe side. (A percentile
-    interval counts the bias twice: in simulations its coverage of a small calibration error is zero.) `zero` puts the
-    lower end at 0, for values that chance alone explains: there the bootstrap underestimates the bias.
+    Such a statistic is biased upwards in the sample and once more by as much in the resample.
+    Reflecting the upper quantile takes the bias out of the lower end; the upper end ignores it and
+    so errs on the safe side. (A percentile interval counts the bias twice: in simulations its
+    coverage of a small calibration error is zero.) `zero` puts the lower end at 0, for values that
+    chance alone explains: there the bootstrap underestimates the bias.
     """
     low = 0.0 if zero else min(max(2 * value - _quantiles(replicates, level)[1], 0.0), value)
     se = _spread(replicates)

@@ -16,9 +16,10 @@ from bayesnn.metrics.estimate import Estimate
 class BrierDecomposition:
     """score = reliability - resolution + uncertainty + residual, exactly; no units.
 
-    `reliability` (smaller is better) is the squared calibration error, `resolution` (larger is better) how far the
-    forecasts sort the examples, `uncertainty` the score of always announcing the base rates. `residual` is what binning
-    lost: the variance of forecasts within bins minus twice their covariance with the outcomes; small with many bins.
+    `reliability` (smaller is better) is the squared calibration error, `resolution` (larger is
+    better) how far the forecasts sort the examples, `uncertainty` the score of always announcing
+    the base rates. `residual` is what binning lost: the variance of forecasts within bins minus
+    twice their covariance with the outcomes; small with many bins.
     """
 
     score: Estimate
@@ -40,29 +41,32 @@ def brier_decomposition(
     level: float = 0.95,
     generator: torch.Generator | None = None,
 ) -> BrierDecomposition:
-    """REL = sum_k sum_b (n_kb/n) (p̄_kb - ō_kb)^2, RES = sum_k sum_b (n_kb/n) (ō_kb - ō_k)^2, UNC = sum_k ō_k (1 - ō_k).
+    """REL = sum_k sum_b (n_kb/n) (p̄_kb - ō_kb)^2, RES = sum_k sum_b (n_kb/n) (ō_kb - ō_k)^2,
+    UNC = sum_k ō_k (1 - ō_k).
 
-    Each class has its own equal-width bins of p_k; p̄_kb is the mean forecast, ō_kb the share of class k in the bin.
+    Each class has its own equal-width bins of p_k; p̄_kb is the mean forecast, ō_kb the share of
+    class k in the bin.
 
     Args:
         probs: Mean predictive probabilities [batch, class].
         labels: Class numbers [batch].
-        bins: Bins (left, right] of equal width on [0, 1] for each class. Noise biases REL and RES upwards, both by
-            about sum_k sum_b ō_kb (1 - ō_kb) / n: more bins, more bias.
+        bins: Bins (left, right] of equal width on [0, 1] for each class. Noise biases REL and RES
+            upwards, both by about sum_k sum_b ō_kb (1 - ō_kb) / n: more bins, more bias.
         resamples: Bootstrap resamples; 0 skips the errors of the parts.
         level: Probability of the intervals.
         generator: Source of the resamples; by default one of our own with a fixed seed.
 
     Returns:
-        Five estimates without units. Intervals: of the score, normal; of the residual, percentile bootstrap; of
-        the other three, bootstrap with the bias taken out of the end that it would make overconfident.
+        Five estimates without units. Intervals: of the score, normal; of the residual, percentile
+        bootstrap; of the other three, bootstrap with the bias taken out of the end that it would
+        make overconfident.
 
     Raises:
         TypeError: Labels that are not integers.
         ValueError: nan, shapes that do not fit, not probabilities, or a label outside the classes.
 
-    Source: Murphy, J. Applied Meteorology 12, 1973; the residual: Stephenson et al., Weather and Forecasting 23, 2008;
-    the bias: Bröcker, Climate Dynamics 39, 2012.
+    Source: Murphy, J. Applied Meteorology 12, 1973; the residual: Stephenson et al., Weather and
+    Forecasting 23, 2008; the bias: Bröcker, Climate Dynamics 39, 2012.
 
     Example:
         >>> import torch
@@ -93,7 +97,8 @@ def brier_decomposition(
         )
     rel, res, unc, rest = replicates.unbind(1)
     n = len(y)
-    # Noise pushes the base rates apart and so the uncertainty down from its largest value: reflect what it lacks of it.
+    # Noise pushes the base rates apart and so the uncertainty down from its largest value: reflect
+    # what it lacks of it.
     top = 1 - 1 / p.shape[1]
     lack = reflected_estimate(top - values[2], top - unc, n=n, level=level)
     return BrierDecomposition(

@@ -1,4 +1,6 @@
-"""Calibration errors of predicted class probabilities, with the value that perfect calibration would show by chance."""
+"""Calibration errors of predicted class probabilities, with the value that perfect calibration
+would show by chance.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -16,10 +18,11 @@ from bayesnn.metrics.estimate import Estimate
 class CalibrationError(Estimate):
     """A calibration error, its interval, and its noise floor.
 
-    `noise_floor` is the mean error of a *perfectly calibrated* predictor with the same confidences on as many examples,
-    `noise_floor_high` the value it exceeds with probability 1 - `level`, and `p_value` the probability that it shows at
-    least the error observed (a Monte-Carlo test of calibration). An error near its floor is evidence of nothing.
-    `bins` is what a reliability diagram draws.
+    `noise_floor` is the mean error of a *perfectly calibrated* predictor with the same confidences
+    on as many examples, `noise_floor_high` the value it exceeds with probability 1 - `level`, and
+    `p_value` the probability that it shows at least the error observed (a Monte-Carlo test of
+    calibration). An error near its floor is evidence of nothing. `bins` is what a reliability
+    diagram draws.
     """
 
     noise_floor: float
@@ -42,7 +45,8 @@ def ece(
 ) -> CalibrationError:
     """ECE = sum_b (n_b / n) |acc_b - conf_b| over equal-width bins of the top label's confidence.
 
-    The estimate is biased upwards: |.| turns noise into error. The noise floor says by how much if the truth is zero.
+    The estimate is biased upwards: |.| turns noise into error. The noise floor says by how much if
+    the truth is zero.
 
     Args:
         probs: Mean predictive probabilities [batch, class].
@@ -53,15 +57,16 @@ def ece(
         generator: Source of the resamples; by default one of our own with a fixed seed.
 
     Returns:
-        No unit, between 0 and 1. Standard error from the bootstrap; the interval reaches down to 2 v - q_high, or to 0
-        where chance alone explains the error, and up to v + z se. In simulations a nominal 95 % covers 90 to 98 %.
+        No unit, between 0 and 1. Standard error from the bootstrap; the interval reaches down to 2
+        v - q_high, or to 0 where chance alone explains the error, and up to v + z se. In
+        simulations a nominal 95 % covers 90 to 98 %.
 
     Raises:
         TypeError: Labels that are not integers.
         ValueError: nan, shapes that do not fit, not probabilities, or a label outside the classes.
 
-    Source: Naeini et al., AAAI 2015; Guo et al., ICML 2017, arXiv:1706.04599; the floor: Bröcker and Smith, Weather and
-    Forecasting 22, 2007 (consistency resampling).
+    Source: Naeini et al., AAAI 2015; Guo et al., ICML 2017, arXiv:1706.04599; the floor: Bröcker
+    and Smith, Weather and Forecasting 22, 2007 (consistency resampling).
 
     Example:
         >>> import torch
@@ -83,11 +88,12 @@ def mce(
 ) -> CalibrationError:
     """MCE = max_b |acc_b - conf_b| over the non-empty bins of the top label's confidence.
 
-    A bin of a handful of examples usually decides it: read it beside its noise floor only. Arguments and errors are
-    those of `ece`.
+    A bin of a handful of examples usually decides it: read it beside its noise floor only.
+    Arguments and errors are those of `ece`.
 
     Returns:
-        No unit, between 0 and 1; standard error and interval as of `ece`, but rough: a maximum is no smooth statistic.
+        No unit, between 0 and 1; standard error and interval as of `ece`, but rough: a maximum is
+        no smooth statistic.
 
     Source: Naeini et al., AAAI 2015.
 
@@ -109,11 +115,13 @@ def classwise_ece(
     level: float = 0.95,
     generator: torch.Generator | None = None,
 ) -> CalibrationError:
-    """Class-wise ECE = mean_k sum_b (n_kb / n) |share of class k in bin b - mean p_k in bin b|, over all classes.
+    """Class-wise ECE = mean_k sum_b (n_kb / n) |share of class k in bin b - mean p_k in bin b|,
+    over all classes.
 
-    Its size falls with the number of classes, as most probabilities are near zero; compare it between methods and with
-    its noise floor, not between data sets. Arguments and errors are those of `ece`; every class has `bins` bins of its
-    own. Costs resamples x batch x class: with 1,000 classes give fewer resamples.
+    Its size falls with the number of classes, as most probabilities are near zero; compare it
+    between methods and with its noise floor, not between data sets. Arguments and errors are those
+    of `ece`; every class has `bins` bins of its own. Costs resamples x batch x class: with 1,000
+    classes give fewer resamples.
 
     Returns:
         No unit; standard error and interval as of `ece`. Its `bins` are [class, bin].
@@ -131,15 +139,17 @@ def classwise_ece(
 
 
 def calibration_bins(probs: Array, labels: Array, *, bins: int = 15, level: float = 0.95) -> CalibrationBins:
-    """acc_b and conf_b of the top label in equal-width bins, with counts and Wilson intervals: a reliability diagram.
+    """acc_b and conf_b of the top label in equal-width bins, with counts and Wilson intervals: a
+    reliability diagram.
 
-    Arguments and errors are those of `ece`, except for `level`: the probability of each bin's interval, of each alone
-    and not of all together.
+    Arguments and errors are those of `ece`, except for `level`: the probability of each bin's
+    interval, of each alone and not of all together.
 
     Returns:
         `CalibrationBins` of tensors [bin], no units.
 
-    Source: Murphy and Winkler, J. R. Stat. Soc. C 26, 1977; Niculescu-Mizil and Caruana, ICML 2005.
+    Source: Murphy and Winkler, J. R. Stat. Soc. C 26, 1977; Niculescu-Mizil and Caruana,
+    ICML 2005.
 
     Example:
         >>> import torch
@@ -187,7 +197,8 @@ def _error(
     floor, p_value = torch.full((1,), torch.nan), math.nan
     if resamples:
         floor = binning.calibrated(statistic, resamples, generator)
-        # One added to both counts makes the Monte-Carlo test exact; the tolerance keeps rounding from breaking ties.
+        # One added to both counts makes the Monte-Carlo test exact; the tolerance keeps rounding
+        # from breaking ties.
         p_value = (1 + int((floor >= value - 1e-12).sum())) / (1 + resamples)
     spread = reflected_estimate(value, replicates, n=binning.n, level=level, zero=p_value > (1 - level) / 2)
     return CalibrationError(

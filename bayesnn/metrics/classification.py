@@ -11,8 +11,8 @@ from bayesnn.metrics.estimate import Estimate, mean_estimate, share_estimate
 def nll(probs: Array, labels: Array, *, level: float = 0.95) -> Estimate:
     """NLL = -mean_i log p_i[y_i], a strictly proper score.
 
-    No probability is clipped: one that is zero for the label that came makes the value inf, as it should. Where float32
-    underflows, give log probabilities to `log_score` instead.
+    No probability is clipped: one that is zero for the label that came makes the value inf, as it
+    should. Where float32 underflows, give log probabilities to `log_score` instead.
 
     Args:
         probs: Mean predictive probabilities [batch, class].
@@ -26,7 +26,8 @@ def nll(probs: Array, labels: Array, *, level: float = 0.95) -> Estimate:
         TypeError: Labels that are not integers.
         ValueError: nan, shapes that do not fit, not probabilities, or a label outside the classes.
 
-    Source: Good, J. Roy. Stat. Soc. B 14, 1952; Gneiting and Raftery, J. Am. Stat. Assoc. 102, 2007.
+    Source: Good, J. Roy. Stat. Soc. B 14, 1952; Gneiting and Raftery, J. Am. Stat. Assoc.
+    102, 2007.
 
     Example:
         >>> import torch
@@ -43,17 +44,19 @@ def log_score(log_prob: Array, *, level: float = 0.95) -> Estimate:
     """-mean_i log mean_s p_s(y_i): the NLL from pointwise log likelihoods, for any kind of target.
 
     Args:
-        log_prob: log p(y_i | x_i), [batch], or log p(y_i | x_i, w_s) of every draw, [draw, batch]; in nats. -inf is
-            allowed, +inf and nan are not.
+        log_prob: log p(y_i | x_i), [batch], or log p(y_i | x_i, w_s) of every draw, [draw, batch];
+            in nats. -inf is allowed, +inf and nan are not.
         level: Probability of the interval.
 
     Returns:
-        Mean over examples in nats. For densities it changes by log c when the targets are rescaled by c.
+        Mean over examples in nats. For densities it changes by log c when the targets are rescaled
+        by c.
 
     Raises:
         ValueError: nan or +inf, or other axes.
 
-    Source: Gelman, Hwang and Vehtari, Statistics and Computing 24, 2014 (the log pointwise predictive density).
+    Source: Gelman, Hwang and Vehtari, Statistics and Computing 24, 2014 (the log pointwise
+    predictive density).
 
     Example:
         >>> import torch
@@ -73,8 +76,8 @@ def log_score(log_prob: Array, *, level: float = 0.95) -> Estimate:
 def brier(probs: Array, labels: Array, *, level: float = 0.95) -> Estimate:
     """Brier = mean_i sum_k (p_ik - 1[y_i = k])^2, between 0 and 2, a strictly proper score.
 
-    The sum runs over all classes, as in Brier's paper; for two classes this is twice the one-class form that some
-    libraries print (scikit-learn's `scale_by_half`).
+    The sum runs over all classes, as in Brier's paper; for two classes this is twice the one-class
+    form that some libraries print (scikit-learn's `scale_by_half`).
 
     Args:
         probs: Mean predictive probabilities [batch, class].
@@ -82,7 +85,8 @@ def brier(probs: Array, labels: Array, *, level: float = 0.95) -> Estimate:
         level: Probability of the interval.
 
     Returns:
-        Mean over examples (no unit), with the standard error of the mean. `brier_decomposition` splits it.
+        Mean over examples (no unit), with the standard error of the mean. `brier_decomposition`
+        splits it.
 
     Raises:
         TypeError: Labels that are not integers.

@@ -7,10 +7,11 @@ from bayesnn.metrics._checks import Array, check_count, check_probabilities, rea
 
 
 def disagreement(probs: Array) -> Tensor:
-    """mean_{s<t} [argmax p_s != argmax p_t]: the share of pairs of draws (members) whose labels differ, per example.
+    """mean_{s<t} [argmax p_s != argmax p_t]: the share of pairs of draws (members) whose labels
+    differ, per example.
 
-    Its mean over examples is the diversity of an ensemble. Two independent draws of a classifier that is right on a
-    share a of the examples can disagree on at most 2 (1 - a) of them.
+    Its mean over examples is the diversity of an ensemble. Two independent draws of a classifier
+    that is right on a share a of the examples can disagree on at most 2 (1 - a) of them.
 
     Args:
         probs: Draws of probabilities [draw, batch, class], at least two.
@@ -21,7 +22,8 @@ def disagreement(probs: Array) -> Tensor:
     Raises:
         ValueError: nan, not probabilities, or fewer than two draws.
 
-    Source: Fort, Hu and Lakshminarayanan, Deep ensembles: a loss landscape perspective, arXiv:1912.02757.
+    Source: Fort, Hu and Lakshminarayanan, Deep ensembles: a loss landscape perspective,
+    arXiv:1912.02757.
 
     Example:
         >>> import torch

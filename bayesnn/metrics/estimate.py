@@ -13,13 +13,14 @@ from bayesnn.metrics._checks import Array, check_level, reals
 class Estimate:
     """A metric of a finite test set: value, standard error and interval.
 
-    `value` is the metric on the examples given, `se` its standard error and `[low, high]` an interval of probability
-    `level` for the metric on infinitely many such examples; `method` says how both were found. All are in the metric's
-    own unit. `n` counts the examples. Where none exists (one example), `se`, `low` and `high` are nan.
+    `value` is the metric on the examples given, `se` its standard error and `[low, high]` an
+    interval of probability `level` for the metric on infinitely many such examples; `method` says
+    how both were found. All are in the metric's own unit. `n` counts the examples. Where none
+    exists (one example), `se`, `low` and `high` are nan.
 
-    The error is that of the *examples*, which are taken to be independent; it knows nothing of another training run's
-    seed. Two methods judged on the same examples differ by less than their standard errors suggest: use
-    `mean_estimate` on the difference of their per-example scores.
+    The error is that of the *examples*, which are taken to be independent; it knows nothing of
+    another training run's seed. Two methods judged on the same examples differ by less than their
+    standard errors suggest: use `mean_estimate` on the difference of their per-example scores.
 
     Example:
         >>> accuracy = Estimate(value=0.9312, se=0.0041, low=0.9227, high=0.9388, n=4000, method="Wilson")
@@ -55,7 +56,9 @@ class Estimate:
         return f"{self.value:.4g}"
 
     def __format__(self, spec: str) -> str:
-        """The spec applies to value and error alike; without one, the error's size chooses the digits."""
+        """The spec applies to value and error alike; without one, the error's
+        size chooses the digits.
+        """
         return f"{self.value:{spec}} ± {self.se:{spec}}" if spec else str(self)
 
 
@@ -69,7 +72,8 @@ def mean_estimate(values: Array, *, level: float = 0.95) -> Estimate:
         level: Probability of the interval.
 
     Returns:
-        The mean in the unit of `values`. Where one of them is infinite the mean is too, and its error is nan.
+        The mean in the unit of `values`. Where one of them is infinite the mean is too, and its
+        error is nan.
 
     Raises:
         ValueError: nan, another shape, or no example.
@@ -91,7 +95,9 @@ def mean_estimate(values: Array, *, level: float = 0.95) -> Estimate:
 
 
 def share_estimate(hits: Tensor, *, level: float = 0.95) -> Estimate:
-    """Share p = mean(hits) with se = sqrt(p (1 - p) / n) and Wilson's interval, honest even at p = 0 and p = 1."""
+    """Share p = mean(hits) with se = sqrt(p (1 - p) / n) and Wilson's interval, honest even at
+    p = 0 and p = 1.
+    """
     n = len(hits)
     share = float(hits.double().mean())
     low, high = wilson(share, n, level=level)
@@ -101,11 +107,14 @@ def share_estimate(hits: Tensor, *, level: float = 0.95) -> Estimate:
 
 
 def wilson(share: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a binomial probability (J. Am. Stat. Assoc. 22, 1927, 209-212)."""
+    """Wilson's score interval of a binomial probability (J. Am. Stat. Assoc.
+    22, 1927, 209-212).
+    """
     z2 = normal_quantile(level) ** 2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    # The ends are exactly 0 and 1 where the share is; rounding would put them a hair beside the value.
+    # The ends are exactly 0 and 1 where the share is; rounding would put them a hair beside the
+    # value.
     return (0.0 if share == 0 else max(centre - half, 0.0)), (1.0 if share == 1 else min(centre + half, 1.0))
 
 

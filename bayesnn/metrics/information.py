@@ -1,4 +1,6 @@
-"""Parts of an uncertainty, per example: noise (aleatoric), and ignorance of the weights (epistemic)."""
+"""Parts of an uncertainty, per example: noise (aleatoric), and ignorance of the
+weights (epistemic).
+"""
 
 from typing import NamedTuple
 
@@ -9,7 +11,9 @@ from bayesnn.metrics._checks import Array, check_finite, check_probabilities, te
 
 
 class Decomposition(NamedTuple):
-    """total = aleatoric + epistemic, each [*batch], in nats (entropy) or squared target units (variance)."""
+    """total = aleatoric + epistemic, each [*batch], in nats (entropy) or
+    squared target units (variance).
+    """
 
     total: Tensor
     aleatoric: Tensor
@@ -19,11 +23,12 @@ class Decomposition(NamedTuple):
 def entropy(probs: Array) -> Tensor:
     """H[p] = -sum_k p_k log p_k, the uncertainty of a predictive distribution over classes.
 
-    Of draws [draw, batch, class] this is the entropy of each draw; the *predictive* entropy is that of their mean,
-    `entropy(draws.mean(0))`.
+    Of draws [draw, batch, class] this is the entropy of each draw; the *predictive* entropy is
+    that of their mean, `entropy(draws.mean(0))`.
 
     Args:
-        probs: Probabilities [*batch, class], summing to one along the last axis. Gradients flow through.
+        probs: Probabilities [*batch, class], summing to one along the last axis. Gradients flow
+            through.
 
     Returns:
         [*batch] in nats, between 0 and log(class).
@@ -42,19 +47,23 @@ def entropy(probs: Array) -> Tensor:
 
 
 def decompose_entropy(probs: Array) -> Decomposition:
-    """H[mean_s p_s] = mean_s H[p_s] + I: total entropy = aleatoric part + mutual information of label and weights.
+    """H[mean_s p_s] = mean_s H[p_s] + I: total entropy = aleatoric part + mutual information of
+    label and weights.
 
     Args:
-        probs: Draws of probabilities [draw, *batch, class], with at least one batch axis. Gradients flow through.
+        probs: Draws of probabilities [draw, *batch, class], with at least one batch axis.
+            Gradients flow through.
 
     Returns:
-        `total`, `aleatoric` and `epistemic`, each [*batch] in nats. With S draws the epistemic part is at most log S,
-        and biased low by about sum_k var_s(p_sk) / (2 S mean_s(p_sk)): few draws hide ignorance.
+        `total`, `aleatoric` and `epistemic`, each [*batch] in nats. With S draws the epistemic
+        part is at most log S, and biased low by about sum_k var_s(p_sk) / (2 S mean_s(p_sk)): few
+        draws hide ignorance.
 
     Raises:
         ValueError: nan, no draw axis, or not probabilities.
 
-    Source: Depeweg et al., ICML 2018, arXiv:1710.07283, eq. 2; Houlsby et al., arXiv:1112.5745 (BALD).
+    Source: Depeweg et al., ICML 2018, arXiv:1710.07283, eq. 2; Houlsby et al., arXiv:1112.5745
+    (BALD).
 
     Example:
         >>> import torch
@@ -70,14 +79,15 @@ def decompose_entropy(probs: Array) -> Decomposition:
 
 
 def mutual_information(probs: Array) -> Tensor:
-    """I[y; w] = H[mean_s p_s] - mean_s H[p_s]: what a label would teach about the weights (BALD), the epistemic part.
+    """I[y; w] = H[mean_s p_s] - mean_s H[p_s]: what a label would teach about the weights (BALD),
+    the epistemic part.
 
     Args:
         probs: Draws of probabilities [draw, *batch, class].
 
     Returns:
-        [*batch] in nats, between 0 and the smaller of log(class) and log(draw); see `decompose_entropy` for its bias
-        with few draws.
+        [*batch] in nats, between 0 and the smaller of log(class) and log(draw); see
+        `decompose_entropy` for its bias with few draws.
 
     Raises:
         ValueError: nan, no draw axis, or not probabilities.
@@ -93,13 +103,16 @@ def mutual_information(probs: Array) -> Tensor:
 
 
 def decompose_variance(means: Array, variances: Array) -> Decomposition:
-    """Var[y] = mean_s v_s + var_s(m_s): the law of total variance for the uniform mixture of the draws.
+    """Var[y] = mean_s v_s + var_s(m_s): the law of total variance for the uniform mixture of the
+    draws.
 
-    `var_s` divides by S, not S - 1, so that `total` is exactly the variance of the mixture over these draws.
+    `var_s` divides by S, not S - 1, so that `total` is exactly the variance of the mixture over
+    these draws.
 
     Args:
         means: E[y | x, w_s] for every draw, [draw, *batch], in target units.
-        variances: Var[y | x, w_s], in squared target units, of a shape that broadcasts to that of `means`.
+        variances: Var[y | x, w_s], in squared target units, of a shape that broadcasts to that of
+            `means`.
 
     Returns:
         `total`, `aleatoric` and `epistemic`, each [*batch] in squared target units.

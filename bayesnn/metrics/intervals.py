@@ -11,11 +11,13 @@ def central_interval(draws: Array, *, level: float = 0.95) -> tuple[Tensor, Tens
     """[q_{(1 - level)/2}, q_{(1 + level)/2}] of the draws of every example.
 
     Args:
-        draws: Draws of the outcome y given x, [draw, *batch]; about 40 / (1 - level) or more give steady ends.
+        draws: Draws of the outcome y given x, [draw, *batch]; about 40 / (1 - level) or more give
+            steady ends.
         level: Probability between the ends.
 
     Returns:
-        `(lower, upper)`, each [*batch], in target units; in the precision of the draws, if they are no integers.
+        `(lower, upper)`, each [*batch], in target units; in the precision of the draws, if they
+        are no integers.
 
     Raises:
         ValueError: nan, no draw, or a level outside (0, 1).
@@ -45,16 +47,19 @@ def central_interval(draws: Array, *, level: float = 0.95) -> tuple[Tensor, Tens
 
 
 def coverage(lower: Array, upper: Array, targets: Array, *, level: float = 0.95) -> Estimate:
-    """mean_i 1[lower_i <= y_i <= upper_i]: to be compared with the nominal probability of the intervals.
+    """mean_i 1[lower_i <= y_i <= upper_i]: to be compared with the nominal probability of the
+    intervals.
 
     Args:
         lower: Lower ends [batch].
         upper: Upper ends [batch].
         targets: [batch].
-        level: Probability of the interval *about the coverage*, not the nominal one of the intervals judged.
+        level: Probability of the interval *about the coverage*, not the nominal one of the
+            intervals judged.
 
     Returns:
-        The share covered, its binomial standard error and Wilson's interval. (250 targets pin 95 % down to 92-97 %.)
+        The share covered, its binomial standard error and Wilson's interval. (250 targets pin 95 %
+        down to 92-97 %.)
 
     Raises:
         ValueError: nan, shapes that do not fit, or a lower end above its upper one.
@@ -86,7 +91,8 @@ def width(lower: Array, upper: Array, *, level: float = 0.95) -> Estimate:
     Raises:
         ValueError: nan, shapes that do not fit, or a lower end above its upper one.
 
-    Source: Gneiting, Balabdaoui and Raftery, J. R. Stat. Soc. B 69, 2007 (sharpness subject to calibration).
+    Source: Gneiting, Balabdaoui and Raftery, J. R. Stat. Soc. B 69, 2007 (sharpness subject to
+    calibration).
 
     Example:
         >>> import torch
@@ -101,7 +107,8 @@ def width(lower: Array, upper: Array, *, level: float = 0.95) -> Estimate:
 def interval_score(
     lower: Array, upper: Array, targets: Array, *, nominal: float = 0.95, level: float = 0.95
 ) -> Estimate:
-    """IS = mean_i { (u_i - l_i) + (2 / a) (l_i - y_i)_+ + (2 / a) (y_i - u_i)_+ }, a = 1 - nominal (Winkler).
+    """IS = mean_i { (u_i - l_i) + (2 / a) (l_i - y_i)_+ + (2 / a) (y_i - u_i)_+ }, a = 1 - nominal
+    (Winkler).
 
     Proper for central intervals: it rewards narrowness and fines every miss by its distance.
 
@@ -118,7 +125,8 @@ def interval_score(
     Raises:
         ValueError: nan, shapes that do not fit, or a lower end above its upper one.
 
-    Source: Winkler, J. Am. Stat. Assoc. 67, 1972; Gneiting and Raftery, J. Am. Stat. Assoc. 102, 2007, eq. 43.
+    Source: Winkler, J. Am. Stat. Assoc. 67, 1972; Gneiting and Raftery, J. Am. Stat. Assoc. 102,
+    2007, eq. 43.
 
     Example:
         >>> import torch

@@ -1,8 +1,9 @@
-"""Measures of how well a score tells two sets apart: in and out of distribution, or right and wrong predictions.
+"""Measures of how well a score tells two sets apart: in and out of distribution, or right and
+wrong predictions.
 
-The second set is the positive class and larger scores mean more uncertain. Scores are any real numbers, only their
-order counts, and nothing is ever squashed. To detect errors rather than outliers, give the scores of right and wrong
-predictions: `auroc(score[~wrong], score[wrong])`.
+The second set is the positive class and larger scores mean more uncertain. Scores are any real
+numbers, only their order counts, and nothing is ever squashed. To detect errors rather than
+outliers, give the scores of right and wrong predictions: `auroc(score[~wrong], score[wrong])`.
 """
 
 import math
@@ -19,20 +20,22 @@ def auroc(in_scores: Array, out_scores: Array, *, level: float = 0.95) -> Estima
     """AUROC = P(s_out > s_in) + P(s_out = s_in) / 2.
 
     Args:
-        in_scores: Scores of the in-distribution examples (negatives), [batch]. Infinite values are allowed.
+        in_scores: Scores of the in-distribution examples (negatives), [batch]. Infinite values are
+            allowed.
         out_scores: Scores of the out-of-distribution examples (positives), [another batch].
         level: Probability of the interval.
 
     Returns:
-        Between 0 and 1, 0.5 for an uninformative score. The standard error is DeLong's; the interval is symmetric on
-        the logit scale. Where DeLong's error is zero or undefined (perfect separation, all tied, a single example), the
-        interval is Newcombe's, which inverts Hanley and McNeil's variance.
+        Between 0 and 1, 0.5 for an uninformative score. The standard error is DeLong's; the
+        interval is symmetric on the logit scale. Where DeLong's error is zero or undefined
+        (perfect separation, all tied, a single example), the interval is Newcombe's, which inverts
+        Hanley and McNeil's variance.
 
     Raises:
         ValueError: nan, or an empty set (a single class has no AUROC).
 
-    Source: DeLong et al., Biometrics 44, 1988; Hanley and McNeil, Radiology 143, 1982; Newcombe, Stat. Med. 25, 2006,
-    method 5.
+    Source: DeLong et al., Biometrics 44, 1988; Hanley and McNeil, Radiology 143, 1982; Newcombe,
+    Stat. Med. 25, 2006, method 5.
 
     Example:
         >>> import torch
@@ -64,13 +67,15 @@ def aupr(
     level: float = 0.95,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """AUPR = sum_t (recall_t - recall_{t-1}) precision_t over falling thresholds t (average precision), OOD positive.
+    """AUPR = sum_t (recall_t - recall_{t-1}) precision_t over falling thresholds t (average
+    precision), OOD positive.
 
-    An uninformative score has the share of positives, n_out / (n_in + n_out): compare only between equal shares. Steps,
-    not trapezoids, which would be optimistic.
+    An uninformative score has the share of positives, n_out / (n_in + n_out): compare only between
+    equal shares. Steps, not trapezoids, which would be optimistic.
 
     Args:
-        in_scores: Scores of the in-distribution examples (negatives), [batch]. Infinite values are allowed.
+        in_scores: Scores of the in-distribution examples (negatives), [batch]. Infinite values are
+            allowed.
         out_scores: Scores of the out-of-distribution examples (positives), [another batch].
         resamples: Bootstrap resamples of each set for itself; 0 skips the error.
         level: Probability of the interval.
@@ -112,13 +117,16 @@ def fpr95(
     level: float = 0.95,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """FPR95 = share of in-distribution examples flagged when the threshold is set to flag 95 % of the OOD ones.
+    """FPR95 = share of in-distribution examples flagged when the threshold is set to flag 95 % of
+    the OOD ones.
 
-    The threshold is the largest that flags at least `recall` of the positives. Small is good. Libraries that take the
-    in-distribution examples as positives print another number on the same scores.
+    The threshold is the largest that flags at least `recall` of the positives. Small is good.
+    Libraries that take the in-distribution examples as positives print another number on the same
+    scores.
 
     Args:
-        in_scores: Scores of the in-distribution examples (negatives), [batch]. Infinite values are allowed.
+        in_scores: Scores of the in-distribution examples (negatives), [batch]. Infinite values are
+            allowed.
         out_scores: Scores of the out-of-distribution examples (positives), [another batch].
         recall: Share of the positives that must be flagged.
         resamples: Bootstrap resamples of each set for itself; 0 skips the error.
@@ -131,7 +139,8 @@ def fpr95(
     Raises:
         ValueError: nan, an empty set, or a recall outside (0, 1).
 
-    Source: Liang, Li and Srikant, ICLR 2018, arXiv:1706.02690; positives as in OpenOOD, arXiv:2306.09301.
+    Source: Liang, Li and Srikant, ICLR 2018, arXiv:1706.02690; positives as in OpenOOD,
+    arXiv:2306.09301.
 
     Example:
         >>> float(fpr95([0.1, 0.2, 0.3, 0.4], [0.35, 0.8, 0.9]))  # the threshold 0.35 flags one of four
@@ -186,7 +195,9 @@ def _placements(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _newcombe(value: float, m: int, n: int, z: float) -> tuple[float, float]:
-    """All areas a with |value - a| <= z sd(a), where sd is Hanley and McNeil's with both sizes averaged."""
+    """All areas a with |value - a| <= z sd(a), where sd is Hanley and McNeil's
+    with both sizes averaged.
+    """
     size = (m + n) / 2 - 1
 
     def sd(a: float) -> float:

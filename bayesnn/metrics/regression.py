@@ -17,8 +17,8 @@ def rmse(predictions: Array, targets: Array, *, level: float = 0.95) -> Estimate
         level: Probability of the interval.
 
     Returns:
-        In target units. The interval is the square root of the normal interval of the mean squared error, the standard
-        error its delta-method form se(MSE) / (2 RMSE).
+        In target units. The interval is the square root of the normal interval of the mean squared
+        error, the standard error its delta-method form se(MSE) / (2 RMSE).
 
     Raises:
         ValueError: nan, or shapes that do not fit.
@@ -52,26 +52,29 @@ def rmse(predictions: Array, targets: Array, *, level: float = 0.95) -> Estimate
 
 
 def crps(draws: Array, targets: Array, *, level: float = 0.95) -> Estimate:
-    """CRPS = mean_i { E|Y - y_i| - E|Y - Y'| / 2 }, Y and Y' independent predictions: a strictly proper score.
+    """CRPS = mean_i { E|Y - y_i| - E|Y - Y'| / 2 }, Y and Y' independent predictions: a strictly
+    proper score.
 
-    The second expectation runs over *different* draws ("fair"), so that the value does not depend on how many draws
-    there are, in expectation. (A standard energy form counts a draw against itself and is too large by E|Y - Y'| / 2S.)
+    The second expectation runs over *different* draws ("fair"), so that the value does not depend
+    on how many draws there are, in expectation. (A standard energy form counts a draw against
+    itself and is too large by E|Y - Y'| / 2S.)
 
     Args:
-        draws: Draws of the *outcome* y given x, [draw, batch], at least two: posterior predictive draws with the noise
-            in them. Draws of its mean alone would be judged over-confident.
+        draws: Draws of the *outcome* y given x, [draw, batch], at least two: posterior predictive
+            draws with the noise in them. Draws of its mean alone would be judged over-confident.
         targets: [batch].
         level: Probability of the interval.
 
     Returns:
-        Mean over examples in target units, with the standard error of the mean. For one point prediction it would be
-        the mean absolute error.
+        Mean over examples in target units, with the standard error of the mean. For one point
+        prediction it would be the mean absolute error.
 
     Raises:
         ImportError: scoringrules is not installed.
         ValueError: nan, shapes that do not fit, or a single draw.
 
-    Source: Gneiting and Raftery, J. Am. Stat. Assoc. 102, 2007; Ferro, Q. J. R. Meteorol. Soc. 140, 2014 (fair).
+    Source: Gneiting and Raftery, J. Am. Stat. Assoc. 102, 2007; Ferro, Q. J. R. Meteorol. Soc.
+    140, 2014 (fair).
 
     Example:
         >>> import torch
@@ -88,8 +91,9 @@ def crps(draws: Array, targets: Array, *, level: float = 0.95) -> Estimate:
         import scoringrules
     except ImportError as error:
         raise ImportError("crps needs scoringrules: pip install scoringrules (or bayesnn[all]).") from error
-    # The estimators "pwm" and "fair" are equal algebraically, but "fair" allocates draw x draw x batch numbers.
-    # Centring first keeps its sums from cancelling when targets are far from zero.
+    # The estimators "pwm" and "fair" are equal algebraically, but "fair" allocates
+    # draw x draw x batch numbers. Centring first keeps its sums from cancelling when targets are
+    # far from zero.
     centred = (samples - y.to(samples.device)).T.cpu().numpy()
     values = scoringrules.crps_ensemble(0.0 * centred[:, 0], centred, estimator="pwm", backend="numpy")
     return mean_estimate(torch.as_tensor(values), level=level)

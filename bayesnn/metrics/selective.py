@@ -1,7 +1,8 @@
-"""Does uncertainty rank the mistakes? Risk against coverage when the most uncertain examples are rejected first.
+"""Does uncertainty rank the mistakes? Risk against coverage when the most uncertain examples are
+rejected first.
 
-Examples with equal scores are rejected in random order; every number here is the expectation over that order, so that
-a constant score is worth nothing, whatever the order of the file.
+Examples with equal scores are rejected in random order; every number here is the expectation over
+that order, so that a constant score is worth nothing, whatever the order of the file.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from bayesnn.metrics.estimate import Estimate
 
 @dataclass(frozen=True, eq=False)
 class RiskCoverage:
-    """`risk[i]`, the mean loss of the i + 1 least uncertain examples, and `coverage[i]` = (i + 1) / n; both [batch]."""
+    """`risk[i]`, the mean loss of the i + 1 least uncertain examples, and
+    `coverage[i]` = (i + 1) / n; both [batch].
+    """
 
     coverage: Tensor
     risk: Tensor
@@ -27,7 +30,8 @@ def risk_coverage(scores: Array, losses: Array) -> RiskCoverage:
 
     Args:
         scores: Uncertainty [batch], any real numbers; larger is more uncertain.
-        losses: Per-example losses [batch], e.g. wrong predictions (`probs.argmax(-1) != labels`) or squared errors.
+        losses: Per-example losses [batch], e.g. wrong predictions (`probs.argmax(-1) != labels`)
+            or squared errors.
 
     Returns:
         The curve with one point an example; coverage has no unit, risk that of the losses.
@@ -35,7 +39,8 @@ def risk_coverage(scores: Array, losses: Array) -> RiskCoverage:
     Raises:
         ValueError: nan, or shapes that do not fit.
 
-    Source: El-Yaniv and Wiener, JMLR 11, 2010; Geifman and El-Yaniv, NeurIPS 2017, arXiv:1705.08500.
+    Source: El-Yaniv and Wiener, JMLR 11, 2010; Geifman and El-Yaniv, NeurIPS 2017,
+    arXiv:1705.08500.
 
     Example:
         >>> curve = risk_coverage([0.1, 0.2, 0.9], [0.0, 0.0, 1.0])
@@ -61,14 +66,15 @@ def aurc(
 
     Args:
         scores: Uncertainty [batch], any real numbers; larger is more uncertain.
-        losses: Per-example losses [batch], e.g. wrong predictions (`probs.argmax(-1) != labels`) or squared errors.
+        losses: Per-example losses [batch], e.g. wrong predictions (`probs.argmax(-1) != labels`)
+            or squared errors.
         resamples: Bootstrap resamples; 0 skips the error.
         level: Probability of the interval.
         generator: Source of the resamples; by default one of our own with a fixed seed.
 
     Returns:
-        In the unit of the losses; a constant score gives the mean loss. It falls with better ranking *and* with fewer
-        errors. Standard error and percentile interval from the bootstrap.
+        In the unit of the losses; a constant score gives the mean loss. It falls with better
+        ranking *and* with fewer errors. Standard error and percentile interval from the bootstrap.
 
     Raises:
         ValueError: nan, or shapes that do not fit.
@@ -95,11 +101,12 @@ def raulc(
     level: float = 0.95,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """Relative area under the lift curve: rAULC = AULC(scores) / AULC(errors), AULC(u) = mean_i F_i(u) / accuracy - 1.
+    """Relative area under the lift curve: rAULC = AULC(scores) / AULC(errors), AULC(u) = mean_i
+    F_i(u) / accuracy - 1.
 
-    F_i(u) is the accuracy of the i examples with the smallest u, so mean_i F_i = 1 - AURC; the lift curve
-    F_i / accuracy is compared with that of the ideal order, all right predictions first. Unlike AURC, it is silent on
-    the accuracy itself.
+    F_i(u) is the accuracy of the i examples with the smallest u, so mean_i F_i = 1 - AURC; the
+    lift curve F_i / accuracy is compared with that of the ideal order, all right predictions
+    first. Unlike AURC, it is silent on the accuracy itself.
 
     Args:
         scores: Uncertainty [batch], any real numbers; larger is more uncertain.
@@ -109,14 +116,15 @@ def raulc(
         generator: Source of the resamples; by default one of our own with a fixed seed.
 
     Returns:
-        No unit: 1 for the ideal order, 0 for a random one, negative for a reversed one; nan where all predictions are
-        right or all wrong, because no order is better than another. Standard error and percentile interval from the
-        bootstrap.
+        No unit: 1 for the ideal order, 0 for a random one, negative for a reversed one; nan where
+        all predictions are right or all wrong, because no order is better than another. Standard
+        error and percentile interval from the bootstrap.
 
     Raises:
         ValueError: nan, shapes that do not fit, or errors other than 0 and 1.
 
-    Source: Vuk and Curk, Metodoloski zvezki 3, 2006 (the lift curve); Postels et al., ICML 2022, arXiv:2107.00649.
+    Source: Vuk and Curk, Metodoloski zvezki 3, 2006 (the lift curve); Postels et al., ICML 2022,
+    arXiv:2107.00649.
 
     Example:
         >>> value = raulc([0.1, 0.2, 0.3, 0.4, 0.5], [0, 0, 1, 0, 1])
@@ -143,7 +151,9 @@ def raulc(
 
 
 class _Area:
-    """AURC as a function of how often each example counts, [row, batch] -> [row], the batch sorted by rising score."""
+    """AURC as a function of how often each example counts, [row, batch] -> [row], the batch sorted
+    by rising score.
+    """
 
     def __init__(self, scores: Tensor, losses: Tensor) -> None:
         _, self.group, sizes = _groups(scores)
@@ -159,7 +169,8 @@ class _Area:
         before, loss_before = size.cumsum(1) - size, loss.cumsum(1) - loss
         mean = loss / size.clamp(min=1)
         # Within a tied group the j-th example brings its mean loss m to the L over N before it:
-        # sum_{j=1..w} (L + j m) / (N + j) = w m + (L - m N) (H_{N+w} - H_N), with H the harmonic numbers.
+        # sum_{j=1..w} (L + j m) / (N + j) = w m + (L - m N) (H_{N+w} - H_N), with H the harmonic
+        # numbers.
         first, last = before.round().long(), (before + size).round().long()
         risks = size * mean + (loss_before - mean * before) * (self.harmonic[last] - self.harmonic[first])
         return risks.sum(1) / len(self.losses)

@@ -11,7 +11,8 @@ from bayesnn.metrics._checks import Array, probabilities_and_labels
 class SpiegelhalterTest:
     """z, standard normal if the probabilities are calibrated, and the two-sided p-value of that.
 
-    Above zero the Brier score is larger than the probabilities themselves expect: they are too sure.
+    Above zero the Brier score is larger than the probabilities themselves expect: they are too
+    sure.
     """
 
     z: float
@@ -19,18 +20,19 @@ class SpiegelhalterTest:
 
 
 def spiegelhalter(probs: Array, labels: Array) -> SpiegelhalterTest:
-    """z = sum_i (y_i - p_i) (1 - 2 p_i) / sqrt(sum_i (1 - 2 p_i)^2 p_i (1 - p_i)), p_i = P(y_i = 1).
+    """z = sum_i (y_i - p_i) (1 - 2 p_i) / sqrt(sum_i (1 - 2 p_i)^2 p_i (1 - p_i)),
+    p_i = P(y_i = 1).
 
-    The Brier score minus its expectation if y_i ~ Bernoulli(p_i), over its standard deviation: of mean 0 and variance 1
-    for any number of examples, normal for many.
+    The Brier score minus its expectation if y_i ~ Bernoulli(p_i), over its standard deviation: of
+    mean 0 and variance 1 for any number of examples, normal for many.
 
     Args:
         probs: Mean predictive probabilities [batch, 2].
         labels: 0 or 1, [batch].
 
     Returns:
-        z, no unit, and its p-value. Where every p is 0, 1/2 or 1 nothing is random: z is 0 if the score is as expected
-        and infinite otherwise.
+        z, no unit, and its p-value. Where every p is 0, 1/2 or 1 nothing is random: z is 0 if the
+        score is as expected and infinite otherwise.
 
     Raises:
         TypeError: Labels that are not integers.

@@ -1,4 +1,6 @@
-"""A network some of whose weights are random: the plain Pyro model that everything else starts from."""
+"""A network some of whose weights are random: the plain Pyro model that
+everything else starts from.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,27 +39,32 @@ from bayesnn.subset.core import table
 class BNN(nn.Module):
     """w_S ~ prior; y_i ~ likelihood(f(x_i; w_S, w_rest)): a Bayesian network as a Pyro model.
 
-    `model(x, y)` samples one site for each random block, named as the parameter, calls the untouched network with
-    them, and observes y in a plate "data". It is an `nn.Module` that owns the *learned generative* parameters of the
-    prior and the likelihood (a learned noise scale) and never the network's: `model.parameters()` has none of those.
+    `model(x, y)` samples one site for each random block, named as the parameter, calls the
+    untouched network with them, and observes y in a plate "data". It is an `nn.Module` that owns
+    the *learned generative* parameters of the prior and the likelihood (a learned noise scale) and
+    never the network's: `model.parameters()` has none of those.
 
-    Works with SVI, NUTS (several chains), `Predictive` in both modes and vectorised particles. As a component of a
-    larger model use `model.sample(x)`, which observes nothing, and give each network a `name`.
+    Works with SVI, NUTS (several chains), `Predictive` in both modes and vectorised particles. As
+    a component of a larger model use `model.sample(x)`, which observes nothing, and give each
+    network a `name`.
 
     Args:
-        net: the network, in evaluation mode; neither its weights nor its buffers nor its flags are ever written.
+        net: the network, in evaluation mode; neither its weights nor its buffers nor its flags are
+            ever written.
         subset: which of its scalars are random.
         prior: (parameter name, present value) -> distribution of that block.
         likelihood: outputs [*draw, batch, ...] -> distribution of y.
-        size: examples in the training data: the log likelihood of a batch is scaled by size / batch. None = every call
-            gets all data, as with NUTS.
+        size: examples in the training data: the log likelihood of a batch is scaled by
+            size / batch. None = every call gets all data, as with NUTS.
         name: prefixes sites and plate with `name + "."`.
 
-    Shapes: x [batch, ...] (a tensor, a tuple for several inputs, or a dict for keywords) -> outputs [batch, out].
+    Shapes: x [batch, ...] (a tensor, a tuple for several inputs, or a dict for
+    keywords) -> outputs [batch, out].
 
     Raises:
-        ValueError: an empty subset, or one of another network; a train-mode BatchNorm or Dropout; a prior of the wrong
-            shape; inputs or targets that are not finite or do not fit (it says where); a size below 1.
+        ValueError: an empty subset, or one of another network; a train-mode BatchNorm or Dropout;
+            a prior of the wrong shape; inputs or targets that are not finite or do not fit (it
+            says where); a size below 1.
 
     >>> from bayesnn import likelihoods, priors, subset
     >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -84,7 +91,8 @@ class BNN(nn.Module):
         check_evaluation_mode(net, "BNN")
         subset.take(net)  # raises for a subset of another network
         self._mode_dependent = (mode_dependent(net),)
-        self._net = (net,)  # in a tuple: a sub-module's parameters would be trained with the guide's
+        # in a tuple: a sub-module's parameters would be trained with the guide's
+        self._net = (net,)
         self.subset = subset
         self.prior = prior
         self.likelihood = likelihood
@@ -105,11 +113,15 @@ class BNN(nn.Module):
 
     @property
     def touched(self) -> int:
-        """How many numbers the parameters with random entries have in all: the length of one output's gradient."""
+        """How many numbers the parameters with random entries have in all: the length of one
+        output's gradient.
+        """
         return sum(self.subset.shape[block].numel() for block in self.subset.names)
 
     def values(self) -> dict[str, Tensor]:
-        """{site name: what the network holds there now} (clones): the pretrained point, where guides start."""
+        """{site name: what the network holds there now} (clones): the
+        pretrained point, where guides start.
+        """
         return {prefix_of(self.name) + block: value for block, value in self.subset.take(self.net).items()}
 
     def outputs(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
@@ -122,18 +134,22 @@ class BNN(nn.Module):
         return call(self.net, self._full(values), x)
 
     def outputs_of_chunks(self, values: Mapping[str, Tensor], parts: Sequence[Inputs]) -> Tensor:
-        """f at consecutive parts of one set of inputs, joined; the values are put into the network once."""
+        """f at consecutive parts of one set of inputs, joined; the values are
+        put into the network once.
+        """
         return call_chunks(self.net, self._full(values), parts)
 
     def sample(self, x: Inputs, *, event_dim: int | None = None) -> Tensor:
         """Draw the random blocks from the prior's sites and return the outputs; observes nothing.
 
         Args:
-            x: inputs; they may depend on latent sites. Draw s of the weights meets draw s of the inputs.
-            event_dim: axes of one example in each tensor of x, [*draw, batch, *event]. By default those axes on the
-                left that are as many and as long as Pyro's plates of particles or draws are taken for draws, if a
-                site outside this network has them too; all others are the batch and an example. An input with an
-                axis of parallel enumeration, or with examples of no axis, needs it.
+            x: inputs; they may depend on latent sites. Draw s of the weights meets draw s of the
+                inputs.
+            event_dim: axes of one example in each tensor of x, [*draw, batch, *event]. By default
+                those axes on the left that are as many and as long as Pyro's plates of particles
+                or draws are taken for draws, if a site outside this network has them too; all
+                others are the batch and an example. An input with an axis of parallel enumeration,
+                or with examples of no axis, needs it.
 
         Returns:
             [batch, out], with the axes of particles or draws before them where Pyro vectorises.
@@ -143,7 +159,8 @@ class BNN(nn.Module):
         return self.sample_network()(x, event_dim=event_dim)
 
     def sample_network(self) -> "SampledNetwork":
-        """Draw the random blocks once: a function x -> outputs, to be called as often as the model needs it.
+        """Draw the random blocks once: a function x -> outputs, to be called as often as the model
+        needs it.
 
         Siamese networks, rankings and differences use one draw at several inputs:
 
@@ -197,7 +214,8 @@ class BNN(nn.Module):
 
             def make(draw: int | None, value: Tensor = value, block: str = block) -> dist.TorchDistribution:
                 with prefixed(self.name):
-                    # A clone: where a user's prior is centred at it, a guide that starts there would train the network.
+                    # A clone: where a user's prior is centred at it, a guide that starts there
+                    # would train the network.
                     priors.append(self.prior(block, value.clone()))
                 return _over(priors[-1], value, block)
 
@@ -220,7 +238,9 @@ class BNN(nn.Module):
 
 
 class SampledNetwork:
-    """A network with weights that were drawn once, x -> outputs: what `BNN.sample_network` returns."""
+    """A network with weights that were drawn once, x -> outputs: what
+    `BNN.sample_network` returns.
+    """
 
     def __init__(self, model: BNN, values: dict[str, Tensor], plates: SurroundingPlates) -> None:
         self.model, self.values, self.plates = model, values, plates
@@ -228,9 +248,10 @@ class SampledNetwork:
     def __call__(self, x: Inputs, *, event_dim: int | None = None) -> Tensor:
         """The outputs at x, [*draw, batch, out]; arguments as in `BNN.sample`.
 
-        Values may have axes of particles, draws or plates on their left, [*lead, *event]. Inside plates the last of
-        those axes is that of the data plate, where a global value has size 1 and the outputs their batch.
-        `Predictive(parallel=True)` leaves such axes of size 1 out, on the right.
+        Values may have axes of particles, draws or plates on their left, [*lead, *event]. Inside
+        plates the last of those axes is that of the data plate, where a global value has size 1
+        and the outputs their batch. `Predictive(parallel=True)` leaves such axes of size 1 out, on
+        the right.
         """
         check_inputs(x)
         depth, sites = self.plates.depth, self.model.sites
@@ -277,7 +298,8 @@ def _over(prior: Any, value: Tensor, block: str) -> dist.TorchDistribution:
             raise ValueError
     except (ValueError, RuntimeError):
         raise ValueError(_misfit(prior, value, block)) from None
-    # A user's own prior, Normal(0.0, 1.0), may live on another device or in another precision than the network.
+    # A user's own prior, Normal(0.0, 1.0), may live on another device or in another precision than
+    # the network.
     return moved(prior, value).expand(batch).to_event(independent)
 
 

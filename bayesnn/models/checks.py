@@ -25,7 +25,9 @@ def check_name(owner: str, name: str) -> None:
 
 
 def check_outside(plates: SurroundingPlates, owner: str, what: str) -> None:
-    """Refuse a call inside a plate at dim -1, where the examples belong and `what` all share would be one each."""
+    """Refuse a call inside a plate at dim -1, where the examples belong and
+    `what` all share would be one each.
+    """
     if plates.innermost:
         raise ValueError(
             f"{owner}: {what} shared by all examples, but the model was called inside the plate {plates.innermost!r} "
@@ -35,7 +37,8 @@ def check_outside(plates: SurroundingPlates, owner: str, what: str) -> None:
 
 
 def check_rest_constant(net: nn.Module, index: Mapping[str, Tensor | None]) -> None:
-    """Refuse a model that announces parameters for training which the network's call holds constant.
+    """Refuse a model that announces parameters for training which the network's call holds
+    constant.
 
     Args:
         net: the network.

@@ -1,4 +1,6 @@
-"""Priors and likelihoods that sample sites of their own, called for one draw at a time where Pyro vectorises."""
+"""Priors and likelihoods that sample sites of their own, called for one draw at
+a time where Pyro vectorises.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,12 +20,14 @@ NONE = Size()
 
 
 def for_each_draw(make: Callable[[int | None], Any], depth: int, lead: Size = NONE) -> Any:
-    """The distribution that `make` makes, where its own latent sites have axes of particles or draws.
+    """The distribution that `make` makes, where its own latent sites have axes of particles or
+    draws.
 
-    A function that multiplies a latent scale by a latent vector is right for one draw, and wrong where both have axes
-    of draws on their left: a number and a vector put them in different places. It is therefore called for each draw,
-    with the values of that draw, and its distributions are joined. Sites are sampled once, for all draws. Sites of
-    this package's own priors and likelihoods (`normal(HalfCauchy(1.0))`) keep their axes in place and need none of
+    A function that multiplies a latent scale by a latent vector is right for one draw, and wrong
+    where both have axes of draws on their left: a number and a vector put them in different
+    places. It is therefore called for each draw, with the values of that draw, and its
+    distributions are joined. Sites are sampled once, for all draws. Sites of this package's own
+    priors and likelihoods (`normal(HalfCauchy(1.0))`) keep their axes in place and need none of
     this: one call serves all draws.
 
     Args:
@@ -67,11 +71,13 @@ def for_each_draw(make: Callable[[int | None], Any], depth: int, lead: Size = NO
 
 
 def joined(each: Sequence[Any], lead: Size) -> Any:
-    """One distribution of batch shape [*lead, *batch] from one for each draw; `batch` takes the last places of `lead`.
+    """One distribution of batch shape [*lead, *batch] from one for each draw; `batch` takes the
+    last places of `lead`.
 
     Raises:
         TypeError: a distribution that is not its parameters.
-        ValueError: distributions of different kinds or shapes, or inner plates in the place of those of draws.
+        ValueError: distributions of different kinds or shapes, or inner plates in the place of
+            those of draws.
     """
     first = each[0]
     if not lead:
@@ -97,7 +103,8 @@ def _joined(each: Sequence[Any], outer: Size) -> Any:
     if isinstance(first, torch.distributions.Independent):
         inner = _joined([one.base_dist for one in each], outer)
         return inner.to_event(first.reinterpreted_batch_ndims)
-    own = [name for name in first.arg_constraints if name in vars(first)]  # logits or probs: as they were given
+    # logits or probs: as they were given
+    own = [name for name in first.arg_constraints if name in vars(first)]
     try:
         values = {name: [getattr(one, name) for one in each] for name in own or first.arg_constraints}
         made = type(first)(**{name: _stack(value, outer) for name, value in values.items()}, validate_args=False)
@@ -124,7 +131,9 @@ def _announce(*each: Mapping[str, tuple[Tensor, int]], lead: Size = NONE) -> Non
 
 
 class _Site:
-    """The value of a latent site: [*lead, *own], where inner plates of the function count as its own."""
+    """The value of a latent site: [*lead, *own], where inner plates of the
+    function count as its own.
+    """
 
     def __init__(self, value: Tensor, own: int, inner: int, depth: int) -> None:
         outer = value.shape[: value.dim() - own]
@@ -162,7 +171,9 @@ class _Latent(Messenger):
         self.deterministic: list[dict[str, tuple[Tensor, int]]] = [{}]
 
     def each(self, make: Callable[[int | None], Any], lead: Size) -> list[Any]:
-        """What `make` makes at each draw of `lead`: a distribution, or the first site that it needs first."""
+        """What `make` makes at each draw of `lead`: a distribution, or the
+        first site that it needs first.
+        """
         self.lead, self.deterministic, results = lead, [], []
         for self.draw in range(lead.numel()):
             self.deterministic.append({})

@@ -19,8 +19,8 @@ def cache_features(
 
     With these, heads train in seconds.
 
-    With augmentation every pass over the loader sees other x: `copies=k` keeps k passes, n k examples in all. The
-    `size` of the model stays n.
+    With augmentation every pass over the loader sees other x: `copies=k` keeps k passes, n k
+    examples in all. The `size` of the model stays n.
 
     Args:
         features: x -> phi [batch, feature], such as `truncate(net, "fc")`.
@@ -32,8 +32,8 @@ def cache_features(
         A data set of (phi, y) on the device of the features' results.
 
     Raises:
-        ValueError: an empty loader; a random augmentation with `copies=1`, of which the cache would keep one draw;
-            features that follow the statistics of their batch.
+        ValueError: an empty loader; a random augmentation with `copies=1`, of which the cache
+            would keep one draw; features that follow the statistics of their batch.
 
     Warns:
         UserWarning: of the labels 0, ..., max(y) some do not occur.

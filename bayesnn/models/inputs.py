@@ -1,4 +1,6 @@
-"""The inputs of a network in a Pyro model: whether they can be used, and which of their axes are draws."""
+"""The inputs of a network in a Pyro model: whether they can be used, and which
+of their axes are draws.
+"""
 
 from typing import Any
 
@@ -19,21 +21,24 @@ def check_inputs(x: Inputs) -> None:
     for tensor in found:
         if tensor.dim() and not len(tensor):
             raise ValueError(f"x has no examples: its shape is {tuple(tensor.shape)}")
-        # The sum first: it is finite wherever all entries are and do not overflow, at a tenth of the cost.
+        # The sum first: it is finite wherever all entries are and do not overflow, at a tenth of
+        # the cost.
         if tensor.dtype.is_floating_point and not tensor.sum().isfinite() and not tensor.isfinite().all():
             where = [int(i) for i in (~torch.isfinite(tensor)).nonzero()[0]]
             raise ValueError(f"x is not finite at index {where}: {tensor[tuple(where)].item()}")
 
 
 def axes_of_draws(leaf: Any, plates: SurroundingPlates, event_dim: int | None) -> int:
-    """How many axes on the left of an input are those of particles or draws, [*draw, batch, *event].
+    """How many axes on the left of an input are those of particles or draws,
+    [*draw, batch, *event].
 
     Args:
         leaf: an input; what is no tensor has none.
         plates: those around the network's weights.
-        event_dim: axes of one example, if the user says so. Otherwise an input has draws where its axes on the left
-            are those of the plates, at least one axis follows the batch, and a site outside the network has those
-            axes too: a batch of images may be as long as there are particles.
+        event_dim: axes of one example, if the user says so. Otherwise an input has draws where its
+            axes on the left are those of the plates, at least one axis follows the batch, and a
+            site outside the network has those axes too: a batch of images may be as long as there
+            are particles.
 
     Raises:
         ValueError: fewer axes than `event_dim` and the batch.

@@ -21,33 +21,38 @@ from bayesnn.models.observe import observe
 
 
 class LatentHead(nn.Module):
-    """z_i ~ N(0, I); y_i ~ likelihood(decode(z_i)): a latent vector for each example, and a small trained decoder.
+    """z_i ~ N(0, I); y_i ~ likelihood(decode(z_i)): a latent vector for each example, and a small
+    trained decoder.
 
-    The model of V-TST. The network does not occur in it: it belongs to the guide, `AmortisedHead`, whose
-    q(z | phi(x)) reads the frozen features of a trained network. Train both with `MeanFieldELBO`, whose KL divergence
-    is exact, or with any ELBO of Pyro's:
+    The model of V-TST. The network does not occur in it: it belongs to the guide, `AmortisedHead`,
+    whose q(z | phi(x)) reads the frozen features of a trained network. Train both with
+    `MeanFieldELBO`, whose KL divergence is exact, or with any ELBO of Pyro's:
 
-        loss = n / batch sum_i [ kl_weight KL(q(z_i | x_i) || N(0, I)) - E_q log p(y_i | z_i) ]   (nats)
+        loss = n / batch sum_i [ kl_weight KL(q(z_i | x_i) || N(0, I)) - E_q log p(y_i | z_i) ]
+            (nats)
 
-    z is a *local* site: `predict` and `to_arviz` draw it together with its x. Any likelihood may be used.
+    z is a *local* site: `predict` and `to_arviz` draw it together with its x. Any likelihood may
+    be used.
 
     Args:
         latent: length of z.
-        decoder: the outputs that a linear decoder gives, or a module z [batch, latent] -> outputs [batch, ...], of
-            which the model keeps and trains a copy.
+        decoder: the outputs that a linear decoder gives, or a module z [batch, latent] -> outputs
+            [batch, ...], of which the model keeps and trains a copy.
         likelihood: outputs [*draw, batch, out] -> distribution of y.
-        kl_weight: weight of the KL divergence; 1 / latent as published by default, which tempers the posterior, 1 for
-            Bayes' rule. 0 takes the prior away: with a guide that is a point (`AmortisedHead(..., point=True)`) it is
-            TST. A `kl_weight` of the ELBO multiplies it.
-        size: examples in the training data, by which batches are scaled; None = each call is all data.
+        kl_weight: weight of the KL divergence; 1 / latent as published by default, which tempers
+            the posterior, 1 for Bayes' rule. 0 takes the prior away: with a guide that is a point
+            (`AmortisedHead(..., point=True)`) it is TST. A `kl_weight` of the ELBO multiplies it.
+        size: examples in the training data, by which batches are scaled; None = each call is all
+            data.
         name: prefixes sites and plate with `name + "."`.
 
     Raises:
-        ValueError: a latent length, size or kl_weight out of range; a decoder in training mode; inputs or targets that
-            are not finite or do not fit; labels that the decoder has no output for.
+        ValueError: a latent length, size or kl_weight out of range; a decoder in training mode;
+            inputs or targets that are not finite or do not fit; labels that the decoder has no
+            output for.
 
-    Reference: Jordahn, Olmos (2024), Decoupling feature extraction and classification layers for calibrated neural
-    networks.
+    Reference: Jordahn, Olmos (2024), Decoupling feature extraction and classification layers for
+    calibrated neural networks.
 
     >>> from bayesnn import likelihoods
     >>> model = LatentHead(16, 10, likelihoods.categorical, size=1000)
@@ -134,5 +139,6 @@ class LatentHead(nn.Module):
             z = pyro.sample(self.site, prior.to_event(1))
         prefix = prefix_of(self.name) + "decoder."
         values = {name: param_site(prefix + name, value) for name, value in self.decoder.named_parameters()}
-        outputs = call(self.decoder, values, z.reshape(-1, self.latent))  # particles and draws lead
+        # particles and draws lead
+        outputs = call(self.decoder, values, z.reshape(-1, self.latent))
         return outputs.reshape(z.shape[:-1] + outputs.shape[1:])

@@ -27,9 +27,11 @@ def observe(
     name: str = "",
     plate: Any = None,
 ) -> Tensor:
-    """sample("y", likelihood(outputs), obs=y) in a plate "data", its log density scaled by size / batch.
+    """sample("y", likelihood(outputs), obs=y) in a plate "data", its log density scaled by
+    size / batch.
 
-    Sites of the likelihood itself (a latent noise scale) are global: they are sampled before the plate opens.
+    Sites of the likelihood itself (a latent noise scale) are global: they are sampled before the
+    plate opens.
 
     Args:
         outputs: [*draw, batch, ...].
@@ -37,11 +39,12 @@ def observe(
         y: targets; None makes a latent site.
         size: examples in the training data; None = the batch is all of them.
         name: of the model, which prefixes sites and plate.
-        plate: the plate "data" of a model that has opened it for local sites; Pyro makes a plate once.
+        plate: the plate "data" of a model that has opened it for local sites; Pyro makes a plate
+            once.
 
     Raises:
-        ValueError: y has another shape, type or range than the likelihood's, or is not finite (it says where); a batch
-            larger than `size`.
+        ValueError: y has another shape, type or range than the likelihood's, or is not finite (it
+            says where); a batch larger than `size`.
     """
     plates = plates_here()
     lead = plates.lead if outputs.shape[: len(plates.lead)] == plates.lead else Size()
@@ -51,7 +54,8 @@ def observe(
     batch = distribution.batch_shape[-1]
     if y is not None:
         check_target(distribution, y)
-        minibatch_scale(size, batch)  # of a prediction, which may be of more than the training data, nothing is refused
+        # of a prediction, which may be of more than the training data, nothing is refused
+        minibatch_scale(size, batch)
     prefix = prefix_of(name)
     scaled = poutine.scale(scale=size / batch) if size is not None else nullcontext()
     with pyro.plate(prefix + "data", batch, dim=-1) if plate is None else plate, scaled:
@@ -61,7 +65,8 @@ def observe(
 def likelihood_given(
     likelihood: Likelihood, outputs: Tensor, draws: Mapping[str, Tensor], *, name: str = ""
 ) -> dist.TorchDistribution:
-    """The distribution of y with the likelihood's own latent sites at the values that the draws have.
+    """The distribution of y with the likelihood's own latent sites at the values that the draws
+    have.
 
     Args:
         likelihood: outputs -> distribution of batch shape [draw, batch].
@@ -70,10 +75,12 @@ def likelihood_given(
         name: of the model, which prefixes the sites.
 
     Raises:
-        ValueError: the likelihood has a latent site that the draws lack: it would come from the prior, silently.
+        ValueError: the likelihood has a latent site that the draws lack: it would come from the
+            prior, silently.
     """
     prefix = prefix_of(name)
-    # Beside a data plate latent values have a batch axis of size 1: [draw, *event] -> [draw, 1, *event].
+    # Beside a data plate latent values have a batch axis of size 1:
+    # [draw, *event] -> [draw, 1, *event].
     given = {site: value.unsqueeze(1) for site, value in draws.items() if site.startswith(prefix)}
     with alone(), poutine.trace() as traced, poutine.condition(data=given):
         distribution = _distribution(likelihood, outputs, name, 2, outputs.shape[:1])
@@ -85,7 +92,9 @@ def likelihood_given(
 
 
 def _distribution(likelihood: Likelihood, outputs: Tensor, name: str, depth: int, lead: Size) -> dist.TorchDistribution:
-    """likelihood(outputs [*lead, batch, ...]); one whose own latent sites are not aligned is called draw by draw."""
+    """likelihood(outputs [*lead, batch, ...]); one whose own latent sites are not aligned is
+    called draw by draw.
+    """
 
     def make(draw: int | None) -> Any:
         with prefixed(name):
@@ -96,7 +105,9 @@ def _distribution(likelihood: Likelihood, outputs: Tensor, name: str, depth: int
 
 
 def check_target(distribution: dist.TorchDistribution, y: Tensor) -> None:
-    """Refuse targets that the likelihood's distribution cannot have produced; says what is wrong and where."""
+    """Refuse targets that the likelihood's distribution cannot have produced;
+    says what is wrong and where.
+    """
     if not isinstance(y, Tensor):
         raise TypeError(f"y must be a tensor, not {type(y).__name__}")
     expected = distribution.batch_shape[-1:] + distribution.event_shape

@@ -24,7 +24,8 @@ class TruncatedNetwork(nn.Module):
                 raise AttributeError
         except AttributeError:
             raise ValueError(f"truncate: {type(net).__name__} has no layer {at!r}; {_known(net, holder)}") from None
-        keep = {id(replaced): _Stop()}  # deepcopy takes what its memo holds already: the old head is not copied
+        # deepcopy takes what its memo holds already: the old head is not copied
+        keep = {id(replaced): _Stop()}
         with alone():
             self.net = copy.deepcopy(net, keep)
         self.net.get_submodule(holder)._modules[last] = keep[id(replaced)]
@@ -65,21 +66,24 @@ class TruncatedNetwork(nn.Module):
 
 
 def truncate(net: nn.Module, at: str, *, batch_statistics: bool = False) -> TruncatedNetwork:
-    """phi(x), the frozen features of a network: the input of its layer `at`, flattened to [batch, feature].
+    """phi(x), the frozen features of a network: the input of its layer `at`, flattened to
+    [batch, feature].
 
-    A deep copy without that layer, so that nothing of the network is ever written and later training of it changes
-    nothing here. No tracing: any network works whose forward pass calls the layer, and layers after it are not run.
-    `truncate(resnet18(), "fc")` gives 512 features, `truncate(vgg11(), "classifier")` 25,088.
+    A deep copy without that layer, so that nothing of the network is ever written and later
+    training of it changes nothing here. No tracing: any network works whose forward pass calls the
+    layer, and layers after it are not run. `truncate(resnet18(), "fc")` gives 512 features,
+    `truncate(vgg11(), "classifier")` 25,088.
 
     Args:
         net: a trained network.
         at: name of a layer, as in `named_modules()`.
-        batch_statistics: let batch normalisation follow `train()` and `eval()`: in training it then normalises by the
-            batch and moves its running statistics. The published code of V-TST does so, though its features are
-            called frozen. False freezes it.
+        batch_statistics: let batch normalisation follow `train()` and `eval()`: in training it
+            then normalises by the batch and moves its running statistics. The published code of
+            V-TST does so, though its features are called frozen. False freezes it.
 
     Raises:
-        ValueError: no layer of that name; when called: the layer is not reached, or gets no features [batch, ...].
+        ValueError: no layer of that name; when called: the layer is not reached, or gets no
+            features [batch, ...].
 
     >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> truncate(net, "2")(torch.zeros(5, 3)).shape

@@ -12,7 +12,9 @@ from bayesnn.moments.table import moment_rule
 from bayesnn.moments.value import Moments, loc_of, variance_of
 
 TINY = 1e-30
-"""Where the variance is 0: its root is then 1e-15, and the mean that of the deterministic network in every digit."""
+"""Where the variance is 0: its root is then 1e-15, and the mean that of the
+deterministic network in every digit.
+"""
 
 
 def relu_moments(loc: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,11 +24,11 @@ def relu_moments(loc: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 
         mean = m Phi(t) + s phi(t),    var = v [ Phi(t) - g (g - t) ]
 
-    the second without the cancellation of (m^2 + v) Phi(t) + m s phi(t) - mean^2: as v -> 0 the mean is max(m, 0) in
-    every digit, however small m is, and no variance is below 0.
+    the second without the cancellation of (m^2 + v) Phi(t) + m s phi(t) - mean^2: as v -> 0 the
+    mean is max(m, 0) in every digit, however small m is, and no variance is below 0.
 
-    References: Frey, Hinton (1999), Variational learning in nonlinear Gaussian belief networks; Gast, Roth (2018),
-    Lightweight probabilistic deep networks.
+    References: Frey, Hinton (1999), Variational learning in nonlinear Gaussian belief networks;
+    Gast, Roth (2018), Lightweight probabilistic deep networks.
 
     >>> relu_moments(torch.tensor(0.5), torch.tensor(1.0))
     (tensor(0.6978), tensor(0.5534))
@@ -48,7 +50,9 @@ class _Rectified(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_mean: Tensor, g_variance: Tensor) -> tuple[Tensor, Tensor]:
-        """d mean = Phi dm + phi / (2 s) dv; d var = 2 mean (1 - Phi) dm + (Phi - mean phi / s) dv."""
+        """d mean = Phi dm + phi / (2 s) dv; d var = 2 mean (1 - Phi)
+        dm + (Phi - mean phi / s) dv.
+        """
         mean, cdf, curvature = ctx.saved_tensors
         a = (g_variance * mean).mul_(2)
         b = g_mean - a
@@ -70,7 +74,9 @@ def takes_gradient(loc: Tensor, variance: Tensor) -> bool:
 
 
 class Differentiated(torch.autograd.Function):
-    """(mean, variance) whose derivatives in m and v are known: d mean / dm, d mean / dv, d var / dm, d var / dv."""
+    """(mean, variance) whose derivatives in m and v are known: d mean / dm, d mean / dv, d
+    var / dm, d var / dv.
+    """
 
     @staticmethod
     def forward(ctx: Any, m: Tensor, v: Tensor, mean: Tensor, variance: Tensor, *slopes: Tensor) -> Any:
@@ -92,7 +98,8 @@ class Differentiated(torch.autograd.Function):
 def leaky_relu_moments(loc: Tensor, variance: Tensor, slope: float) -> tuple[Tensor, Tensor]:
     """E and Var of max(x, 0) + c min(x, 0), x ~ N(m, v).
 
-        mean = c m + (1 - c) [m Phi(t) + s phi(t)],    var = v [ Phi + c^2 (1 - Phi) - (1 - c)^2 g (g - t) ]
+        mean = c m + (1 - c) [m Phi(t) + s phi(t)],
+            var = v [ Phi + c^2 (1 - Phi) - (1 - c)^2 g (g - t) ]
 
     >>> leaky_relu_moments(torch.tensor(0.5), torch.tensor(1.0), 1.0)   # the identity
     (tensor(0.5000), tensor(1.))

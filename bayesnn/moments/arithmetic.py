@@ -132,7 +132,9 @@ def _mean(input: Moments, *args: Any, **kwargs: Any) -> Moments:
 
 
 def _spread(x: Moments, args: Any, kwargs: Any) -> Tensor:
-    """What a sum adds: variances, times the number of positions that are the same random vector."""
+    """What a sum adds: variances, times the number of positions that are the
+    same random vector.
+    """
     if x.words is None:
         return x.variance
     counts = inflation(x.words, reduced_axes(x.loc.dim(), args, kwargs))

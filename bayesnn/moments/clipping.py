@@ -43,7 +43,8 @@ def _clipped(
     y - a = r_a - r_b with r_c = max(x - c, 0) and E[r_a r_b] = E[r_b^2] + (b - a) E r_b.
     """
     (t, cdf, pdf), (t_high, cdf_high, pdf_high) = lower, upper
-    g, g_high = pdf.addcmul_(t, cdf), pdf_high.addcmul_(t_high, cdf_high)  # E r_a and E r_b, in units of s
+    # E r_a and E r_b, in units of s
+    g, g_high = pdf.addcmul_(t, cdf), pdf_high.addcmul_(t_high, cdf_high)
     rest, rest_high = g - t, g_high - t_high  # E max(a - x, 0) and E max(b - x, 0)
     # not the difference of two rectified means, which are far from 0 where x is far above
     shift = (g - t.clamp_(min=0)).sub_(g_high).add_(t_high.clamp_(min=0))
@@ -53,7 +54,9 @@ def _clipped(
 
 
 def _in_blocks(loc: Tensor, variance: Tensor, low: float, high: float, size: int = 2**15) -> tuple[Tensor, Tensor]:
-    """Without derivatives, a block at a time: dozens of passes over a large tensor are the memory's time."""
+    """Without derivatives, a block at a time: dozens of passes over a large
+    tensor are the memory's time.
+    """
     m, v = loc.reshape(-1), variance.reshape(-1)
     mean, spread = torch.empty_like(m), torch.empty_like(m)
     size = size if m.device.type == "cpu" else max(len(m), 1)

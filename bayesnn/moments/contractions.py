@@ -33,7 +33,9 @@ def _einsum(equation: Any, *operands: Any) -> Moments:
 
 
 def _indices(equation: str) -> tuple[list[str], str]:
-    """The indices of every tensor and of the result; without an arrow those there once, in order."""
+    """The indices of every tensor and of the result; without an arrow those
+    there once, in order.
+    """
     left, arrow, result = equation.replace(" ", "").partition("->")
     if not arrow:
         letters = left.replace(",", "").replace(".", "")
@@ -42,7 +44,9 @@ def _indices(equation: str) -> tuple[list[str], str]:
 
 
 def _summed(x: Any, own: str, elsewhere: str) -> tuple[Any, str]:
-    """The tensor summed over indices that only it has: every product has its own random entries."""
+    """The tensor summed over indices that only it has: every product has its
+    own random entries.
+    """
     kept = "".join(c for c in own if c == "." or c in elsewhere)
     if kept == own:
         return x, own

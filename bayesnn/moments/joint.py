@@ -1,4 +1,6 @@
-"""A tensor whose last axis is jointly random: means and covariances, and the open table of its rules."""
+"""A tensor whose last axis is jointly random: means and covariances, and the
+open table of its rules.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,15 +14,18 @@ from bayesnn.moments.value import Moments
 _R = TypeVar("_R", bound=Rule)
 
 COVARIANCE_RULES: dict[Any, Rule] = {}
-"""{torch function: its rule}. A rule takes the function's own arguments, `JointMoments` among them, and returns one."""
+"""{torch function: its rule}. A rule takes the function's own arguments, `JointMoments` among
+them, and returns one.
+"""
 
 
 class JointMoments(Moments):
-    """A random tensor [..., n] whose n entries, the units of one example, are known by means and covariances.
+    """A random tensor [..., n] whose n entries, the units of one example, are known by means and
+    covariances.
 
-    Entries of different examples are independent. Every torch function that meets one looks up its rule in
-    `COVARIANCE_RULES`; an activation that is in `MOMENT_RULES` by `elementwise_moments` needs none. What has no rule is
-    refused.
+    Entries of different examples are independent. Every torch function that meets one looks up its
+    rule in `COVARIANCE_RULES`; an activation that is in `MOMENT_RULES` by `elementwise_moments`
+    needs none. What has no rule is refused.
 
     Args:
         loc: means, [..., n].
@@ -89,7 +94,9 @@ def no_covariances(what: str, why: str = "") -> NotImplementedError:
 
 
 def _rule_of(func: Any) -> Rule | None:
-    """The rule for covariances; of a function that only has one for variances, that which refuses it."""
+    """The rule for covariances; of a function that only has one for variances,
+    that which refuses it.
+    """
     rule = COVARIANCE_RULES.get(func)
     if rule is not None:
         return rule

@@ -19,22 +19,23 @@ _BLOCK = 2**18  # entries that the steps of a CPU share in its cache
 def rectified(x: JointMoments, slope: float = 0.0) -> JointMoments:
     """E and Cov of max(x, 0) + c min(x, 0), x ~ N(m, C).
 
-    Means and variances are exact. With u = m / sd, g = c + (1 - c) Phi(u) and the correlation r, the covariance of two
-    units is C_ij times
+    Means and variances are exact. With u = m / sd, g = c + (1 - c) Phi(u) and the correlation r,
+    the covariance of two units is C_ij times
 
         g_i g_j + (1 - c)^2 Q_ij,    Q = A / (2 pi) exp( -b (u_i^2 + u_j^2) + d u_i u_j )
-        A = asin r - r / (1 + t),  b = r / (2 A (1 + t)),  d = (asin r - r) / (A r),  t = sqrt(1 - r^2)
+        A = asin r - r / (1 + t),  b = r / (2 A (1 + t)),  d = (asin r - r) / (A r),
+            t = sqrt(1 - r^2)
 
-    It is exact for means of 0 and in the limits r -> 0 and m -> +-infinity; elsewhere off by up to 1.2e-4 sd_i sd_j for
-    |r| < 0.5 and 1.2e-2 for |r| -> 1. |r| counts as at most 1 - 1e-6, since derivatives have a pole at 1. The matrix is
-    not semi-definite by construction, only nearly.
+    It is exact for means of 0 and in the limits r -> 0 and m -> +-infinity; elsewhere off by up to
+    1.2e-4 sd_i sd_j for |r| < 0.5 and 1.2e-2 for |r| -> 1. |r| counts as at most 1 - 1e-6, since
+    derivatives have a pole at 1. The matrix is not semi-definite by construction, only nearly.
 
     Args:
         x: [..., n].
         slope: c, below 0.
 
-    Reference: Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019), Deterministic variational inference for
-    robust Bayesian neural networks.
+    Reference: Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019), Deterministic
+    variational inference for robust Bayesian neural networks.
 
     >>> x = JointMoments(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
     >>> rectified(x).covariance
@@ -49,7 +50,9 @@ def rectified(x: JointMoments, slope: float = 0.0) -> JointMoments:
 
 
 class _RectifiedCovariance(torch.autograd.Function):
-    """Off the diagonal as above, and `result` on it; by blocks of examples, and all again for the derivative."""
+    """Off the diagonal as above, and `result` on it; by blocks of examples, and
+    all again for the derivative.
+    """
 
     @staticmethod
     def forward(ctx: Any, covariance: Tensor, m: Tensor, v: Tensor, result: Tensor, slope: float) -> Tensor:
@@ -108,7 +111,9 @@ class _Parts(NamedTuple):
 
 
 def _parts(covariance: Tensor, inverse: Tensor, u: Tensor) -> _Parts:
-    """A / r, b and d / r are even in r and flat at 0: below a size where they lose digits they are taken there."""
+    """A / r, b and d / r are even in r and flat at 0: below a size where they
+    lose digits they are taken there.
+    """
     r = (covariance * inverse.unsqueeze(-1)).mul_(inverse.unsqueeze(-2)).clamp_(-_CLOSEST, _CLOSEST)
     size = r.abs().clamp_(min=torch.finfo(r.dtype).eps ** 0.25)
     t = torch.addcmul(size.new_ones(()), size, size, value=-1).sqrt_()
@@ -125,7 +130,9 @@ def _parts(covariance: Tensor, inverse: Tensor, u: Tensor) -> _Parts:
 
 
 def blocks(covariance: Tensor) -> Iterator[slice]:
-    """Of examples, [example, n, n]: dozens of passes over a large tensor would be the memory's time."""
+    """Of examples, [example, n, n]: dozens of passes over a large tensor would
+    be the memory's time.
+    """
     rows, n, _ = covariance.shape
     size = max(_BLOCK // n**2, 1) if covariance.device.type == "cpu" else max(rows, 1)
     return (slice(start, start + size) for start in range(0, rows, size))

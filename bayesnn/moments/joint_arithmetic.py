@@ -13,7 +13,9 @@ from bayesnn.moments.value import Moments, loc_of, variance_of
 
 
 def covariance_of(value: Any) -> Tensor | None:
-    """Of the last axis, [..., n, n]; of independent entries a diagonal matrix, None of what is certain."""
+    """Of the last axis, [..., n, n]; of independent entries a diagonal matrix,
+    None of what is certain.
+    """
     if isinstance(value, JointMoments):
         return value.covariance
     if not isinstance(value, Moments):
@@ -23,7 +25,9 @@ def covariance_of(value: Any) -> Tensor | None:
 
 @covariance_rule(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
 def _add(input: Any, other: Any, *, alpha: float = 1) -> JointMoments:
-    """Covariances of independent terms add; one entry that is added to all units moves them together."""
+    """Covariances of independent terms add; one entry that is added to all
+    units moves them together.
+    """
     if input is other:
         return _mul(input, 1 + alpha)
     loc = torch.add(loc_of(input), loc_of(other), alpha=alpha)
@@ -83,7 +87,9 @@ def _sum(input: JointMoments, *args: Any, **kwargs: Any) -> None:
 
 @covariance_rule(F.dropout)
 def _dropout(input: JointMoments, p: float = 0.5, training: bool = True, inplace: bool = False) -> JointMoments:
-    """In training, exact: means and covariances stay, variances become (v + p m^2) / (1 - p). Else nothing."""
+    """In training, exact: means and covariances stay, variances become (v + p
+    m^2) / (1 - p). Else nothing.
+    """
     if not training or p == 0:
         return input
     found = MOMENT_RULES[F.dropout](Moments(input.loc, input.variance), p, training)
@@ -107,7 +113,9 @@ def _batch_norm(
 def _layer_norm(
     input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Any:
-    """(x_j - mean x) / spread, with the spread a constant at E[sum_j (x_j - mean x)^2 / n]: right to order 1 / n."""
+    """(x_j - mean x) / spread, with the spread a constant at E[sum_j
+    (x_j - mean x)^2 / n]: right to order 1 / n.
+    """
     if len(normalized_shape) > 1:
         raise no_covariances("layer_norm", "it knows that of the last axis")
     n = input.shape[-1]

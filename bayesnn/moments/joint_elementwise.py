@@ -15,11 +15,12 @@ from bayesnn.moments.value import Moments
 
 
 def first_order(x: JointMoments, found: Moments, slope: Tensor) -> JointMoments:
-    """Means and variances as found, covariances Cov(f(x_i), f(x_j)) ~ E[f'(x_i)] E[f'(x_j)] Cov(x_i, x_j).
+    """Means and variances as found, covariances Cov(f(x_i), f(x_j)) ~ E[f'(x_i)] E[f'(x_j)]
+    Cov(x_i, x_j).
 
-    It is the first term of the expansion sum_k C_ij^k / k! E[f^(k)(x_i)] E[f^(k)(x_j)] (Price's theorem), exact for
-    linear f and right in the limit of small correlations. With exact variances the matrix stays positive semi-definite,
-    since all that is left out is.
+    It is the first term of the expansion sum_k C_ij^k / k! E[f^(k)(x_i)] E[f^(k)(x_j)] (Price's
+    theorem), exact for linear f and right in the limit of small correlations. With exact variances
+    the matrix stays positive semi-definite, since all that is left out is.
 
     Args:
         x: [..., n].

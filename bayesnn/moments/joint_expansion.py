@@ -16,16 +16,17 @@ from bayesnn.moments.value import Moments
 def expanded(x: JointMoments, found: Moments, coefficients: list[Tensor]) -> JointMoments:
     """Means and variances as found, covariances C_ij sum_{k <= K} r_ij^{k-1} / k! b_ik b_jk.
 
-    b_k = E[f'(m + s z) He_{k-1}(z)] = s^{k-1} E[f^(k)(x)] with Hermite's polynomials He, so that it is the expansion
-    sum_k C_ij^k / k! E[f^(k)(x_i)] E[f^(k)(x_j)] (Price, Mehler) with K terms. With exact variances the matrix stays
-    positive semi-definite, since all that is left out is.
+    b_k = E[f'(m + s z) He_{k-1}(z)] = s^{k-1} E[f^(k)(x)] with Hermite's polynomials He, so that
+    it is the expansion sum_k C_ij^k / k! E[f^(k)(x_i)] E[f^(k)(x_j)] (Price, Mehler) with K terms.
+    With exact variances the matrix stays positive semi-definite, since all that is left out is.
 
     Args:
         x: [..., n].
         found: means and variances of f(x), [..., n].
         coefficients: b_1, ..., b_K and two more for the derivatives, each [..., n], as constants.
 
-    References: Mehler (1866); Price (1958), A useful theorem for nonlinear devices having Gaussian inputs.
+    References: Mehler (1866); Price (1958), A useful theorem for nonlinear devices having Gaussian
+    inputs.
     """
     n = x.shape[-1]
     covariance, *rows = (x.covariance.reshape(-1, n, n), x.loc.reshape(-1, n), x.variance.reshape(-1, n))

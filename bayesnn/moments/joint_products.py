@@ -20,12 +20,13 @@ _LARGE = 2**28  # bytes, from which on the free memory is asked for
 
 @covariance_rule(F.linear)
 def dense_moments(input: Any, weight: Any, bias: Any = None) -> Moments:
-    """E and Cov of W x + b for independent weights, biases and x with means m and covariance C: exact.
+    """E and Cov of W x + b for independent weights, biases and x with means m and covariance C:
+    exact.
 
         mean = W m + b,    Cov = W C W^T + diag( S (m^2 + diag C) + Var b )
 
-    with S the variances of the weights. Of a certain x the outputs are independent, and stay `Moments`; of independent
-    entries C is a diagonal matrix.
+    with S the variances of the weights. Of a certain x the outputs are independent, and stay
+    `Moments`; of independent entries C is a diagonal matrix.
 
     Args:
         input: a tensor, `Moments` or `JointMoments`, [..., in].
@@ -35,8 +36,8 @@ def dense_moments(input: Any, weight: Any, bias: Any = None) -> Moments:
     Raises:
         MemoryError: covariances that do not fit into the free memory.
 
-    Reference: Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019), Deterministic variational inference for
-    robust Bayesian neural networks.
+    Reference: Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019), Deterministic
+    variational inference for robust Bayesian neural networks.
 
     >>> x = Moments(torch.ones(1, 1), torch.ones(1, 1))
     >>> dense_moments(x, torch.ones(2, 1)).covariance
@@ -102,7 +103,9 @@ class _Sandwich(torch.autograd.Function):
 
 
 class _OfIndependent(torch.autograd.Function):
-    """(W diag(v) W^T + diag(noise), its diagonal), [batch, out, out], of variances v [batch, in]: half the products."""
+    """(W diag(v) W^T + diag(noise), its diagonal), [batch, out, out], of variances v [batch, in]:
+    half the products.
+    """
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,7 +134,9 @@ def _with_noise(covariance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _symmetric(gradient: Tensor, of_variance: Tensor, diagonal: Tensor) -> Tensor:
-    """The gradient in a symmetric matrix whose diagonal is a second output; its own diagonal is noted."""
+    """The gradient in a symmetric matrix whose diagonal is a second output; its
+    own diagonal is noted.
+    """
     total = torch.add(gradient, gradient.mT).mul_(0.5)
     own = total.diagonal(dim1=-2, dim2=-1)
     own += of_variance
@@ -161,6 +166,8 @@ def _transposed(weight: Any) -> Any:
 
 
 BEGINNINGS: dict[Any, Rule] = {F.linear: dense_moments, torch.addmm: _addmm}
-"""Rules that make `JointMoments` of `Moments`: covariances begin at the first linear layer with random inputs."""
+"""Rules that make `JointMoments` of `Moments`: covariances begin at the first
+linear layer with random inputs.
+"""
 for _function in (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__, Tensor.__rmatmul__):
     BEGINNINGS[_function] = _matmul

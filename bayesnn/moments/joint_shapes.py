@@ -17,10 +17,12 @@ _SAME = "to float double cpu cuda type_as contiguous clone detach"
 
 
 def moved(function: Any) -> Callable[..., Any]:
-    """The rule of a function that only moves entries: units keep their covariances wherever they go together.
+    """The rule of a function that only moves entries: units keep their covariances wherever they
+    go together.
 
-    Each row of the result, along its last axis, has to come from one example, with all that is left of that example.
-    One entry of each example is left where the axis of units was taken away: these are independent, and `Moments`.
+    Each row of the result, along its last axis, has to come from one example, with all that is
+    left of that example. One entry of each example is left where the axis of units was taken away:
+    these are independent, and `Moments`.
 
     >>> x = JointMoments(torch.zeros(1, 2), torch.tensor([[[1.0, 0.5], [0.5, 2.0]]]))
     >>> moved(torch.flip)(x, (1,)).covariance

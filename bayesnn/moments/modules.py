@@ -16,8 +16,8 @@ from bayesnn.moments.value import Moments
 def using_module_rules(net: nn.Module) -> Iterator[None]:
     """Inside, the modules of a network whose types are in the table are computed by their rules.
 
-    A module's own `forward` is shadowed on the instance, and nothing of that is left behind. Where the table holds no
-    type, the network is not even looked at.
+    A module's own `forward` is shadowed on the instance, and nothing of that is left behind. Where
+    the table holds no type, the network is not even looked at.
     """
     shadowed = list[nn.Module]()
     try:

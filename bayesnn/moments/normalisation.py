@@ -22,9 +22,11 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Moments:
-    """var g^2 / (running variance + eps); in training the means are normalised by their batch's own statistics.
+    """var g^2 / (running variance + eps); in training the means are normalised by their batch's
+    own statistics.
 
-    Then the variance of the batch, of the means alone and biased as in the forward pass, counts as a constant.
+    Then the variance of the batch, of the means alone and biased as in the forward pass, counts as
+    a constant.
     """
     m, v = loc_of(input), variance_of(input)
     if training or running_var is None:
@@ -108,10 +110,11 @@ def _rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float 
 
 
 def _standardised(input: Any, axes: tuple[int, ...], eps: float) -> Moments:
-    """(x_j - mean x) / spread, the spread a constant at E[sum_j (x_j - mean x)^2 / n]: right to order 1 / n.
+    """(x_j - mean x) / spread, the spread a constant at E[sum_j (x_j - mean x)^2 / n]: right to
+    order 1 / n.
 
-    E of the empirical variance is that of the means plus (1 - 1/n) mean v, and Var(x_j - mean x) is
-    v_j (1 - 2/n) + mean v / n.
+    E of the empirical variance is that of the means plus (1 - 1/n) mean v, and Var(x_j - mean x)
+    is v_j (1 - 2/n) + mean v / n.
     """
     m, v = loc_of(input), variance_of(input)
     entries = 1

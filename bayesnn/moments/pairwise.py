@@ -42,10 +42,12 @@ def pairwise_max_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Moments:
-    """Max-pooling by exact maxima of pairs, along the last axis, then the one before; a maximum is taken as normal.
+    """Max-pooling by exact maxima of pairs, along the last axis, then the one before; a maximum is
+    taken as normal.
 
-    More accurate than the entry with the largest mean where the entries of a window are close, and several times the
-    cost. Use it inside `using_moment_rules({F.max_pool2d: pairwise_max_pool})`, or put it into `MOMENT_RULES`.
+    More accurate than the entry with the largest mean where the entries of a window are close, and
+    several times the cost. Use it inside `using_moment_rules({F.max_pool2d: pairwise_max_pool})`,
+    or put it into `MOMENT_RULES`.
 
     Reference: Gast, Roth (2018), Lightweight probabilistic deep networks.
     """
@@ -58,7 +60,8 @@ def pairwise_max_pool(
     for axis in range(-1, -1 - spatial, -1):
         if padding[axis]:
             around = (0, 0) * (-1 - axis) + (padding[axis], padding[axis])
-            low = float(loc.detach().amin() - 100 * variance.detach().amax().sqrt() - 1)  # never the largest
+            # never the largest
+            low = float(loc.detach().amin() - 100 * variance.detach().amax().sqrt() - 1)
             loc, variance = F.pad(loc, around, value=low), F.pad(variance, around)
         width = dilation[axis] * (kernel[axis] - 1) + 1
         count = (loc.shape[axis] - width) // stride[axis] + 1

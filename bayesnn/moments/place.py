@@ -9,11 +9,13 @@ from torch import nn
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
-_CALL = str(Path(__file__).parents[1] / "functional" / "call.py")  # below it lies the caller of the network
+# below it lies the caller of the network
+_CALL = str(Path(__file__).parents[1] / "functional" / "call.py")
 
 
 def place() -> str:
-    """The innermost module that is being called, by its name in the network, and the line of the user's code.
+    """The innermost module that is being called, by its name in the network, and the line of the
+    user's code.
 
     It looks at the frames of the calls, so that nothing has to be noted while all goes well.
     """

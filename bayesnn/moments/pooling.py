@@ -33,7 +33,8 @@ def _average(spatial: int, function: Any) -> Callable[..., Moments]:
             return Moments(loc, averaged / (divisor_override or math.prod(per_axis(kernel_size, spatial))))
         ones = torch.ones((1, 1, *input.loc.shape[-spatial:]), dtype=loc.dtype, device=loc.device)
         cells = _window_sum(ones, kernel_size, stride, padding, ceil_mode, spatial)
-        divisor = cells / function(ones, *options, *more)  # by which the sum of every window was divided
+        # by which the sum of every window was divided
+        divisor = cells / function(ones, *options, *more)
         return Moments(loc, averaged / divisor[0, 0])
 
     return rule
@@ -52,7 +53,8 @@ def _adaptive_average(spatial: int, function: Any) -> Callable[..., Moments]:
     def rule(input: Moments, output_size: Any) -> Moments:
         loc = function(input.loc, output_size)
         cells = loc.new_ones(())
-        for axis in range(-spatial, 0):  # bins may overlap, and have one cell where the output is larger than the input
+        # bins may overlap, and have one cell where the output is larger than the input
+        for axis in range(-spatial, 0):
             n, bins = input.loc.shape[axis], loc.shape[axis]
             counts = [-(-(i + 1) * n // bins) - i * n // bins for i in range(bins)]
             cells = cells * loc.new_tensor(counts).reshape(-1, *(1,) * (-1 - axis))

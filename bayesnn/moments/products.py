@@ -16,12 +16,15 @@ _Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 def product_moments(
     product: _Product, x: Any, weight: Any, bias: Any = None, *, axis: int = 1, groups: int = 1, channel: int = -1
 ) -> Moments:
-    """E and Var of sum_j w_ij x_j + b_i for independent w, x and b, for any operation linear in both.
+    """E and Var of sum_j w_ij x_j + b_i for independent w, x and b, for any operation linear in
+    both.
 
-        mean_i = sum_j W_ij m_j + b_i,    var_i = sum_j [ S_ij (m_j^2 + v_j) + W_ij^2 v_j ] + Var b_i
+        mean_i = sum_j W_ij m_j + b_i,
+            var_i = sum_j [ S_ij (m_j^2 + v_j) + W_ij^2 v_j ] + Var b_i
 
-    With `Multiplicative` weights the sum is sum_j W_ij^2 [(1 + a_j) v_j + a_j m_j^2], one product in place of two.
-    Outputs that share a weight (positions of a convolution) have the right variances; their covariance is lost.
+    With `Multiplicative` weights the sum is sum_j W_ij^2 [(1 + a_j) v_j + a_j m_j^2], one product
+    in place of two. Outputs that share a weight (positions of a convolution) have the right
+    variances; their covariance is lost.
 
     Args:
         product: (x, weight, bias) -> output.
@@ -32,8 +35,8 @@ def product_moments(
         groups: of a convolution.
         channel: the input's axis of features.
 
-    Reference: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with multiplicative
-    activation noise.
+    Reference: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with
+    multiplicative activation noise.
 
     >>> W, a = torch.tensor([[0.5, -1.0]]), torch.tensor([0.1, 0.2])
     >>> product_moments(F.linear, torch.tensor([[1.0, -0.5]]), Multiplicative(W, a, W**2))
@@ -125,7 +128,9 @@ def _matmul(left: Any, right: Any) -> Moments:
 
 
 def bilinear_moments(product: Callable[[Tensor, Tensor], Tensor], left: Any, right: Any) -> Moments:
-    """Of sums of products in which no random entry is twice; two random factors are an input and a weight."""
+    """Of sums of products in which no random entry is twice; two random factors
+    are an input and a weight.
+    """
     weight = any(isinstance(factor, Moments) and factor.is_weight for factor in (left, right))
     if isinstance(left, Moments) and isinstance(right, Moments) and not weight:
         return dispatch(_two_random_matmul, (left, right), {})

@@ -21,23 +21,28 @@ _HALF = (torch.float16, torch.bfloat16)
 def propagate_moments(
     net: nn.Module, values: Mapping[str, Tensor], x: Inputs, *, chunk: int | None = None, covariance: bool = False
 ) -> Moments:
-    """E and Var of f(x; w) for independent random weights w, in one pass through the unchanged network.
+    """E and Var of f(x; w) for independent random weights w, in one pass through the unchanged
+    network.
 
-    Every operation, or module of a type with a rule, turns means and variances into others (`MOMENT_RULES`);
-    covariances between units are left out (assumed density filtering). A single linear layer is exact, and so is the
-    mean of a network of linear layers; with variances of 0 the mean is the network itself.
+    Every operation, or module of a type with a rule, turns means and variances into others
+    (`MOMENT_RULES`); covariances between units are left out (assumed density filtering). A single
+    linear layer is exact, and so is the mean of a network of linear layers; with variances of 0
+    the mean is the network itself.
 
-    Half precision is computed in float32, since squares of halves overflow at 256; autocast is off inside.
+    Half precision is computed in float32, since squares of halves overflow at 256; autocast is off
+    inside.
 
     Args:
         net: any network whose operations have rules; it is not written to.
-        values: {parameter name: `Moments`, or a tensor for one that is certain}; others keep the network's own.
+        values: {parameter name: `Moments`, or a tensor for one that is certain}; others keep the
+            network's own.
         x: inputs, certain.
         chunk: examples in one pass; all by default.
-        covariance: keep the covariances between the units of one example from the first linear layer with random
-            inputs on, by `COVARIANCE_RULES`. The result is then `JointMoments`, or `Moments` where a network ends
-            before, whose units are independent. Behind that layer an operation without such a rule (a convolution, a
-            pooling) is refused; in front of it, it goes by variances alone.
+        covariance: keep the covariances between the units of one example from the first linear
+            layer with random inputs on, by `COVARIANCE_RULES`. The result is then `JointMoments`,
+            or `Moments` where a network ends before, whose units are independent. Behind that
+            layer an operation without such a rule (a convolution, a pooling) is refused; in front
+            of it, it goes by variances alone.
 
     Raises:
         NotImplementedError: an operation without a rule; it names its place and what to do.
@@ -45,8 +50,8 @@ def propagate_moments(
             layer at two places), whose uses are correlated; it is a `NotImplementedError` too.
         TypeError: no weight is random, or the network's outputs do not depend on one that is.
 
-    References: Minka (2001), for assumed density filtering; Schmitt, Roth (2021); with covariances Wu, Nowozin, Meeds,
-    Turner, Hernández-Lobato, Gaunt (2019).
+    References: Minka (2001), for assumed density filtering; Schmitt, Roth (2021); with covariances
+    Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019).
 
     >>> net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU())
     >>> weight = Moments(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.5, 0.5]]))

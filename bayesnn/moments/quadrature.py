@@ -20,14 +20,17 @@ _REACH = 5.8  # standard deviations: 7e-9 of the mass lies outside
 
 
 def elementwise_moments(function: Callable[..., Tensor], nodes: int = 48) -> Callable[..., Moments]:
-    """The rule of a smooth elementwise function: E f(x) and Var f(x), x ~ N(m, v), by the trapezoidal rule.
+    """The rule of a smooth elementwise function: E f(x) and Var f(x), x ~ N(m, v), by the
+    trapezoidal rule.
 
-        E f ~ f(m) + sum_k w_k d_k,  Var f ~ sum_k w_k d_k^2 - (sum_k w_k d_k)^2,  d_k = f(m + s z_k) - f(m)
+        E f ~ f(m) + sum_k w_k d_k,  Var f ~ sum_k w_k d_k^2 - (sum_k w_k d_k)^2,
+            d_k = f(m + s z_k) - f(m)
 
-    For analytic functions the rule converges exponentially in the number of nodes: 48 give tanh to 1e-6 for standard
-    deviations up to 3 and 3e-5 up to 4, a function with a kink to about 1e-3. Differences from f(m) keep all digits
-    where v is small. It costs `nodes` evaluations, and as many of the derivative in training; derivatives in m and v
-    are those of the sums. Of `JointMoments` it keeps covariances to fourth order in the correlations.
+    For analytic functions the rule converges exponentially in the number of nodes: 48 give tanh to
+    1e-6 for standard deviations up to 3 and 3e-5 up to 4, a function with a kink to about 1e-3.
+    Differences from f(m) keep all digits where v is small. It costs `nodes` evaluations, and as
+    many of the derivative in training; derivatives in m and v are those of the sums. Of
+    `JointMoments` it keeps covariances to fourth order in the correlations.
 
     Args:
         function: (tensor, *options) -> tensor, elementwise.
@@ -62,7 +65,8 @@ def _quadrature(f: Callable[[Tensor], Tensor], loc: Tensor, variance: Tensor, no
     centre = f(m)
     first, second = torch.zeros_like(m), torch.zeros_like(m)
     slopes = [torch.zeros_like(m) for _ in range(4 if differentiated else 0)]
-    for z, weight in _nodes(nodes):  # in pairs, so that what is odd in z cancels exactly where s is 0
+    # in pairs, so that what is odd in z cancels exactly where s is 0
+    for z, weight in _nodes(nodes):
         (up, d_up), (down, d_down) = (_value(f, m + sign * z * s, differentiated) for sign in (1, -1))
         up, down = up - centre, down - centre
         first += weight * (up + down)
@@ -91,7 +95,9 @@ def _value(f: Callable[[Tensor], Tensor], x: Tensor, differentiated: bool) -> tu
 
 @torch.enable_grad()
 def _coefficients(f: Callable[[Tensor], Tensor], m: Tensor, v: Tensor, nodes: int) -> list[Tensor]:
-    """E[f'(m + s z) He_k(z)] for k up to the order of covariances, and one more for their derivatives."""
+    """E[f'(m + s z) He_k(z)] for k up to the order of covariances, and one more
+    for their derivatives.
+    """
     s = v.clamp(min=1e-30).sqrt()
     sums = [torch.zeros_like(m) for _ in range(_ORDER + 2)]
     for z, weight in _nodes(nodes):

@@ -18,8 +18,8 @@ _R = TypeVar("_R", bound=Rule)
 MOMENT_RULES: dict[Any, Rule] = {}
 """{torch function, or type of a module: its rule}.
 
-The rule of a function takes the function's own arguments, `Moments` among them, and returns `Moments`; that of a module
-takes the module and the arguments of its `forward`.
+The rule of a function takes the function's own arguments, `Moments` among them, and returns
+`Moments`; that of a module takes the module and the arguments of its `forward`.
 
     MOMENT_RULES[torch.sin] = elementwise_moments(torch.sin)
     MOMENT_RULES[Scale] = lambda module, x: module.factor * x
@@ -46,15 +46,18 @@ _NO_QUERIES = {"data", "grad", "real", "imag", "itemsize"}
 
 
 def moment_rule(*functions: Any) -> Callable[[_R], _R]:
-    """Decorator: what is written below it is the rule of these torch functions, or of these types of modules.
+    """Decorator: what is written below it is the rule of these torch functions, or of these types
+    of modules.
 
-    The rule of a type, `rule(module, *arguments)`, stands in the place of the module's `forward` while
-    `propagate_moments` runs, wherever an argument or a parameter of the module is random; of subclasses too, unless
-    they have another `forward`. Random parameters are found as `Moments` where the module has them. It serves for
-    layers whose steps have no rules, and for those whose moments are known better as a whole.
+    The rule of a type, `rule(module, *arguments)`, stands in the place of the module's `forward`
+    while `propagate_moments` runs, wherever an argument or a parameter of the module is random; of
+    subclasses too, unless they have another `forward`. Random parameters are found as `Moments`
+    where the module has them. It serves for layers whose steps have no rules, and for those whose
+    moments are known better as a whole.
 
     Args:
-        functions: as torch calls them (`F.relu` and `torch.relu` are two), or subclasses of `nn.Module`.
+        functions: as torch calls them (`F.relu` and `torch.relu` are two), or subclasses of
+            `nn.Module`.
 
     >>> import torch
     >>> from bayesnn.moments import Moments, elementwise_moments, propagate_moments
@@ -64,7 +67,8 @@ def moment_rule(*functions: Any) -> Callable[[_R], _R]:
     >>> torch.negative(Moments(torch.ones(1), torch.ones(1)))
     Moments(loc=tensor([-1.]), variance=tensor([1.]))
 
-    A gate that multiplies its input by a function of it has no rule as a product, but one as a whole:
+    A gate that multiplies its input by a function of it has no rule as a product, but one as a
+    whole:
 
     >>> class Gate(torch.nn.Module):
     ...     def forward(self, h):
@@ -140,7 +144,9 @@ def rule_of(func: Any) -> Rule | None:
 
 
 def dispatch(func: Any, args: Any, kwargs: Mapping[str, Any], find: Callable[[Any], Rule | None] = rule_of) -> Any:
-    """What a torch function returns that was called with `Moments`, by the rules that `find` finds."""
+    """What a torch function returns that was called with `Moments`, by the
+    rules that `find` finds.
+    """
     args, kwargs = _in_order(args, kwargs)
     random = [value for value in _leaves(args, kwargs) if isinstance(value, RandomTensor)]
     for value in random:

@@ -1,4 +1,6 @@
-"""A tensor whose entries are random: their means and variances, carried through a network that knows nothing of it."""
+"""A tensor whose entries are random: their means and variances, carried through a network that
+knows nothing of it.
+"""
 
 from typing import Any
 
@@ -10,11 +12,13 @@ from bayesnn.moments.uses import Entries, Uses
 
 
 class Moments(RandomTensor):
-    """A random tensor with independent entries, known by mean and variance; for a network it is a tensor.
+    """A random tensor with independent entries, known by mean and variance; for a network it is a
+    tensor.
 
-    Every torch function that meets one looks up its rule in `MOMENT_RULES` and returns another. It looks like its mean
-    in all that does not depend on the variance (shape, dtype, device). In-place operations change it, but not what
-    shares its storage: a view that was overtaken so is refused where it is used.
+    Every torch function that meets one looks up its rule in `MOMENT_RULES` and returns another. It
+    looks like its mean in all that does not depend on the variance (shape, dtype, device).
+    In-place operations change it, but not what shares its storage: a view that was overtaken so is
+    refused where it is used.
 
     Attributes:
         loc: the mean, of any shape, with its graph (`mean` is the method that averages).
@@ -77,9 +81,11 @@ class Moments(RandomTensor):
         return True
 
     def write(self, other: "Moments") -> "Moments":
-        """What an in-place operation does: become the other; whatever shares this storage is refused from then on.
+        """What an in-place operation does: become the other; whatever shares this storage is
+        refused from then on.
 
-        So is this one, where it cannot hold what the other knows; the other is what Python then binds `x += y` to.
+        So is this one, where it cannot hold what the other knows; the other is what Python then
+        binds `x += y` to.
         """
         if other.joint is not self.joint:
             self._writes[0] += 1
@@ -100,7 +106,8 @@ class Moments(RandomTensor):
 
 
 class Multiplicative(Moments):
-    """A weight w = W (1 + sqrt(a) e), e ~ N(0, 1), with one variance a for each *input*: Var w_ij = a_j (W_ij^2 + c).
+    """A weight w = W (1 + sqrt(a) e), e ~ N(0, 1), with one variance a for each *input*: Var
+    w_ij = a_j (W_ij^2 + c).
 
     Layers with a rule for it need one product with W^2 where any other `Moments` takes two.
 

@@ -1,6 +1,7 @@
 """Pictures of predictions and their quality: Matplotlib axes in (or a new figure), axes out.
 
-Nothing is imported from Matplotlib before a figure is drawn, and its global settings are never touched.
+Nothing is imported from Matplotlib before a figure is drawn, and its global settings are never
+touched.
 """
 
 from bayesnn.plots.bands import predictive_bands as predictive_bands

@@ -12,7 +12,9 @@ from bayesnn.metrics._checks import check_level, reals
 
 
 def checked_pits(where: str, pits: Mapping[str, Array], level: float) -> dict[str, Tensor]:
-    """{name: u [batch]} in double precision on the CPU, each between 0 and 1; `level` is the band's."""
+    """{name: u [batch]} in double precision on the CPU, each between 0 and 1;
+    `level` is the band's.
+    """
     check_level(where, level)
     if not pits:
         raise ValueError(f"{where}: nothing to draw; give {{name: u}}.")

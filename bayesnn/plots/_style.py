@@ -1,4 +1,6 @@
-"""One look for all figures, given to the artists of one axes at a time: Matplotlib's global state is left alone."""
+"""One look for all figures, given to the artists of one axes at a time:
+Matplotlib's global state is left alone.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, FAINT, GRID = "#222222", "#767676", "#E6E6E6"
-# Okabe and Ito's colours, told apart in all common forms of colour blindness; yellow, too pale for words, left out.
+# Okabe and Ito's colours, told apart in all common forms of colour blindness; yellow, too pale for
+# words, left out.
 BLUE, VERMILION = "#0072B2", "#D55E00"
 COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 SIZE = (5.2, 4.0)
@@ -39,14 +42,18 @@ def dress(ax: Axes) -> None:
 
 
 def name(ax: Axes, *, x: str, y: str, title: str, above: int = 0) -> None:
-    """Axis labels with their units, and what is seen as a left-aligned title, over `above` lines of a legend."""
+    """Axis labels with their units, and what is seen as a left-aligned title,
+    over `above` lines of a legend.
+    """
     ax.set_xlabel(x, color=INK, fontsize=10)
     ax.set_ylabel(y, color=INK, fontsize=10)
     ax.set_title(title, loc="left", color=INK, fontsize=11, pad=8 + 13 * above)
 
 
 def key(ax: Axes, entries: Sequence[tuple[str, str]], corner: str) -> None:
-    """Texts in the colours of what they name, stacked in a corner ("upper left" and so on) instead of a legend box."""
+    """Texts in the colours of what they name, stacked in a corner ("upper left" and so on) instead
+    of a legend box.
+    """
     top, left = "upper" in corner, "left" in corner
     for i, (text, colour) in enumerate(entries):
         line = i if top else len(entries) - 1 - i
@@ -84,7 +91,9 @@ def legend_above(ax: Axes, columns: int) -> int:
 
 
 def headroom(ax: Axes, lines: int) -> None:
-    """Raises the upper y limit so that `lines` lines of words in an upper corner cover little of the data."""
+    """Raises the upper y limit so that `lines` lines of words in an upper
+    corner cover little of the data.
+    """
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + (high - low) * 0.055 * lines)
 

@@ -1,4 +1,6 @@
-"""Predictive bands of a regression on one input: what is known of the mean, and where new observations will fall."""
+"""Predictive bands of a regression on one input: what is known of the mean, and where new
+observations will fall.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,17 @@ def predictive_bands(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Central intervals over draws at every x: of E[y | x, w] (epistemic, dark) and of y itself (with noise, pale).
+    """Central intervals over draws at every x: of E[y | x, w] (epistemic, dark) and of y itself
+    (with noise, pale).
 
-    The pale band is made of draws of the outcome, so it is right for any likelihood, skewed or heavy-tailed.
+    The pale band is made of draws of the outcome, so it is right for any likelihood, skewed or
+    heavy-tailed.
 
     Args:
         x: Inputs [batch], in any order, in the unit that `xlabel` names.
         means: Draws of E[y | x, w], [draw, batch], in target units.
-        outcomes: Draws of y given x, [draw, batch], noise included; without them only the epistemic band is drawn.
+        outcomes: Draws of y given x, [draw, batch], noise included; without them only the
+            epistemic band is drawn.
         data: Observed `(x, y)`, each [points].
         truth: The true mean [batch], where it is known.
         level: Probability of both bands.
@@ -50,7 +55,8 @@ def predictive_bands(
         ImportError: matplotlib is not installed.
         ValueError: nan, or shapes that do not fit.
 
-    Source: Gelman et al., Bayesian Data Analysis, 3rd ed., 2013, section 14.3 (the two kinds of interval).
+    Source: Gelman et al., Bayesian Data Analysis, 3rd ed., 2013, section 14.3 (the two kinds of
+    interval).
 
     Example:
         >>> import torch

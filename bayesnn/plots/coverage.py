@@ -18,11 +18,13 @@ LEVELS = torch.arange(1, 100, dtype=torch.double) / 100
 
 
 def coverage_curve(pits: Mapping[str, Array], *, level: float = 0.95, ax: Axes | None = None) -> Axes:
-    """Share of targets inside their equal-tailed interval, |2 u_i - 1| <= nominal, at nominal levels .01 to .99.
+    """Share of targets inside their equal-tailed interval, |2 u_i - 1| <= nominal, at nominal
+    levels .01 to .99.
 
-    u_i = F_i(y_i) is the probability integral transform, `predictive(...).cdf(y)`. Below the diagonal intervals are too
-    narrow. The band is where the share of as many targets lies with probability `level` at each nominal one if all is
-    calibrated: exact binomial quantiles of the smallest set.
+    u_i = F_i(y_i) is the probability integral transform, `predictive(...).cdf(y)`. Below the
+    diagonal intervals are too narrow. The band is where the share of as many targets lies with
+    probability `level` at each nominal one if all is calibrated: exact binomial quantiles of the
+    smallest set.
 
     Args:
         pits: {name: u [batch]}, between 0 and 1.

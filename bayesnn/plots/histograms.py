@@ -23,10 +23,11 @@ def uncertainty_histograms(
     title: str = "Uncertainty in and out of distribution",
     ax: Axes | None = None,
 ) -> Axes:
-    """Share of each data set's examples in common bins of the score; the first set is the in-distribution one.
+    """Share of each data set's examples in common bins of the score; the first set is the
+    in-distribution one.
 
-    Every other set's name comes with the AUROC of telling it from the first (OOD positive, larger score = more
-    uncertain) and its standard error.
+    Every other set's name comes with the AUROC of telling it from the first (OOD positive, larger
+    score = more uncertain) and its standard error.
 
     Args:
         scores: Name of the data set -> score [batch]; real and finite.

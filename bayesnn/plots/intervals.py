@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class HasQuantiles(Protocol):
-    """A distribution of one number for each example: `PredictiveDistribution`, or one of torch's or Pyro's."""
+    """A distribution of one number for each example: `PredictiveDistribution`,
+    or one of torch's or Pyro's.
+    """
 
     def icdf(self, value: Tensor, /) -> Tensor:
         """The quantile at a level, [batch]."""
@@ -35,9 +37,11 @@ def prediction_intervals(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Median and equal-tailed intervals of every example, in the order of the medians; no moment has to exist.
+    """Median and equal-tailed intervals of every example, in the order of the medians; no moment
+    has to exist.
 
-    Observed targets are dots inside the widest interval and diamonds outside; their share is in the key.
+    Observed targets are dots inside the widest interval and diamonds outside; their share is in
+    the key.
 
     Args:
         predictive: has `icdf`; one target an example.
@@ -53,8 +57,8 @@ def prediction_intervals(
     Raises:
         ImportError: matplotlib is not installed.
         NotImplementedError: labels, or a family without quantiles.
-        ValueError: more than two levels or one outside (0, 1); several targets an example; nan, or shapes that do not
-            fit.
+        ValueError: more than two levels or one outside (0, 1); several targets an example; nan, or
+            shapes that do not fit.
 
     Source: Gelman et al., Bayesian Data Analysis, 3rd ed., 2013, section 6.3 (the picture).
 

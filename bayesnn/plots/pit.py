@@ -1,4 +1,6 @@
-"""PIT histograms: are predictions calibrated, and if not, are they too wide, too narrow or shifted?"""
+"""PIT histograms: are predictions calibrated, and if not, are they too wide,
+too narrow or shifted?
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,17 @@ if TYPE_CHECKING:
 
 
 def pit_histogram(pits: Mapping[str, Array], *, bins: int = 10, level: float = 0.95, ax: Axes | None = None) -> Axes:
-    """Histogram of u_i = F_i(y_i) in equal bins as a density, which is 1 if predictions are calibrated.
+    """Histogram of u_i = F_i(y_i) in equal bins as a density, which is 1 if predictions are
+    calibrated.
 
-    A hump in the middle: predictions are too wide; high ends: too narrow; a slope: they are shifted. The band is
-    simultaneous: all bins of as many independent uniform values lie in it with probability `level` or more, by
-    binomial quantiles at 1 - (1 - level) / bins for each bin (Bonferroni). It is that of the smallest set.
+    A hump in the middle: predictions are too wide; high ends: too narrow; a slope: they are
+    shifted. The band is simultaneous: all bins of as many independent uniform values lie in it
+    with probability `level` or more, by binomial quantiles at 1 - (1 - level) / bins for each bin
+    (Bonferroni). It is that of the smallest set.
 
     Args:
-        pits: {name: u [batch]}, between 0 and 1: `predictive(...).cdf(y)` of new data, `arviz.loo_pit` of the data
-            that was fitted to.
+        pits: {name: u [batch]}, between 0 and 1: `predictive(...).cdf(y)` of new data,
+            `arviz.loo_pit` of the data that was fitted to.
         bins: how many; about n / 10 or fewer leave the band narrow enough to see something.
         level: Probability of the band.
         ax: Where to draw; a new figure by default.
@@ -35,9 +39,11 @@ def pit_histogram(pits: Mapping[str, Array], *, bins: int = 10, level: float = 0
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: nothing to draw, or more sets than colours; fewer than two bins; nan, or values outside [0, 1].
+        ValueError: nothing to draw, or more sets than colours; fewer than two bins; nan, or values
+            outside [0, 1].
 
-    Source: Dawid, J. R. Stat. Soc. A 147, 1984; Gneiting, Balabdaoui and Raftery, J. R. Stat. Soc. B 69, 2007.
+    Source: Dawid, J. R. Stat. Soc. A 147, 1984; Gneiting, Balabdaoui and Raftery, J. R. Stat. Soc.
+    B 69, 2007.
 
     Example:
         >>> import torch

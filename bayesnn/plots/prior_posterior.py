@@ -24,14 +24,17 @@ LOG = "log_"
 def prior_and_posterior(
     draws: Mapping[str, Array], priors: Mapping[str, Distribution], *, axes: Sequence[Axes] | None = None
 ) -> list[Axes]:
-    """A histogram of the posterior's draws for each number, and the density of its prior over the same range.
+    """A histogram of the posterior's draws for each number, and the density of its prior over the
+    same range.
 
-    Where both agree the data do not identify the number: standard deviations are in the key. A site "log_gamma" is
-    drawn over gamma on a logarithmic axis, its density that of log gamma. The range is that of 99 % of the draws.
+    Where both agree the data do not identify the number: standard deviations are in the key. A
+    site "log_gamma" is drawn over gamma on a logarithmic axis, its density that of log gamma. The
+    range is that of 99 % of the draws.
 
     Args:
         draws: {site: [draw]} of the posterior, as `RECaSTGuide.corrected(x, y).draws`.
-        priors: {site: distribution} of the sites to draw, as `model.priors`; those of a named network carry its name.
+        priors: {site: distribution} of the sites to draw, as `model.priors`; those of a named
+            network carry its name.
         axes: Where to draw, one for each prior; a row in a new figure by default.
 
     Returns:
@@ -39,7 +42,8 @@ def prior_and_posterior(
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: no prior; a site without draws; nan, or draws of more than one number; another number of axes.
+        ValueError: no prior; a site without draws; nan, or draws of more than one number; another
+            number of axes.
 
     Source: Gelman et al., Bayesian Data Analysis, 3rd ed., 2013, chapter 2.
 
@@ -106,7 +110,9 @@ def _draw(ax: Axes, site: str, value: Vector, prior: Distribution) -> None:
 
 
 def _logarithmic(ax: Axes, ratio: float) -> None:
-    """Plain numbers at the ticks: all of them within a factor of 3, 2 and 5 between powers within 100."""
+    """Plain numbers at the ticks: all of them within a factor of 3, 2 and 5
+    between powers within 100.
+    """
 
     def between(value: float, _: object) -> str:
         return f"{value:g}" if ratio < 3 or (ratio < 100 and f"{value:e}"[0] in "25") else ""

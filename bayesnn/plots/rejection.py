@@ -1,4 +1,6 @@
-"""The rejection curve: what is gained by passing the most uncertain examples on to somebody else."""
+"""The rejection curve: what is gained by passing the most uncertain examples on
+to somebody else.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,16 @@ def rejection_curve(
     generator: torch.Generator | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Mean loss of the share c of examples with the smallest uncertainty, against c (the risk-coverage curve).
+    """Mean loss of the share c of examples with the smallest uncertainty, against c (the
+    risk-coverage curve).
 
-    Lower is better; all examples are kept at the right end, where the curve shows the plain error rate. Shares below
-    2 % or 10 examples are not drawn: one mistake decides them. Names come with AURC, the mean height, and its error.
+    Lower is better; all examples are kept at the right end, where the curve shows the plain error
+    rate. Shares below 2 % or 10 examples are not drawn: one mistake decides them. Names come with
+    AURC, the mean height, and its error.
 
     Args:
-        methods: Name -> `(scores, losses)`, both [batch]: uncertainty (larger is more uncertain) and per-example loss,
-            e.g. `(metrics.entropy(probs), probs.argmax(-1) != labels)`.
+        methods: Name -> `(scores, losses)`, both [batch]: uncertainty (larger is more uncertain)
+            and per-example loss, e.g. `(metrics.entropy(probs), probs.argmax(-1) != labels)`.
         ylabel: Name and unit of the loss.
         title: What is seen.
         resamples: Bootstrap resamples behind the errors of the AURC; 0 leaves them out.
@@ -43,7 +47,8 @@ def rejection_curve(
         ImportError: matplotlib is not installed.
         ValueError: No method, nan, shapes that do not fit, or more methods than colours.
 
-    Source: El-Yaniv and Wiener, JMLR 11, 2010; Geifman and El-Yaniv, NeurIPS 2017, arXiv:1705.08500.
+    Source: El-Yaniv and Wiener, JMLR 11, 2010; Geifman and El-Yaniv, NeurIPS 2017,
+    arXiv:1705.08500.
 
     Example:
         >>> import torch

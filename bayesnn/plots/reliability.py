@@ -23,10 +23,12 @@ def reliability_diagram(
     generator: torch.Generator | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy against mean confidence in equal-width bins of the top label, above the number of examples in each bin.
+    """Accuracy against mean confidence in equal-width bins of the top label, above the number of
+    examples in each bin.
 
-    On the diagonal confidence is earned; below it lies overconfidence. The band is Wilson's interval of every bin's
-    accuracy. The corner gives the ECE beside its noise floor, what a perfectly calibrated predictor would show.
+    On the diagonal confidence is earned; below it lies overconfidence. The band is Wilson's
+    interval of every bin's accuracy. The corner gives the ECE beside its noise floor, what a
+    perfectly calibrated predictor would show.
 
     Args:
         probs: Mean predictive probabilities [batch, class].
@@ -35,18 +37,20 @@ def reliability_diagram(
         level: Probability of the intervals.
         resamples: Resamples behind the ECE's error and floor; 0 leaves both out.
         generator: Source of the resamples; by default one of our own with a fixed seed.
-        ax: Where to draw; a new figure by default. The strip of counts lies beneath it, for which a figure with
-            `layout="constrained"` makes room.
+        ax: Where to draw; a new figure by default. The strip of counts lies beneath it, for which
+            a figure with `layout="constrained"` makes room.
 
     Returns:
-        The axes of the diagram; the strip of counts is `ax.child_axes[0]`. No units: both axes are probabilities.
+        The axes of the diagram; the strip of counts is `ax.child_axes[0]`. No units: both axes are
+        probabilities.
 
     Raises:
         ImportError: matplotlib is not installed.
         TypeError: Labels that are not integers.
         ValueError: nan, shapes that do not fit, not probabilities, or a label outside the classes.
 
-    Source: Murphy and Winkler, J. R. Stat. Soc. C 26, 1977; Bröcker and Smith, Weather and Forecasting 22, 2007.
+    Source: Murphy and Winkler, J. R. Stat. Soc. C 26, 1977; Bröcker and Smith, Weather and
+    Forecasting 22, 2007.
 
     Example:
         >>> import torch

@@ -33,10 +33,11 @@ def training_curve(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Mean loss of every epoch, and on an axis of its own the validation value, with its smallest marked.
+    """Mean loss of every epoch, and on an axis of its own the validation value, with its smallest
+    marked.
 
-    The two have different units in general (an ELBO of the whole data set, an NLL of one example), so they share the
-    epochs only.
+    The two have different units in general (an ELBO of the whole data set, an NLL of one example),
+    so they share the epochs only.
 
     Args:
         history: Has `loss`, the mean loss of each epoch, and `validation`, as many values or none.

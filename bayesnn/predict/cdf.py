@@ -1,4 +1,6 @@
-"""Cumulative distribution functions, those that torch lacks too: Student-t, Poisson, negative binomial."""
+"""Cumulative distribution functions, those that torch lacks too: Student-t,
+Poisson, negative binomial.
+"""
 
 from collections.abc import Callable
 
@@ -58,7 +60,8 @@ def inside_support(
         lower = torch.as_tensor(lower).to(value)
         under = value <= lower
         number = torch.finfo(value.dtype)
-        inside = torch.maximum(inside, lower + number.eps * lower.abs() + number.tiny)  # the bound may be outside
+        # the bound may be outside
+        inside = torch.maximum(inside, lower + number.eps * lower.abs() + number.tiny)
     if upper is not None:
         upper = torch.as_tensor(upper).to(value)
         over = value >= upper

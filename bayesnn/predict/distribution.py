@@ -1,4 +1,6 @@
-"""`PredictiveDistribution`: the likelihood mixed uniformly over draws, what every method ends in."""
+"""`PredictiveDistribution`: the likelihood mixed uniformly over draws, what
+every method ends in.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,19 +24,20 @@ NUMBERS = 2**24
 class PredictiveDistribution(dist.TorchDistribution):
     """p(y_i) = 1/S sum_s p_s(y_i): a uniform mixture of `components` over their first axis.
 
-    Metrics, plots and ArviZ groups are computed from it. Any library's predictions make one: for example
-    `PredictiveDistribution(Categorical(probs))` with probs [draw, batch, class], of Pyro's or torch's distributions.
+    Metrics, plots and ArviZ groups are computed from it. Any library's predictions make one: for
+    example `PredictiveDistribution(Categorical(probs))` with probs [draw, batch, class], of Pyro's
+    or torch's distributions.
 
     Args:
         components: batch shape [draw, batch], any event.
 
-    Shapes: y is [*sample, batch, *event]. Units: log densities, entropies and information in nats; means in units of y,
-    variances in its square.
+    Shapes: y is [*sample, batch, *event]. Units: log densities, entropies and information in nats;
+    means in units of y, variances in its square.
 
     Raises:
         ValueError: the components have no [draw, batch] axes.
-        NotImplementedError: a quantity that the components' family does not have (a mean of Cauchy tails, a cdf of
-            labels).
+        NotImplementedError: a quantity that the components' family does not have (a mean of Cauchy
+            tails, a cdf of labels).
 
     >>> p = PredictiveDistribution(dist.Normal(torch.tensor([[-1.0], [1.0]]), 1.0))
     >>> p.mean, p.variance, p.epistemic_variance
@@ -70,12 +73,16 @@ class PredictiveDistribution(dist.TorchDistribution):
 
     @property
     def probs(self) -> Tensor:
-        """Class probabilities 1/S sum_s p_s, [batch, *event, class]; labels and binary targets only."""
+        """Class probabilities 1/S sum_s p_s, [batch, *event, class]; labels and
+        binary targets only.
+        """
         return self.component_probs.mean(0)
 
     @property
     def component_probs(self) -> Tensor:
-        """Class probabilities of every draw, [draw, batch, *event, class]; for a binary target P(0), P(1)."""
+        """Class probabilities of every draw, [draw, batch, *event, class]; for
+        a binary target P(0), P(1).
+        """
         base = base_of(self.components)
         if isinstance(base, torch_dist.Categorical):
             return base.probs
@@ -90,7 +97,9 @@ class PredictiveDistribution(dist.TorchDistribution):
 
     @property
     def aleatoric_variance(self) -> Tensor:
-        """E_s[Var[y | draw s]], [batch, *event]: the noise that more training data would not remove."""
+        """E_s[Var[y | draw s]], [batch, *event]: the noise that more training
+        data would not remove.
+        """
         return self._moment("variance").mean(0)
 
     @property
@@ -115,16 +124,20 @@ class PredictiveDistribution(dist.TorchDistribution):
         return drawn.reshape(shape + self.batch_shape + self.event_shape)
 
     def entropy(self, samples: int = 200) -> Tensor:
-        """H[p] in nats, [batch]: exact for labels and one binary target, otherwise the mean of -log p(y) of samples."""
+        """H[p] in nats, [batch]: exact for labels and one binary target, otherwise the mean of
+        -log p(y) of samples.
+        """
         if self._is_finite():
             return _entropy(self.probs).reshape(*self.batch_shape, -1).sum(-1)
         return -sum((self.log_prob(y).sum(0) for y, _ in self._draw(samples)), torch.zeros(())) / samples
 
     def mutual_information(self, samples: int = 200) -> Tensor:
-        """I[y; draw] = H[p] - 1/S sum_s H[p_s] in nats, [batch]: the epistemic part of the entropy, 0 to log S.
+        """I[y; draw] = H[p] - 1/S sum_s H[p_s] in nats, [batch]: the epistemic part of the
+        entropy, 0 to log S.
 
-        Exact where the entropy is, otherwise the Monte-Carlo mean of log p_s(y) - log p(y) over pairs of a draw and its
-        y. For a map of pixels it is that of the whole map; for each pixel use `component_probs`.
+        Exact where the entropy is, otherwise the Monte-Carlo mean of log p_s(y) - log p(y) over
+        pairs of a draw and its y. For a map of pixels it is that of the whole map; for each pixel
+        use `component_probs`.
         """
         if self._is_finite():
             each = _entropy(self.component_probs).reshape(self.draws, *self.batch_shape, -1).sum(-1)
@@ -137,7 +150,9 @@ class PredictiveDistribution(dist.TorchDistribution):
         return torch.as_tensor(total / samples).clamp(min=0)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """P(y <= value) for each target, [*sample, batch, *event]: at the observed y it is the PIT."""
+        """P(y <= value) for each target, [*sample, batch, *event]: at the
+        observed y it is the PIT.
+        """
         return self.component_cdf(value).mean(-2 - self.event_dim)
 
     def component_cdf(self, value: Tensor) -> Tensor:
@@ -145,20 +160,25 @@ class PredictiveDistribution(dist.TorchDistribution):
         return component_cdf(base_of(self.components), value.unsqueeze(-2 - self.event_dim))
 
     def icdf(self, level: Tensor | float) -> Tensor:
-        """The quantile at `level` in (0, 1) for each target, [batch, *event], by bracketing; counts: the smallest y."""
+        """The quantile at `level` in (0, 1) for each target, [batch, *event], by bracketing;
+        counts: the smallest y.
+        """
         return quantile(self.cdf, base_of(self.components), level)
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """The equal-tailed interval of probability `level`: (lower, upper), each [batch, *event]."""
+        """The equal-tailed interval of probability `level`: (lower, upper), each
+        [batch, *event].
+        """
         return self.icdf((1 - level) / 2), self.icdf((1 + level) / 2)
 
     @torch.no_grad()
     def highest_density_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """The shortest interval of probability `level`: (lower, upper), each [batch, *event].
 
-        Densities are equal at its ends where it does not end at a bound of the support. Where the mixture has one mode
-        it holds the points of highest density; where it has several it is still one interval, the shortest, and the
-        points of highest density may be a union of several.
+        Densities are equal at its ends where it does not end at a bound of the support. Where the
+        mixture has one mode it holds the points of highest density; where it has several it is
+        still one interval, the shortest, and the points of highest density may be a union of
+        several.
 
         Raises:
             ValueError: a level outside (0, 1).
@@ -175,7 +195,8 @@ class PredictiveDistribution(dist.TorchDistribution):
 
         They show how far the draws agree on `probs`.
 
-        A credible interval of the probability itself, not of y. Labels and binary targets only; linear between draws.
+        A credible interval of the probability itself, not of y. Labels and binary targets only;
+        linear between draws.
         """
         if not 0 < level < 1:
             raise ValueError(f"probs_interval: the level lies strictly between 0 and 1, not {level}")
@@ -192,7 +213,9 @@ class PredictiveDistribution(dist.TorchDistribution):
         return self.components.log_prob(value.unsqueeze(-2 - self.event_dim))
 
     def _draw(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """`count` times y [n, batch, *event] and the component that it came from, [n, batch], n at a time."""
+        """`count` times y [n, batch, *event] and the component that it came
+        from, [n, batch], n at a time.
+        """
         size = self.draws * (self.batch_shape + self.event_shape).numel()
         step = max(1, NUMBERS // max(size, 1))
         for start in range(0, max(count, 1), step):

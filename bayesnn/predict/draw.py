@@ -25,15 +25,17 @@ def draw(posterior: Posterior, draws: int = 100, *args: Any, model: Model | None
     loss of ours that trained a guide, the temperature of `sghmc`'s draws.
 
     Args:
-        posterior: a guide; an `MCMC` that has run; or a dict of draws, as `Predictive` and `MCMC.get_samples` return.
-        draws: how many. A dict or MCMC run that holds more gives so many evenly spaced ones, and all it has where it
-            holds fewer.
+        posterior: a guide; an `MCMC` that has run; or a dict of draws, as `Predictive` and
+            `MCMC.get_samples` return.
+        draws: how many. A dict or MCMC run that holds more gives so many evenly spaced ones, and
+            all it has where it holds fewer.
         *args: what the guide is called with; our own guides of global sites need nothing.
-        model: the posterior's own by default. Its blocks' shapes tell which axes of size 1 in a dict are leftovers of
-            plates, and are dropped.
+        model: the posterior's own by default. Its blocks' shapes tell which axes of size 1 in a
+            dict are leftovers of plates, and are dropped.
 
     Raises:
-        TypeError: a model in the place of the posterior, of the number of draws or of an argument; no posterior.
+        TypeError: a model in the place of the posterior, of the number of draws or of an argument;
+            no posterior.
         ValueError: no draws; draws of another model; a model other than the posterior's own.
 
     >>> import torch
@@ -61,7 +63,8 @@ def draw_each(
     if draws < 1:
         raise ValueError(f"draw: at least one draw is needed, not {draws}")
     knows = model is not None or own_model(posterior) is not None
-    if knows or any(map(is_model, (posterior, *args[:1]))):  # others need none here; a misplaced one is refused
+    # others need none here; a misplaced one is refused
+    if knows or any(map(is_model, (posterior, *args[:1]))):
         own = model_for(posterior, model, "draw", *args)
         model = own if is_model(own) else None  # of a larger Pyro model no shapes are needed
     held = posterior.get_samples() if hasattr(posterior, "get_samples") else posterior
@@ -76,7 +79,8 @@ def draw_each(
 
 @torch.no_grad()
 def _from_guide(guide: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Tensor]:
-    with alone(), poutine.block(), poutine.trace() as traced:  # Pyro's stack of handlers is that of all threads
+    # Pyro's stack of handlers is that of all threads
+    with alone(), poutine.block(), poutine.trace() as traced:
         guide(*args)
     nodes: Mapping[str, Any] = traced.trace.nodes
     return {name: node["value"].detach() for name, node in latent_nodes(nodes).items() if not is_auxiliary(node)}

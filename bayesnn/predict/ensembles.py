@@ -1,4 +1,6 @@
-"""Outputs of networks that are no Pyro models, in the form that `predict` gives: ensembles, and networks with noise."""
+"""Outputs of networks that are no Pyro models, in the form that `predict` gives: ensembles, and
+networks with noise.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -16,11 +18,12 @@ from bayesnn.predict.stochastic_depth import SkippedBlock
 def ensemble_outputs(nets: Sequence[nn.Module], x: Inputs, *, chunk: int = 1000, progress: bool = True) -> Tensor:
     """f_m(x) of every network m, [member, batch, out]: a deep ensemble's draws.
 
-    `PredictiveDistribution(likelihood(ensemble_outputs(nets, x)))` averages probabilities (not logits), and every
-    metric and plot takes it from there.
+    `PredictiveDistribution(likelihood(ensemble_outputs(nets, x)))` averages probabilities (not
+    logits), and every metric and plot takes it from there.
 
     Args:
-        nets: trained networks, in evaluation mode; each may have its own batch normalisation or architecture.
+        nets: trained networks, in evaluation mode; each may have its own batch normalisation or
+            architecture.
         x: inputs.
         chunk: inputs in one pass.
         progress: a bar over the members on stderr.
@@ -28,8 +31,8 @@ def ensemble_outputs(nets: Sequence[nn.Module], x: Inputs, *, chunk: int = 1000,
     Raises:
         ValueError: no networks; one in training mode; outputs of different shapes.
 
-    Reference: Lakshminarayanan, Pritzel, Blundell (2017), Simple and scalable predictive uncertainty estimation using
-    deep ensembles.
+    Reference: Lakshminarayanan, Pritzel, Blundell (2017), Simple and scalable predictive
+    uncertainty estimation using deep ensembles.
 
     >>> ensemble_outputs([nn.Linear(3, 2) for _ in range(4)], torch.zeros(5, 3)).shape
     torch.Size([4, 5, 2])
@@ -51,8 +54,9 @@ def ensemble_outputs(nets: Sequence[nn.Module], x: Inputs, *, chunk: int = 1000,
 def noisy_outputs(net: nn.Module, x: Inputs, draws: int = 100, *, chunk: int = 1000, progress: bool = True) -> Tensor:
     """f(x; noise_s), [draw, batch, out], with dropout and stochastic depth left on: MC dropout.
 
-    Every dropout layer and every `StochasticDepth` draws, on a copy; all else (batch normalisation) stays in evaluation
-    mode. Noise differs between examples, so that a draw is no single function.
+    Every dropout layer and every `StochasticDepth` draws, on a copy; all else (batch
+    normalisation) stays in evaluation mode. Noise differs between examples, so that a draw is no
+    single function.
 
     Args:
         net: a network, in evaluation mode, that was trained with those layers on.
@@ -64,8 +68,8 @@ def noisy_outputs(net: nn.Module, x: Inputs, draws: int = 100, *, chunk: int = 1
     Raises:
         ValueError: a network without a layer that draws, or in training mode.
 
-    References: Gal, Ghahramani (2016), Dropout as a Bayesian approximation; Huang, Sun, Liu, Sedra, Weinberger (2016),
-    Deep networks with stochastic depth.
+    References: Gal, Ghahramani (2016), Dropout as a Bayesian approximation; Huang, Sun, Liu,
+    Sedra, Weinberger (2016), Deep networks with stochastic depth.
 
     >>> net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 2)).eval()
     >>> noisy_outputs(net, torch.ones(5, 3), 20).std(0).min() > 0

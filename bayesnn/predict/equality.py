@@ -1,4 +1,6 @@
-"""Whether two parts of models (priors, likelihoods) are equal, where they were made twice or copied."""
+"""Whether two parts of models (priors, likelihoods) are equal, where they were
+made twice or copied.
+"""
 
 from collections.abc import Mapping
 from types import FunctionType, MethodType

@@ -1,4 +1,6 @@
-"""The predictive of a network linearised in its weights: the GLM predictive of Laplace approximations."""
+"""The predictive of a network linearised in its weights: the GLM predictive of
+Laplace approximations.
+"""
 
 from functools import partial
 from itertools import islice
@@ -18,12 +20,14 @@ from bayesnn.sites import from_vector
 
 @torch.no_grad()
 def linearised(posterior: Posterior, x: Inputs, draws: int = 100, *, joint: bool = False, chunk: int = 1000) -> Tensor:
-    """Draws of f(x; m) + J(x) (w - m) with w from the guide, [draw, batch, out]; m is the guide's mean.
+    """Draws of f(x; m) + J(x) (w - m) with w from the guide, [draw, batch, out]; m is the guide's
+    mean.
 
-    By default draws are independent between examples, the marginal predictive of each: they come from the guide's
-    `output_distribution(x)`, a normal distribution in closed form. With `joint=True` every draw is one function, with
-    the same w at all inputs, so that outputs at different inputs covary as J Sigma J^T says: for quantities of several
-    inputs at once (sums, maxima, contrasts, active learning in batches). It takes about four forward passes a draw and
+    By default draws are independent between examples, the marginal predictive of each: they come
+    from the guide's `output_distribution(x)`, a normal distribution in closed form. With
+    `joint=True` every draw is one function, with the same w at all inputs, so that outputs at
+    different inputs covary as J Sigma J^T says: for quantities of several inputs at once (sums,
+    maxima, contrasts, active learning in batches). It takes about four forward passes a draw and
     no Jacobian, whatever the guide's structure.
 
     Args:
@@ -34,7 +38,8 @@ def linearised(posterior: Posterior, x: Inputs, draws: int = 100, *, joint: bool
         chunk: inputs in one pass, with `joint`.
 
     Raises:
-        TypeError: the posterior offers no `output_distribution`; with `joint`, no mean of its `model`'s weights, `loc`.
+        TypeError: the posterior offers no `output_distribution`; with `joint`, no mean of its
+            `model`'s weights, `loc`.
 
     >>> from bayesnn import BNN, likelihoods, priors, subset
     >>> from bayesnn.guides import Laplace

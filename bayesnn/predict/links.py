@@ -1,4 +1,6 @@
-"""Closed-form predictives of y from a normal distribution over the network's outputs: no draws, no noise of draws."""
+"""Closed-form predictives of y from a normal distribution over the network's
+outputs: no draws, no noise of draws.
+"""
 
 import torch
 from pyro import distributions as dist
@@ -14,25 +16,29 @@ from bayesnn.sites import base_of
 def probit(likelihood: Likelihood, outputs: torch_dist.Distribution) -> PredictiveDistribution:
     """p(y) = softmax(f / sqrt(1 + pi/8 diag V)) for outputs N(f, V); binary: sigmoid of the same.
 
-    The sigmoid is read as a probit of slope sqrt(pi/8), whose mean under a normal distribution is exact. Correlations
-    between outputs are not used: for labels each class is shrunk by itself, and several binary targets are independent.
-    V = 0 gives the network's own probabilities.
+    The sigmoid is read as a probit of slope sqrt(pi/8), whose mean under a normal distribution is
+    exact. Correlations between outputs are not used: for labels each class is shrunk by itself,
+    and several binary targets are independent. V = 0 gives the network's own probabilities.
 
     Args:
-        likelihood: `likelihoods.categorical`, `likelihoods.bernoulli`, or any with a method `probit_predictive`.
-        outputs: [batch] x [class], as a guide's `output_distribution(x)` returns: `MultivariateNormal`, or
-            `Normal(...).to_event(1)` where only the variances are known.
+        likelihood: `likelihoods.categorical`, `likelihoods.bernoulli`, or any with a method
+            `probit_predictive`.
+        outputs: [batch] x [class], as a guide's `output_distribution(x)` returns:
+            `MultivariateNormal`, or `Normal(...).to_event(1)` where only the variances are known.
 
     Returns:
-        One component and no draws, so that its `mutual_information` is 0: for that, `predictive(linearised=True)`.
+        One component and no draws, so that its `mutual_information` is 0: for that,
+        `predictive(linearised=True)`.
 
     Raises:
         TypeError: another distribution of outputs.
-        ValueError: another likelihood, a single class, shapes that do not fit, outputs that are not finite.
+        ValueError: another likelihood, a single class, shapes that do not fit, outputs that are
+            not finite.
 
-    References: Spiegelhalter, Lauritzen (1990), Sequential updating of conditional probabilities on directed graphical
-    structures; MacKay (1992), The evidence framework applied to classification networks; for several classes Gibbs
-    (1998), Bayesian Gaussian processes for regression and classification.
+    References: Spiegelhalter, Lauritzen (1990), Sequential updating of conditional probabilities
+    on directed graphical structures; MacKay (1992), The evidence framework applied to
+    classification networks; for several classes Gibbs (1998), Bayesian Gaussian processes for
+    regression and classification.
 
     >>> from bayesnn import likelihoods
     >>> outputs = dist.Normal(torch.tensor([[1.5]]), 2**0.5).to_event(1)
@@ -49,28 +55,32 @@ def probit(likelihood: Likelihood, outputs: torch_dist.Distribution) -> Predicti
 def bridge(
     likelihood: Likelihood, outputs: torch_dist.Distribution, *, normalised: bool = False
 ) -> PredictiveDistribution:
-    """p(y) = alpha / sum alpha, alpha_k = (1 - 2/K + exp(f_k) / K^2 sum_j exp(-f_j)) / V_kk for outputs N(f, V).
+    """p(y) = alpha / sum alpha, alpha_k = (1 - 2/K + exp(f_k) / K^2 sum_j exp(-f_j)) / V_kk for
+    outputs N(f, V).
 
-    The Laplace bridge: the mean of the Dirichlet distribution whose Laplace approximation in the logits has the mean f
-    and the variances V_kk. f and V are first conditioned on logits that sum to zero: f - V1 1'f / 1'V1 and
-    V - V1 1'V / 1'V1. Where V is not a Dirichlet's, the probabilities need not tend to the network's own as V shrinks,
-    and for two classes of equal variance they never leave them.
+    The Laplace bridge: the mean of the Dirichlet distribution whose Laplace approximation in the
+    logits has the mean f and the variances V_kk. f and V are first conditioned on logits that sum
+    to zero: f - V1 1'f / 1'V1 and V - V1 1'V / 1'V1. Where V is not a Dirichlet's, the
+    probabilities need not tend to the network's own as V shrinks, and for two classes of equal
+    variance they never leave them.
 
     Args:
         likelihood: `likelihoods.categorical`, or any with a method `bridge_predictive`.
         outputs: [batch] x [class], as in `probit`.
-        normalised: first divide f by sqrt(c) and V by c, with c = mean_k V_kk / sqrt(K/2). It makes large variances
-            matter for the probabilities; small ones (c < 1) sharpen them, without limit as V shrinks.
+        normalised: first divide f by sqrt(c) and V by c, with c = mean_k V_kk / sqrt(K/2). It
+            makes large variances matter for the probabilities; small ones (c < 1) sharpen them,
+            without limit as V shrinks.
 
     Returns:
-        One component, as of `probit`. A V_kk of 0 after conditioning, or below by rounding, counts as rounding size.
+        One component, as of `probit`. A V_kk of 0 after conditioning, or below by rounding, counts
+        as rounding size.
 
     Raises:
         TypeError: another distribution of outputs.
         ValueError: as `probit`.
 
-    References: Hobbhahn, Kristiadi, Hennig (2022), Fast predictive uncertainty for classification with Bayesian deep
-    networks; MacKay (1998), Choice of basis for Laplace approximation.
+    References: Hobbhahn, Kristiadi, Hennig (2022), Fast predictive uncertainty for classification
+    with Bayesian deep networks; MacKay (1998), Choice of basis for Laplace approximation.
 
     >>> from bayesnn import likelihoods
     >>> outputs = dist.MultivariateNormal(torch.tensor([[2.0, 0.5, -1.0]]), torch.eye(3))
@@ -91,24 +101,28 @@ def bridge(
 def gaussian(likelihood: Likelihood, outputs: torch_dist.Distribution) -> PredictiveDistribution:
     """p(y) = N(f, V + scale^2) for outputs N(f, V): exact for `likelihoods.normal`.
 
-    For `likelihoods.heteroscedastic`, with means N(m, V) and log scales of mean s and variance v, it is
-    N(m, V + exp(2 s + 2 v)): mean and covariance of y are exact, but y itself has longer tails than a normal.
+    For `likelihoods.heteroscedastic`, with means N(m, V) and log scales of mean s and variance v,
+    it is N(m, V + exp(2 s + 2 v)): mean and covariance of y are exact, but y itself has longer
+    tails than a normal.
 
     Args:
-        likelihood: `likelihoods.normal` with a fixed or learned scale, `likelihoods.heteroscedastic`, or any with a
-            method `normal_predictive`.
+        likelihood: `likelihoods.normal` with a fixed or learned scale,
+            `likelihoods.heteroscedastic`, or any with a method `normal_predictive`.
         outputs: [batch] x [out], as in `probit`.
 
     Returns:
-        One component, whose variance is all aleatoric by its own account; the epistemic part is `outputs.variance`. It
-        is a `MultivariateNormal` where the covariance of several targets is known: `log_prob` and `sample` are joint,
-        `cdf`, `icdf` and `interval` those of each target.
+        One component, whose variance is all aleatoric by its own account; the epistemic part is
+        `outputs.variance`. It is a `MultivariateNormal` where the covariance of several targets is
+        known: `log_prob` and `sample` are joint, `cdf`, `icdf` and `interval` those of each
+        target.
 
     Raises:
         TypeError: another distribution of outputs.
-        ValueError: another likelihood or a latent scale; shapes that do not fit; outputs that are not finite.
+        ValueError: another likelihood or a latent scale; shapes that do not fit; outputs that are
+            not finite.
 
-    Reference: Immer, Korzepa, Bauer (2021), Improving predictions of Bayesian neural nets via local linearization.
+    Reference: Immer, Korzepa, Bauer (2021), Improving predictions of Bayesian neural nets via
+    local linearization.
 
     >>> from bayesnn import likelihoods
     >>> outputs = dist.Normal(torch.zeros(1, 1), 3.0).to_event(1)

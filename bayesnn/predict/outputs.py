@@ -30,30 +30,32 @@ def predict(
     vectorised: bool | None = None,
     progress: bool = True,
 ) -> Tensor:
-    """f(x; w_s) for draws w_s of the posterior, [draw, batch, out], in the likelihood's natural units (logits, ...).
+    """f(x; w_s) for draws w_s of the posterior, [draw, batch, out], in the likelihood's natural
+    units (logits, ...).
 
-    Every draw is one function: all inputs see the same weights. One draw is held at a time and at most `chunk` inputs
-    pass the network together, so memory is that of the answer and one pass; where draws are vectorised, as many pass
-    together as fit into `predict.together.LIMIT` bytes.
+    Every draw is one function: all inputs see the same weights. One draw is held at a time and at
+    most `chunk` inputs pass the network together, so memory is that of the answer and one pass;
+    where draws are vectorised, as many pass together as fit into `predict.together.LIMIT` bytes.
 
     Args:
         posterior: a guide, an MCMC run or a dict of draws.
         x: inputs, on the network's device.
         draws: how many; see `draw`.
-        model: the posterior's own by default, `model` of a guide. A posterior that does not know its model needs it: a
-            dict of draws, a plain function, or one of a larger Pyro model, of which this is one network.
+        model: the posterior's own by default, `model` of a guide. A posterior that does not know
+            its model needs it: a dict of draws, a plain function, or one of a larger Pyro model,
+            of which this is one network.
         chunk: inputs in one pass.
-        vectorised: whether several draws go through one `vmap` call. None takes what is faster, by one rule: see
-            `predict.together.draws_together`. Layers without a batching rule (LSTM) loop in any case. The path taken is
-            logged.
+        vectorised: whether several draws go through one `vmap` call. None takes what is faster, by
+            one rule: see `predict.together.draws_together`. Layers without a batching rule (LSTM)
+            loop in any case. The path taken is logged.
         progress: a tqdm bar over the draws.
 
     Raises:
-        ValueError: inputs that are not finite (it says where), a network in training mode, a posterior of another model
-            (other sites, prior or likelihood, or a network with other weights where they are not random), a site that
-            the posterior lacks.
-        TypeError: a posterior that does not know its model, and none is given; a model in another place; draws without
-            a guide where the model has sites with one value an example.
+        ValueError: inputs that are not finite (it says where), a network in training mode, a
+            posterior of another model (other sites, prior or likelihood, or a network with other
+            weights where they are not random), a site that the posterior lacks.
+        TypeError: a posterior that does not know its model, and none is given; a model in another
+            place; draws without a guide where the model has sites with one value an example.
 
     >>> import torch
     >>> from torch import nn
@@ -82,14 +84,17 @@ def outputs_and_latents(
     vectorised: bool | None = None,
     progress: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """`predict`, and the same draws of the model's remaining sites (scales), {site: [draw, *event]}."""
+    """`predict`, and the same draws of the model's remaining sites (scales), {site:
+    [draw, *event]}.
+    """
     _check(model, x, chunk)
     parts = list(chunks(x, chunk))
     each = draw_each(posterior, draws, parts[0], model=model)
     first = next(each)
     _check_sites(model, first)
     own = {name: first[name] for name in model.sites}
-    discrete = any(not value.is_floating_point() for value in own.values())  # a member of an ensemble: a network each
+    # a member of an ensemble: a network each
+    discrete = any(not value.is_floating_point() for value in own.values())
     looped = model.local or not own or discrete or vectorised is False
     group = 0 if looped else draws_together(model, own, parts[0], vectorised=vectorised)
     log.info("predict: %s", "one draw at a time" if not group else f"{group} draws at a time, under vmap")
@@ -144,7 +149,9 @@ def _outputs(
 
 
 def _local(model: Model, posterior: Posterior, values: dict[str, Tensor], x: Inputs) -> dict[str, Tensor]:
-    """Sites with one value an example, drawn with their inputs, given the global sites of the same draw."""
+    """Sites with one value an example, drawn with their inputs, given the
+    global sites of the same draw.
+    """
     known = {name: value for name, value in values.items() if name not in model.local}
     if not callable(posterior):
         raise TypeError(f"predict: {sorted(model.local)} belong to their inputs and need a guide, not a dict of draws")

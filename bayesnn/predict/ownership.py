@@ -24,9 +24,12 @@ def own_model(posterior: Any) -> Any:
     holder = getattr(posterior, "kernel", posterior)  # of an `MCMC`
     try:
         model = holder.model if isinstance(holder, OfModel) else None
-    except TypeError:  # a guide of Pyro's that was pickled or copied forgets its model, and so does the copied one
+    except TypeError:
+        # a guide of Pyro's that was pickled or copied forgets its model, and so does the copied
+        # one
         return None
-    while isinstance(model, partial) and model.args:  # Pyro's handlers, which its guides put around their models
+    # Pyro's handlers, which its guides put around their models
+    while isinstance(model, partial) and model.args:
         model = model.args[-1]
     return model
 
@@ -40,11 +43,12 @@ def model_for(posterior: Any, model: Any, caller: str, *args: Any) -> Any:
         posterior: what draws come from.
         model: what the user gave; None = the posterior's own.
         caller: the function that the user called, and whose name errors begin with.
-        *args: what the user gave after the posterior: inputs, or the arguments of a call of the model.
+        *args: what the user gave after the posterior: inputs, or the arguments of a call of the
+            model.
 
     Raises:
-        TypeError: a model in the place of the posterior, a posterior in that of the inputs or of the model; no model
-            given for a posterior that does not know its own.
+        TypeError: a model in the place of the posterior, a posterior in that of the inputs or of
+            the model; no model given for a posterior that does not know its own.
         ValueError: as `check_model`.
     """
     if is_model(posterior):
@@ -94,8 +98,8 @@ def network_model_for(posterior: Any, model: Any, caller: str, *args: Any) -> Mo
 def check_model(model: Any, posterior: Any, caller: str) -> None:
     """Refuse a posterior of another model: other sites, fixed weights, prior or likelihood.
 
-    Priors and likelihoods that were made twice from the same parts are equal. What does not say where it is from (a
-    dict of draws, functions, guides of larger models) passes.
+    Priors and likelihoods that were made twice from the same parts are equal. What does not say
+    where it is from (a dict of draws, functions, guides of larger models) passes.
 
     Raises:
         ValueError: what differs, and what to do instead.
@@ -131,7 +135,9 @@ def _difference(model: Any, own: Any) -> str:
 
 
 def _other_weight(model: Any, own: Any) -> str:
-    """The first parameter that differs in entries that are not random; empty where there is none."""
+    """The first parameter that differs in entries that are not random; empty
+    where there is none.
+    """
     net, other = getattr(model, "net", None), getattr(own, "net", None)
     if net is other or not isinstance(net, nn.Module) or not isinstance(other, nn.Module):
         return ""

@@ -29,27 +29,32 @@ def predictive(
     chunk: int = 1000,
     progress: bool = True,
 ) -> PredictiveDistribution:
-    """p(y | x, D) = 1/S sum_s p(y | f(x; w_s), ...): the likelihood mixed uniformly over draws of the posterior.
+    """p(y | x, D) = 1/S sum_s p(y | f(x; w_s), ...): the likelihood mixed uniformly over draws of
+    the posterior.
 
-    Draws of the likelihood's own latent sites (a noise scale) go with the weights of the same draw.
+    Draws of the likelihood's own latent sites (a noise scale) go with the weights of the same
+    draw.
 
     Args:
         posterior: a guide, an MCMC run or a dict of draws.
         x: inputs of `batch` examples.
         draws: how many components the mixture has.
-        model: the posterior's own by default, under whose likelihood y is predicted; as of `predict`.
-        linearised: draw the outputs from the network linearised in its weights at the posterior's mean (the GLM
-            predictive), which Laplace approximations are made for; the guide must offer `output_distribution(x)`.
-            Latent sites of the likelihood are then drawn independently of the outputs.
+        model: the posterior's own by default, under whose likelihood y is predicted; as of
+            `predict`.
+        linearised: draw the outputs from the network linearised in its weights at the posterior's
+            mean (the GLM predictive), which Laplace approximations are made for; the guide must
+            offer `output_distribution(x)`. Latent sites of the likelihood are then drawn
+            independently of the outputs.
         chunk: inputs in one pass.
         progress: a tqdm bar over the draws; outputs in closed form, `linearised`, have none.
 
     Raises:
-        ValueError: a posterior of another model, or one that lacks a latent site of the likelihood; as `predict`.
+        ValueError: a posterior of another model, or one that lacks a latent site of the
+            likelihood; as `predict`.
         TypeError: as `predict`; `linearised` with a guide that has no `output_distribution`.
 
-    Reference for the linearised form: Immer, Korzepa, Bauer (2021), Improving predictions of Bayesian neural nets via
-    local linearization.
+    Reference for the linearised form: Immer, Korzepa, Bauer (2021), Improving predictions of
+    Bayesian neural nets via local linearization.
     """
     model = network_model_for(posterior, model, "predictive", x)
     if linearised:
@@ -72,7 +77,9 @@ def _latent_shapes(model: Model, outputs: Tensor) -> dict[str, Size]:
 
 
 def _draw_latents(model: Model, posterior: Posterior, x: Inputs, draws: int) -> dict[str, Tensor]:
-    """Draws of the sites that are no weights; weights are drawn with them and dropped one by one."""
+    """Draws of the sites that are no weights; weights are drawn with them and
+    dropped one by one.
+    """
     kept = [
         {name: value for name, value in one.items() if name not in model.sites}
         for one in draw_each(posterior, draws, x, model=model)
@@ -81,7 +88,9 @@ def _draw_latents(model: Model, posterior: Posterior, x: Inputs, draws: int) -> 
 
 
 def _event(name: str, value: Tensor, shape: Size | None) -> Tensor:
-    """Draws of a latent site as [draw, *event]: `Predictive` leaves axes of size 1 for plates in between."""
+    """Draws of a latent site as [draw, *event]: `Predictive` leaves axes of
+    size 1 for plates in between.
+    """
     if shape is None:  # no site of the likelihood
         return value
     fitting = without_plates(value, shape, leading=1)

@@ -43,14 +43,15 @@ def enclosed(cdf: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, level: 
 def solve(
     function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, level: Tensor, *, precision: float = 0.0
 ) -> Tensor:
-    """The x in [low, high] at which an increasing function is `level`; the nearer end where it is on neither side.
+    """The x in [low, high] at which an increasing function is `level`; the nearer end where it is
+    on neither side.
 
     `precision` is relative to x, that of the dtype at best.
 
     Inverse quadratic interpolation where three points allow it, else bisection.
 
-    Reference: Chandrupatla (1997), A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear
-    function without using derivatives.
+    Reference: Chandrupatla (1997), A new hybrid quadratic/bisection algorithm for finding the zero
+    of a nonlinear function without using derivatives.
     """
     x1, x2, f1, f2 = torch.broadcast_tensors(low, high, function(low) - level, function(high) - level)
     outside = (f1 < 0) == (f2 < 0)  # by rounding, where the end itself is the solution
@@ -73,14 +74,18 @@ def solve(
 
 
 def _interpolated(x1: Tensor, x2: Tensor, x3: Tensor, f1: Tensor, f2: Tensor, f3: Tensor) -> Tensor:
-    """Where between x1 (0) and x2 (1) the next point is: the zero of the inverse parabola, if that is safe, or 1/2."""
+    """Where between x1 (0) and x2 (1) the next point is: the zero of the inverse parabola, if that
+    is safe, or 1/2.
+    """
     xi, phi = (x1 - x2) / (x3 - x2), (f1 - f2) / (f3 - f2)
     t = f1 / (f2 - f1) * f3 / (f2 - f3) + (x3 - x1) / (x2 - x1) * f1 / (f3 - f1) * f2 / (f3 - f2)
     return torch.where((phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi) & t.isfinite(), t, 0.5)
 
 
 def _smallest(cdf: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, level: Tensor) -> Tensor:
-    """The smallest integer in (low, high] with cdf >= level, where cdf(low) < level <= cdf(high)."""
+    """The smallest integer in (low, high] with cdf >= level, where
+    cdf(low) < level <= cdf(high).
+    """
     for _ in range(200):
         if bool((high - low <= 1).all()):
             break
@@ -91,7 +96,9 @@ def _smallest(cdf: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, level:
 
 
 def centre(component: Distribution) -> tuple[Tensor, Tensor]:
-    """A location and a positive width from which a bracket of the quantiles grows; no moment needs to exist."""
+    """A location and a positive width from which a bracket of the quantiles
+    grows; no moment needs to exist.
+    """
     loc, scale = getattr(component, "loc", None), getattr(component, "scale", None)
     if loc is not None and scale is not None:
         return loc, 4 * scale.expand_as(loc)

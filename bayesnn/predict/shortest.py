@@ -14,7 +14,9 @@ POINTS = 48
 LEAST = 1e-6
 """The smallest tail that is looked at, of 1 - level; a bounded support's own end is tried too."""
 PRECISION = 1e-9
-"""Of the lower end, relative to its bracket; the upper one then gives the level to the precision of the dtype."""
+"""Of the lower end, relative to its bracket; the upper one then gives the level
+to the precision of the dtype.
+"""
 
 Cdf = Callable[[Tensor], Tensor]
 
@@ -22,8 +24,8 @@ Cdf = Callable[[Tensor], Tensor]
 def shortest(component: Distribution, level: float) -> tuple[Tensor, Tensor]:
     """[l, u] of the smallest length with F(u) - F(l) = level, F the mixture's cdf.
 
-    A table of F finds the region; between the neighbours of its best point the length's slope p(l) / p(u) - 1 in l is
-    solved for zero.
+    A table of F finds the region; between the neighbours of its best point the length's slope
+    p(l) / p(u) - 1 in l is solved for zero.
 
     Args:
         component: the mixture's components, [draw, ...], of continuous targets.
@@ -79,7 +81,8 @@ def _table(cdf: Cdf, component: Distribution, level: float) -> tuple[Tensor, Ten
     y = torch.stack([low, high])
     f = torch.stack([cdf(low), cdf(high)])
     for _ in range(POINTS):
-        mass = (f.clamp(max=1 - level) + f.clamp(min=level)).diff(dim=0)  # of lower ends, and of upper ones
+        # of lower ends, and of upper ones
+        mass = (f.clamp(max=1 - level) + f.clamp(min=level)).diff(dim=0)
         cell = mass.argmax(0, keepdim=True)
         new = (y.gather(0, cell) + y.gather(0, cell + 1)) / 2
         y, order = torch.cat([y, new]).sort(0)

@@ -9,18 +9,19 @@ from typing_extensions import override
 
 
 def stochastic_depth(net: nn.Module, p: float = 0.1, *, blocks: Sequence[type[nn.Module]] = ()) -> nn.Module:
-    """A copy of a residual network whose blocks are skipped at random: block l of L with probability p l / L.
+    """A copy of a residual network whose blocks are skipped at random: block l of L with
+    probability p l / L.
 
-    A skipped block is the identity, for each example by itself. Where a block ends as relu(F(x) + x), as ResNet's do,
-    that is relu(0 + x) = x, the published rule; in evaluation mode blocks are never skipped, and outputs are not scaled
-    by survival probabilities: predict with `noisy_outputs`, which averages over the skips. Train it as usual, in
-    training mode.
+    A skipped block is the identity, for each example by itself. Where a block ends as
+    relu(F(x) + x), as ResNet's do, that is relu(0 + x) = x, the published rule; in evaluation mode
+    blocks are never skipped, and outputs are not scaled by survival probabilities: predict with
+    `noisy_outputs`, which averages over the skips. Train it as usual, in training mode.
 
     Args:
         net: a network with residual blocks.
         p: probability of the last block, below 1.
-        blocks: types of the blocks; torchvision's BasicBlock and Bottleneck by default. Blocks that change the shape
-            (with a `downsample`) are kept as they are.
+        blocks: types of the blocks; torchvision's BasicBlock and Bottleneck by default. Blocks
+            that change the shape (with a `downsample`) are kept as they are.
 
     Raises:
         ValueError: p out of range, or no block of these types that keeps its shape.
@@ -52,7 +53,9 @@ def stochastic_depth(net: nn.Module, p: float = 0.1, *, blocks: Sequence[type[nn
 
 
 class SkippedBlock(nn.Module):
-    """y = x with probability p, else block(x), for each example; in evaluation mode always block(x)."""
+    """y = x with probability p, else block(x), for each example; in evaluation
+    mode always block(x).
+    """
 
     def __init__(self, block: nn.Module, p: float) -> None:
         super().__init__()
@@ -69,6 +72,7 @@ class SkippedBlock(nn.Module):
 
 
 def _residual_blocks() -> tuple[type[nn.Module], ...]:
-    from torchvision.models.resnet import BasicBlock, Bottleneck  # slow to import, and only this needs it
+    # slow to import, and only this needs it
+    from torchvision.models.resnet import BasicBlock, Bottleneck
 
     return BasicBlock, Bottleneck

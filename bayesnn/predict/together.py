@@ -15,14 +15,17 @@ LIMIT = 256 * 2**20
 """Bytes that one vectorised group of draws may take."""
 
 SHARE = 0.25
-"""Of a network's activations: where draws change no more of them, `vmap` wins by computing the others once."""
+"""Of a network's activations: where draws change no more of them, `vmap` wins
+by computing the others once.
+"""
 
 
 def draws_together(model: Model, values: Mapping[str, Tensor], x: Inputs, *, vectorised: bool | None = None) -> int:
     """The number of draws for one `vmap` call within `LIMIT` bytes; 0 if a loop is better.
 
-    A loop is better on a CPU unless few inputs meet few values (`functional.worth_vectorising`) or the draws leave most
-    of the network as it is: one whose last layer alone is random then runs once for all of them, 30 times faster.
+    A loop is better on a CPU unless few inputs meet few values (`functional.worth_vectorising`) or
+    the draws leave most of the network as it is: one whose last layer alone is random then runs
+    once for all of them, 30 times faster.
 
     Args:
         model: whose `outputs` the draws go through.
@@ -42,8 +45,8 @@ def draws_together(model: Model, values: Mapping[str, Tensor], x: Inputs, *, vec
 
 
 class Cost(NamedTuple):
-    """Bytes of a network's results: `values`, the draw itself and what is made of it alone; for one example `changed`,
-    the activations that depend on the draw, and `kept`, those that do not.
+    """Bytes of a network's results: `values`, the draw itself and what is made of it alone; for
+    one example `changed`, the activations that depend on the draw, and `kept`, those that do not.
     """
 
     values: int

@@ -67,8 +67,9 @@ def normal(scale: Scale = 1.0) -> Normal:
     """w ~ N(0, scale^2), independently for every weight.
 
     Args:
-        scale: in units of the weights: a number; `learned(1.0)`, one parameter shared by all blocks (empirical Bayes);
-            or a distribution, which makes a latent scale for every block (see `hierarchical`).
+        scale: in units of the weights: a number; `learned(1.0)`, one parameter shared by all
+            blocks (empirical Bayes); or a distribution, which makes a latent scale for every block
+            (see `hierarchical`).
 
     Raises:
         ValueError: a scale that is not positive and finite.
@@ -81,14 +82,16 @@ def normal(scale: Scale = 1.0) -> Normal:
 
 
 def laplace(scale: Scale = 1.0) -> Laplace:
-    """p(w) = exp(-|w| / scale) / (2 scale), independently: the sparse prior of the lasso. `scale` as in `normal`."""
+    """p(w) = exp(-|w| / scale) / (2 scale), independently: the sparse prior of
+    the lasso. `scale` as in `normal`.
+    """
     return Laplace(scale)
 
 
 def student_t(df: float = 3.0, scale: Scale = 1.0) -> StudentT:
     """w ~ scale * t(df), independently: heavy tails, found in the weights of trained networks.
 
-    Reference: Fortuin, Garriga-Alonso, Ober, Wenzel, Rätsch, Turner, van der Wilk, Aitchison (2022), Bayesian neural
-    network priors revisited.
+    Reference: Fortuin, Garriga-Alonso, Ober, Wenzel, Rätsch, Turner, van der Wilk, Aitchison
+    (2022), Bayesian neural network priors revisited.
     """
     return StudentT(df, scale)

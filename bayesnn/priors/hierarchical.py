@@ -28,16 +28,19 @@ class LatentVariance(nn.Module):
 def hierarchical(
     *, scale: dist.TorchDistribution | None = None, variance: dist.TorchDistribution | None = None
 ) -> Normal | LatentVariance:
-    """w | s ~ N(0, s^2) with a latent s (or s^2) for every block, learned from the weights of that block.
+    """w | s ~ N(0, s^2) with a latent s (or s^2) for every block, learned from the weights of that
+    block.
 
     Args:
         scale: the prior of s, for example `HalfCauchy(1.0)`; its site is `"<parameter>_scale"`.
-        variance: the prior of s^2, for example `InverseGamma(2.0, 1.0)`; its site is `"<parameter>_variance"`.
+        variance: the prior of s^2, for example `InverseGamma(2.0, 1.0)`; its site is
+            `"<parameter>_variance"`.
 
     Raises:
         TypeError: not exactly one of the two is given.
 
-    References: Gelman (2006), Prior distributions for variance parameters in hierarchical models; MacKay (1992).
+    References: Gelman (2006), Prior distributions for variance parameters in hierarchical models;
+    MacKay (1992).
 
     >>> import torch
     >>> from pyro import poutine

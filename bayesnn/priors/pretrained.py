@@ -27,7 +27,8 @@ class Around(nn.Module):
                 f"priors.around: the centre of {name!r} has shape {tuple(centre.shape)}, its random entries have shape "
                 f"{tuple(value.shape)}; where only some entries are random give around(subset.take(net), ...)"
             )
-        # A clone: a guide that starts at the prior's mean would otherwise train the centre itself, in place.
+        # A clone: a guide that starts at the prior's mean would otherwise train the centre itself,
+        # in place.
         return dist.Normal(
             centre.clone(), resolve(f"{name}_scale", self.scale, value, value.dim()), validate_args=False
         )
@@ -41,8 +42,8 @@ def around(centre: nn.Module | Mapping[str, Tensor], scale: Scale = 0.1) -> Arou
     """w ~ N(w_0, scale^2) around pretrained weights w_0: the prior of transfer learning.
 
     Args:
-        centre: the pretrained network (its weights are copied now), or {parameter name: value}. Where only some entries
-            of a parameter are random: `subset.take(net)`.
+        centre: the pretrained network (its weights are copied now), or {parameter name: value}.
+            Where only some entries of a parameter are random: `subset.take(net)`.
         scale: as in `priors.normal`, in units of the weights.
 
     >>> net = nn.Linear(2, 1)

@@ -47,7 +47,8 @@ class Rescaled(nn.Module):
 
 
 def rescaled(prior: Prior, factor: float | Mapping[str, float | Tensor]) -> Rescaled:
-    """A normal prior with its scales multiplied by `factor`; a prior that is rescaled already is not nested.
+    """A normal prior with its scales multiplied by `factor`; a prior that is rescaled already is
+    not nested.
 
     Args:
         prior: normal.

@@ -30,10 +30,11 @@ class FanIn(nn.Module):
 
 
 def fan_in(net: nn.Module, gain: float = 1.0, bias_scale: float = 1.0) -> FanIn:
-    """w ~ N(0, gain^2 / fan-in) for matrices and filters, N(0, bias_scale^2) for vectors (biases, normalisation).
+    """w ~ N(0, gain^2 / fan-in) for matrices and filters, N(0, bias_scale^2) for vectors (biases,
+    normalisation).
 
-    The fan-in of a weight [out, in, ...] is the number of inputs of one output. With gain = sqrt(2) pre-activations of
-    a ReLU network keep their variance from layer to layer.
+    The fan-in of a weight [out, in, ...] is the number of inputs of one output. With
+    gain = sqrt(2) pre-activations of a ReLU network keep their variance from layer to layer.
 
     References: Neal (1996), Bayesian learning for neural networks; He, Zhang, Ren, Sun (2015).
 

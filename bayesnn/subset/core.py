@@ -14,17 +14,19 @@ from bayesnn.functional import alone
 class Subset:
     """Which scalars of which parameters are random.
 
-    Build one with `everything`, `named`, `of_type`, `last_layer`, `largest_magnitude`, `largest_variance` or `random`,
-    and combine them: `a | b` (union), `a & b` (intersection), `a - b` (difference). `print` shows a table.
+    Build one with `everything`, `named`, `of_type`, `last_layer`, `largest_magnitude`,
+    `largest_variance` or `random`, and combine them: `a | b` (union), `a & b` (intersection),
+    `a - b` (difference). `print` shows a table.
 
     Args:
-        shape: {parameter name: shape} of *all* the network's parameters, in the network's own order; a tied parameter
-            stands once, under its first name.
-        index: {parameter name: flat indices of its random entries, sorted; None = the whole tensor}. Parameters that
-            are not named have no random entry.
+        shape: {parameter name: shape} of *all* the network's parameters, in the network's own
+            order; a tied parameter stands once, under its first name.
+        index: {parameter name: flat indices of its random entries, sorted; None = the whole
+            tensor}. Parameters that are not named have no random entry.
 
     Raises:
-        ValueError: an index is empty, out of range, repeated, or names a parameter that `shape` lacks.
+        ValueError: an index is empty, out of range, repeated, or names a parameter that `shape`
+            lacks.
 
     >>> from bayesnn.subset import named
     >>> subset = named(nn.Linear(3, 2), "weight")
@@ -59,18 +61,24 @@ class Subset:
         return self.shape[name].numel() if chosen is None else len(chosen)
 
     def event_shape(self, name: str) -> Size:
-        """The shape of a block's value: the parameter's own shape where all of it is random, else [count]."""
+        """The shape of a block's value: the parameter's own shape where all of
+        it is random, else [count].
+        """
         return self.shape[name] if self.index[name] is None else Size([self.count(name)])
 
     def take(self, params: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The selected entries, {name: value} (clones), of a network or of full parameter tensors."""
+        """The selected entries, {name: value} (clones), of a network or of full
+        parameter tensors.
+        """
         with alone():
             full = _tensors(params)
             self._check(full)
             return {name: _entries(full[name].detach(), chosen).clone() for name, chosen in self.index.items()}
 
     def put(self, params: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Full tensors of the selected parameters, with the selected entries replaced, out of place."""
+        """Full tensors of the selected parameters, with the selected entries
+        replaced, out of place.
+        """
         full = {}
         for name, chosen in self.index.items():
             if values[name].shape != self.event_shape(name):
@@ -99,7 +107,9 @@ class Subset:
         return self._combine(other, lambda a, b: a & ~b)
 
     def fingerprint(self) -> str:
-        """A digest of names, shapes and indices, by which checkpoints recognise their own subset."""
+        """A digest of names, shapes and indices, by which checkpoints recognise
+        their own subset.
+        """
         digest = hashlib.sha256()
         for name, shape in self.shape.items():
             digest.update(f"{name}: {tuple(shape)}, {self.count(name)} random\n".encode())

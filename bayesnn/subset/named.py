@@ -15,7 +15,8 @@ def everything(net: nn.Module) -> Subset:
 
 
 def named(net: nn.Module, *names: str) -> Subset:
-    """Parameters by name (`"fc.weight"`) or by the name of a module that holds them (`"layer4"`, `"fc"`).
+    """Parameters by name (`"fc.weight"`) or by the name of a module that holds them (`"layer4"`,
+    `"fc"`).
 
     Raises:
         ValueError: a name matches nothing; the nearest names are suggested.
@@ -54,10 +55,10 @@ def of_type(net: nn.Module, *types: type[nn.Module]) -> Subset:
 def last_layer(net: nn.Module, *, x: "Inputs | None" = None) -> Subset:
     """The parameters of the network's last layer: a classifier's output layer.
 
-    Without `x` it is the last module, *in order of definition*, that holds parameters. A network alone does not show
-    what it calls last: where `__init__` defines the head before the body, that is a layer of the body. With `x` the
-    network is called, in its present mode, and the last layer in order of use is taken, of those that the outputs
-    depend on.
+    Without `x` it is the last module, *in order of definition*, that holds parameters. A network
+    alone does not show what it calls last: where `__init__` defines the head before the body, that
+    is a layer of the body. With `x` the network is called, in its present mode, and the last layer
+    in order of use is taken, of those that the outputs depend on.
 
     Args:
         net: the network.
@@ -92,7 +93,9 @@ def last_layer(net: nn.Module, *, x: "Inputs | None" = None) -> Subset:
 
 
 def _used_last(net: nn.Module, x: Inputs) -> tuple[str, ...]:
-    """The parameters that the last call of a function took, of those that the outputs depend on."""
+    """The parameters that the last call of a function took, of those that the
+    outputs depend on.
+    """
     done = forward_pass(net, parameters(net), x)
     depends = done.depends_on()
     for names in reversed(done.calls):

@@ -32,26 +32,29 @@ def largest_variance(
     *,
     within: Subset | None = None,
 ) -> Subset:
-    """The k weights with the largest marginal posterior variance under a diagonal Laplace approximation.
+    """The k weights with the largest marginal posterior variance under a diagonal Laplace
+    approximation.
 
-    v_l = 1 / (F_l + d) with F = diag(sum_i J_i^T L_i J_i) and a prior precision d shared by all weights, so the order
-    of the v_l is that of -F_l whatever d is. For a diagonal posterior this subset is nearest to the whole in the
-    2-Wasserstein distance. Weights without Fisher information (F_l below machine precision times the mean: dead units)
-    have the prior's variance and no effect on any output; they come last and are refused rather than chosen.
+    v_l = 1 / (F_l + d) with F = diag(sum_i J_i^T L_i J_i) and a prior precision d shared by all
+    weights, so the order of the v_l is that of -F_l whatever d is. For a diagonal posterior this
+    subset is nearest to the whole in the 2-Wasserstein distance. Weights without Fisher
+    information (F_l below machine precision times the mean: dead units) have the prior's variance
+    and no effect on any output; they come last and are refused rather than chosen.
 
     Args:
         net: in evaluation mode.
         loader: batches (x, y); y is not used.
-        likelihood: one of `bayesnn.likelihoods`, or any with a method `fisher(outputs) -> [batch, class, class]`.
+        likelihood: one of `bayesnn.likelihoods`, or any with a method
+            `fisher(outputs) -> [batch, class, class]`.
         k: how many weights.
         within: choose among these only.
 
     Raises:
-        ValueError: fewer than k weights have Fisher information; the likelihood has no `fisher`, or a latent site; an
-            empty loader.
+        ValueError: fewer than k weights have Fisher information; the likelihood has no `fisher`,
+            or a latent site; an empty loader.
 
-    Reference: Daxberger, Nalisnick, Allingham, Antoran, Hernández-Lobato (2021), Bayesian deep learning via subnetwork
-    inference, section 4.
+    Reference: Daxberger, Nalisnick, Allingham, Antoran, Hernández-Lobato (2021), Bayesian deep
+    learning via subnetwork inference, section 4.
     """
     fisher = getattr(likelihood, "fisher", None)
     if fisher is None:
@@ -108,7 +111,9 @@ def _check_within(net: nn.Module, within: Subset | None) -> None:
 
 
 class _NoSites(Messenger):
-    """Refuses Pyro sites: a latent noise scale would be drawn anew for every batch, and the ranking be noise."""
+    """Refuses Pyro sites: a latent noise scale would be drawn anew for every batch, and the
+    ranking be noise.
+    """
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["value"] is None:

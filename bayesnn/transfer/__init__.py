@@ -1,4 +1,6 @@
-"""Transfer studies: a source's predictions recalibrated to a target, beside the usual alternatives, judged alike."""
+"""Transfer studies: a source's predictions recalibrated to a target, beside the usual
+alternatives, judged alike.
+"""
 
 from bayesnn.transfer.baselines import conformal as conformal
 from bayesnn.transfer.baselines import pooled as pooled

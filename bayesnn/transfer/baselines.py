@@ -1,4 +1,6 @@
-"""Methods that see the source's predictions alone, or no source: what recalibration has to beat."""
+"""Methods that see the source's predictions alone, or no source: what
+recalibration has to beat.
+"""
 
 import math
 
@@ -11,7 +13,9 @@ from bayesnn.transfer.ridge import FREE, free_constant, logistic_at, logistic_ri
 
 
 def source_only(data: TransferData, seed: int) -> Prediction:
-    """y ~ N(f, s^2), s the root mean squared residual of the target's training data; or P(y = 1) = expit(f)."""
+    """y ~ N(f, s^2), s the root mean squared residual of the target's training data; or
+    P(y = 1) = expit(f).
+    """
     if data.binary:
         return Probabilities(data.f_test.sigmoid())
     f = data.f_test
@@ -19,10 +23,12 @@ def source_only(data: TransferData, seed: int) -> Prediction:
 
 
 def recalibrated(data: TransferData, seed: int) -> Prediction:
-    """y = a + b f + N(0, s^2) by least squares, intervals with the error of (a, b); or P(y = 1) = expit(f / T).
+    """y = a + b f + N(0, s^2) by least squares, intervals with the error of (a, b); or
+    P(y = 1) = expit(f / T).
 
-    The normal is not a Student t: with few training examples the intervals are a little short. The inverse temperature
-    1/T has a ridge of 1e-3 around 1, since it has no best value where f separates the classes.
+    The normal is not a Student t: with few training examples the intervals are a little short. The
+    inverse temperature 1/T has a ridge of 1e-3 around 1, since it has no best value where f
+    separates the classes.
     """
     if data.binary:
         return Probabilities((_inverse_temperature(data.f_train, data.y_train.double()) * data.f_test).sigmoid())
@@ -34,7 +40,8 @@ def recalibrated(data: TransferData, seed: int) -> Prediction:
 
 
 def conformal(data: TransferData, seed: int) -> Prediction:
-    """Split conformal intervals around y = a + b f: half of the training data fit the line, half give the errors.
+    """Split conformal intervals around y = a + b f: half of the training data fit the line, half
+    give the errors.
 
     Raises:
         ValueError: a binary response; fewer than six training examples.
@@ -52,7 +59,8 @@ def conformal(data: TransferData, seed: int) -> Prediction:
 
 
 def target_only(data: TransferData, seed: int) -> Prediction:
-    """Ridge regression on the target's inputs, with its leave-one-out errors for an interval; no source.
+    """Ridge regression on the target's inputs, with its leave-one-out errors for an interval; no
+    source.
 
     The strength is the best by leave-one-out, or by five folds of a logistic regression.
     """
@@ -60,13 +68,14 @@ def target_only(data: TransferData, seed: int) -> Prediction:
 
 
 def pooled(data: TransferData, seed: int) -> Prediction:
-    """Ridge regression on source and target data together; its interval is that of the target's errors.
+    """Ridge regression on source and target data together; its interval is that of the target's
+    errors.
 
     Raises:
         ValueError: the source's own data are not in `data`.
 
-    Reference: Wiens, Guttag, Horvitz (2014), A study in transfer learning: leveraging data from multiple hospitals to
-    enhance hospital-specific predictions.
+    Reference: Wiens, Guttag, Horvitz (2014), A study in transfer learning: leveraging data from
+    multiple hospitals to enhance hospital-specific predictions.
     """
     if data.x_source is None or data.y_source is None:
         raise ValueError("pooled: the source's own data are needed, x_source and y_source of TransferData")

@@ -1,4 +1,6 @@
-"""One transfer problem: a frozen source, target data to learn from, and target data to be judged on."""
+"""One transfer problem: a frozen source, target data to learn from, and target
+data to be judged on.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +13,8 @@ from bayesnn.models.recast.source import Source, check_source, predictions
 
 @dataclass(frozen=True, eq=False)
 class TransferData:
-    """A source's predictions f(x) on the link scale, (x, y) of the target to learn from and (x, y) to be judged on.
+    """A source's predictions f(x) on the link scale, (x, y) of the target to learn from and (x, y)
+    to be judged on.
 
     Attributes:
         source: frozen: a network, a function x -> f [batch], or None where x is f itself.
@@ -21,13 +24,14 @@ class TransferData:
         y_test: their targets.
         binary: whether y is zero or one; f is a logit then.
         link: for a binary source that gives probabilities: `torch.logit`.
-        x_source: inputs of the source's own data, for methods that pool; None where they are not to be had.
+        x_source: inputs of the source's own data, for methods that pool; None where they are not
+            to be had.
         y_source: their targets.
 
     Raises:
         TypeError: a source that cannot be called.
-        ValueError: a source that is not frozen; fewer than three training examples; lengths that do not fit; targets
-            that are not finite, or not zero and one.
+        ValueError: a source that is not frozen; fewer than three training examples; lengths that
+            do not fit; targets that are not finite, or not zero and one.
 
     >>> f = torch.linspace(-2, 2, 20)
     >>> data = TransferData(None, f, 2 * f, f, 2 * f)

@@ -1,4 +1,6 @@
-"""The published simulation: a linear source population, and a target population some way from it."""
+"""The published simulation: a linear source population, and a target population
+some way from it.
+"""
 
 import functools
 
@@ -24,27 +26,29 @@ def linear_design(
     n_test: int = TEST,
     n_source: int = SOURCE,
 ) -> TransferData:
-    """theta_T = theta_S + N(0, noise^2 I); x ~ N(0, I_49); y = x' theta + N(0, .5^2), or Bernoulli(expit(x' theta)).
+    """theta_T = theta_S + N(0, noise^2 I); x ~ N(0, I_49); y = x' theta + N(0, .5^2), or
+    Bernoulli(expit(x' theta)).
 
-    The published design. theta_S is one vector for all seeds, its 50 entries (the constant's last) of random sign and
-    uniform between 1 and 5 in size; theta_T and all data are those of the seed. The source is least squares, or a
-    logistic regression with a ridge (`linear_source`), or the published network (`network_source`).
+    The published design. theta_S is one vector for all seeds, its 50 entries (the constant's last)
+    of random sign and uniform between 1 and 5 in size; theta_T and all data are those of the seed.
+    The source is least squares, or a logistic regression with a ridge (`linear_source`), or the
+    published network (`network_source`).
 
     Args:
         seed: whole number.
         n_train: training examples of the target; 20 to 250 in the paper.
         noise: how far the target is from the source; 0 to 2 in the paper.
         binary: a binary response.
-        network: the source is a network with one hidden layer, which takes some seconds; it is kept for other designs
-            of the same seed.
+        network: the source is a network with one hidden layer, which takes some seconds; it is
+            kept for other designs of the same seed.
         n_test: test examples.
         n_source: training examples of the source.
 
     Returns:
         Data whose source is an `nn.Linear` or an `nn.Sequential` in double precision.
 
-    Reference: Hickey, Williams, Hector (2022), Transfer learning with uncertainty quantification: random effect
-    calibration of source to target (RECaST).
+    Reference: Hickey, Williams, Hector (2022), Transfer learning with uncertainty quantification:
+    random effect calibration of source to target (RECaST).
 
     >>> linear_design(0, n_train=20, noise=1.0).x_train.shape
     torch.Size([20, 49])

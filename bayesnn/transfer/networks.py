@@ -1,4 +1,6 @@
-"""Methods that need the source's network: its last layer retrained or given a posterior, and all of it tuned."""
+"""Methods that need the source's network: its last layer retrained or given a
+posterior, and all of it tuned.
+"""
 
 import copy
 
@@ -16,11 +18,14 @@ from bayesnn.transfer.predictions import NormalQuantiles, Prediction, Probabilit
 from bayesnn.transfer.ridge import bayesian_ridge, logistic_at, logistic_ridge, ridge, strengths
 
 RATE, STEPS, PATIENCE = 0.01, 2000, 10
-"""Of fine-tuning: Adam's rate, at most so many steps, and looks at the held-out fifth without a gain, 10 steps each."""
+"""Of fine-tuning: Adam's rate, at most so many steps, and looks at the held-out fifth without a
+gain, 10 steps each.
+"""
 
 
 def last_layer(data: TransferData, seed: int) -> Prediction:
-    """The source's last linear layer retrained by ridge regression around its weights; leave-one-out intervals.
+    """The source's last linear layer retrained by ridge regression around its weights;
+    leave-one-out intervals.
 
     Raises:
         ValueError: the source is no network that ends in a linear layer with one output.
@@ -36,7 +41,8 @@ def last_layer(data: TransferData, seed: int) -> Prediction:
 
 
 def last_layer_laplace(data: TransferData, seed: int) -> Prediction:
-    """The posterior of the last layer under a normal prior around the source's weights: exact, or Laplace's for logits.
+    """The posterior of the last layer under a normal prior around the source's weights: exact, or
+    Laplace's for logits.
 
     Prior scale (of a grid) and noise maximise the evidence.
 
@@ -58,11 +64,12 @@ def last_layer_laplace(data: TransferData, seed: int) -> Prediction:
 def fine_tuned(data: TransferData, seed: int) -> Prediction:
     """All weights by Adam from the source's, stopped by a held-out fifth of the training data.
 
-    The interval is normal, with the root mean squared error of that fifth, which also chose when to stop: it is
-    optimistic, as such intervals are in practice.
+    The interval is normal, with the root mean squared error of that fifth, which also chose when
+    to stop: it is optimistic, as such intervals are in practice.
 
     Raises:
-        ValueError: the source is no network, or gives probabilities; fewer than five training examples.
+        ValueError: the source is no network, or gives probabilities; fewer than five training
+            examples.
     """
     net = _network(data, "fine_tuned")
     n = len(data.y_train)
@@ -98,7 +105,9 @@ def _loss(outputs: Tensor, y: Tensor, *, binary: bool) -> Tensor:
 
 
 class _Head:
-    """The source's last layer in double precision, its inputs phi, and h, which are phi and a one for the bias."""
+    """The source's last layer in double precision, its inputs phi, and h, which
+    are phi and a one for the bias.
+    """
 
     def __init__(self, data: TransferData, caller: str) -> None:
         net = _network(data, caller)
@@ -131,7 +140,9 @@ class _Head:
 
 
 def _posterior(head: _Head, weights: Tensor, scale: float, noise: float | None) -> Laplace:
-    """Laplace's approximation at these changes of the weights; without noise of a binary response."""
+    """Laplace's approximation at these changes of the weights; without noise of
+    a binary response.
+    """
     likelihood = likelihoods.bernoulli if noise is None else likelihoods.normal(noise)
     layer = head.layer
     model = BNN(layer, subset.everything(layer), priors.around(layer, scale), likelihood)

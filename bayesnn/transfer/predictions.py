@@ -69,12 +69,14 @@ class DrawnQuantiles:
 
 @dataclass(frozen=True, eq=False)
 class ConformalQuantiles:
-    """point_i -+ the k-th smallest of n absolute errors, k = ceil((n + 1) level), of the interval at `level`.
+    """point_i -+ the k-th smallest of n absolute errors, k = ceil((n + 1) level), of the interval
+    at `level`.
 
-    Where k exceeds n the interval is the whole line: n errors cannot promise more. Its promise is about central
-    intervals; quantiles are their ends.
+    Where k exceeds n the interval is the whole line: n errors cannot promise more. Its promise is
+    about central intervals; quantiles are their ends.
 
-    Reference: Lei, G'Sell, Rinaldo, Tibshirani, Wasserman (2018), Distribution-free predictive inference.
+    Reference: Lei, G'Sell, Rinaldo, Tibshirani, Wasserman (2018), Distribution-free predictive
+    inference.
     """
 
     point: Tensor

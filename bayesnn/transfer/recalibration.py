@@ -21,13 +21,15 @@ def recast(
     effect: Effect | None = None,
     priors: Mapping[str, dist.TorchDistribution] | None = None,
 ) -> Prediction:
-    """`RECaSTGuide`'s corrected draws under the published priors; quantiles of 10,000 draws of y, or mean probability.
+    """`RECaSTGuide`'s corrected draws under the published priors; quantiles of 10,000 draws of y,
+    or mean probability.
 
-    `notes["khat"]` is the tail index of the importance weights: from 0.7 on the draws cannot be trusted, and
-    `recast_nuts` should be used. `notes["delta"]` and `notes["gamma"]` are posterior medians.
+    `notes["khat"]` is the tail index of the importance weights: from 0.7 on the draws cannot be
+    trusted, and `recast_nuts` should be used. `notes["delta"]` and `notes["gamma"]` are posterior
+    medians.
 
-    `effect` is another family of beta and `priors` are other priors, `partial(recast, effect=NormalEffect())`:
-    comparisons, not the published method.
+    `effect` is another family of beta and `priors` are other priors,
+    `partial(recast, effect=NormalEffect())`: comparisons, not the published method.
 
     Raises:
         ValueError: predictions of the source that RECaST refuses.

@@ -56,15 +56,16 @@ def free_constant(h: Tensor) -> Tensor:
 
 
 def ridge(h: Tensor, y: Tensor, penalty: Tensor) -> Ridge:
-    """The strength with the smallest leave-one-out error e_i / (1 - A_ii), A = H (H^T H + D)^-1 H^T.
+    """The strength with the smallest leave-one-out error e_i / (1 - A_ii), A = H (H^T H + D)^-1
+    H^T.
 
     Args:
         h: features [batch, feature], double.
         y: [batch], double.
         penalty: relative penalties [feature], positive.
 
-    Reference: Allen (1974), The relationship between variable selection and data augmentation and a method for
-    prediction (PRESS).
+    Reference: Allen (1974), The relationship between variable selection and data augmentation and
+    a method for prediction (PRESS).
 
     >>> h = torch.eye(3, dtype=torch.double)
     >>> ridge(h, torch.zeros(3).double(), torch.ones(3).double()).weights
@@ -84,9 +85,11 @@ def ridge_at(h: Tensor, y: Tensor, penalty: Tensor, strength: float) -> Ridge:
 
 
 def bayesian_ridge(h: Tensor, y: Tensor) -> BayesianRidge:
-    """The strength noise^2 / scale^2 that maximises the evidence N(y; 0, noise^2 (I + H H^T / strength)).
+    """The strength noise^2 / scale^2 that maximises the evidence N(y; 0, noise^2 (I + H
+    H^T / strength)).
 
-    The noise is that which maximises it at this strength; all weights have the prior N(0, scale^2).
+    The noise is that which maximises it at this strength; all weights have the prior N(0,
+    scale^2).
 
     Reference: MacKay (1992), Bayesian interpolation.
     """
@@ -104,9 +107,11 @@ def bayesian_ridge(h: Tensor, y: Tensor) -> BayesianRidge:
 
 
 def logistic_ridge(h: Tensor, y: Tensor, penalty: Tensor, offset: Tensor) -> Ridge:
-    """argmin sum_i -log p(y_i | logit = offset_i + h_i w) + strength / 2 sum_j penalty_j w_j^2, by cross-validation.
+    """argmin sum_i -log p(y_i | logit = offset_i + h_i w) + strength / 2 sum_j penalty_j w_j^2, by
+    cross-validation.
 
-    The strength has the smallest log loss over five folds at random, drawn by torch's global generator.
+    The strength has the smallest log loss over five folds at random, drawn by torch's global
+    generator.
 
     Args:
         h: features [batch, feature], double.

@@ -38,12 +38,13 @@ def scores(prediction: Prediction, y: Tensor, levels: Sequence[float]) -> list[S
 
 
 def crps_of_quantiles(prediction: Quantiles, y: Tensor, count: int = QUANTILES) -> Tensor:
-    """CRPS_i = 2 int_0^1 (1[y_i < q_i(a)] - a) (q_i(a) - y_i) da in units of y, [batch], by the midpoint rule.
+    """CRPS_i = 2 int_0^1 (1[y_i < q_i(a)] - a) (q_i(a) - y_i) da in units of y, [batch], by the
+    midpoint rule.
 
     It exists where means do not: of Cauchy tails too.
 
-    Reference: Gneiting, Ranjan (2011), Comparing density forecasts using threshold- and quantile-weighted scoring
-    rules.
+    Reference: Gneiting, Ranjan (2011), Comparing density forecasts using threshold- and
+    quantile-weighted scoring rules.
 
     >>> from bayesnn.transfer.predictions import NormalQuantiles
     >>> normal = NormalQuantiles(torch.zeros(1).double(), torch.ones(1).double())

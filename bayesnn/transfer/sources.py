@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from bayesnn.transfer.ridge import free_constant, logistic_at, with_constant
 
 STRENGTH = 1.0
-"""Ridge of the logistic source: its training data are separable, so that no maximum likelihood estimate exists."""
+"""Ridge of the logistic source: its training data are separable, so that no maximum likelihood
+estimate exists.
+"""
 HIDDEN, BATCH, RATE, EPOCHS = 25, 64, 1e-3, 2500
 """Of the published network: Adam's rate, at most so many epochs."""
 HELD = 0.1
@@ -18,7 +20,8 @@ PATIENCE = 250
 
 
 def linear_source(x: Tensor, y: Tensor, *, binary: bool = False) -> nn.Module:
-    """Least squares, or a logistic regression with a ridge of strength 1 on all but the constant: a frozen `nn.Linear`.
+    """Least squares, or a logistic regression with a ridge of strength 1 on all but the constant:
+    a frozen `nn.Linear`.
 
     Args:
         x: [batch, feature], double.
@@ -41,10 +44,12 @@ def linear_source(x: Tensor, y: Tensor, *, binary: bool = False) -> nn.Module:
 
 
 def network_source(x: Tensor, y: Tensor, seed: int, *, binary: bool = False, epochs: int = EPOCHS) -> nn.Module:
-    """The published network, linear(25)-ReLU-linear(1), of the epoch with the lowest loss on a tenth held out; frozen.
+    """The published network, linear(25)-ReLU-linear(1), of the epoch with the lowest loss on a
+    tenth held out; frozen.
 
-    Its loss is the squared error, for a binary response that of the probability, as published; the output is the number
-    or the logit. Training stops after 250 epochs without a gain, which is ours.
+    Its loss is the squared error, for a binary response that of the probability, as published; the
+    output is the number or the logit. Training stops after 250 epochs without a gain, which is
+    ours.
 
     Args:
         x: [batch, feature], double.
@@ -56,8 +61,8 @@ def network_source(x: Tensor, y: Tensor, seed: int, *, binary: bool = False, epo
     Raises:
         ValueError: fewer than ten examples.
 
-    Reference: Hickey, Williams, Hector (2022), Transfer learning with uncertainty quantification: random effect
-    calibration of source to target (RECaST).
+    Reference: Hickey, Williams, Hector (2022), Transfer learning with uncertainty quantification:
+    random effect calibration of source to target (RECaST).
 
     >>> x = torch.randn(20, 3).double()
     >>> network_source(x, x[:, 0], 0, epochs=2)(x[:2]).shape

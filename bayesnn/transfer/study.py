@@ -23,7 +23,9 @@ from bayesnn.transfer.table import Study, study_of
 log = logging.getLogger(__name__)
 
 Method: TypeAlias = Callable[[TransferData, int], Prediction]
-"""(data, seed) -> a prediction for `data.x_test`: `Probabilities`, or anything with `quantile(level)` and `notes`."""
+"""(data, seed) -> a prediction for `data.x_test`: `Probabilities`, or anything with
+`quantile(level)` and `notes`.
+"""
 MakeData: TypeAlias = Callable[[int], TransferData]
 Run: TypeAlias = dict[str, list[Score]]
 
@@ -35,8 +37,9 @@ METHODS: Mapping[str, Method] = {
     "conformal": conformal,
     "target only": target_only,
 }
-"""Those that any source allows, for real targets; `last_layer`, `last_layer_laplace` and `fine_tuned` need the source's
-network, `pooled` its data; `conformal` refuses a binary response."""
+"""Those that any source allows, for real targets; `last_layer`, `last_layer_laplace` and
+`fine_tuned` need the source's network, `pooled` its data; `conformal` refuses a binary response.
+"""
 
 
 def transfer_study(
@@ -48,15 +51,18 @@ def transfer_study(
     folder: str | Path,
     workers: int = 1,
 ) -> Study:
-    """Every method on every design and seed, scored: one row per (design, method, seed, metric, level, value).
+    """Every method on every design and seed, scored: one row per (design, method, seed, metric,
+    level, value).
 
-    Each seed's numbers are written to `folder/design/seed_N.json`, at once and whole, so that a run that was killed
-    goes on where it stopped: what the folder has is never done again, also not when methods or seeds are added. A file
-    that cannot be read, as a full disk leaves it, counts as none, and a warning is logged. A name stands for its
-    method: give a changed method another name, or another folder.
+    Each seed's numbers are written to `folder/design/seed_N.json`, at once and whole, so that a
+    run that was killed goes on where it stopped: what the folder has is never done again, also not
+    when methods or seeds are added. A file that cannot be read, as a full disk leaves it, counts
+    as none, and a warning is logged. A name stands for its method: give a changed method another
+    name, or another folder.
 
-    Every method starts from random numbers set by the seed and its name, so that its numbers depend neither on the
-    other methods nor on interruptions. Besides `scores` there is "seconds", CPU time.
+    Every method starts from random numbers set by the seed and its name, so that its numbers
+    depend neither on the other methods nor on interruptions. Besides `scores` there is "seconds",
+    CPU time.
 
     Args:
         make_data: {design: seed -> TransferData}.
@@ -64,13 +70,15 @@ def transfer_study(
         seeds: whole numbers.
         levels: of the intervals.
         folder: where the numbers are kept; made if need be.
-        workers: processes. Above one, `make_data` and `methods` must be functions of modules (or `functools.partial` of
-            them), and the calling script must have the usual `if __name__ == "__main__":`.
+        workers: processes. Above one, `make_data` and `methods` must be functions of modules (or
+            `functools.partial` of them), and the calling script must have the usual
+            `if __name__ == "__main__":`.
 
     Raises:
-        ValueError: no design, method or seed; a design that is no file name; levels outside (0, 1), or others than the
-            folder's; functions that cannot be sent to processes.
-        RuntimeError: a method or `make_data` failed; the message has design, seed and method, finished seeds are kept.
+        ValueError: no design, method or seed; a design that is no file name; levels outside (0,
+            1), or others than the folder's; functions that cannot be sent to processes.
+        RuntimeError: a method or `make_data` failed; the message has design, seed and method,
+            finished seeds are kept.
 
     >>> import tempfile
     >>> from functools import partial
@@ -137,7 +145,8 @@ def _kept(file: Path, levels: tuple[float, ...]) -> Run:
         held = json.loads(file.read_text(encoding="utf-8"))
         theirs = tuple(held["levels"])
         kept = {name: [(metric, level, value) for metric, level, value in run] for name, run in held["methods"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # half a file, or no study's
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # half a file, or no study's
         log.warning("transfer_study: %s cannot be read (%r); its seed is done again", file, error)
         return {}
     if theirs != levels:

@@ -37,7 +37,8 @@ class RECaSTSummary:
         data: (quantity, value) of the target's examples.
         source: what the source is.
         priors: (quantity, prior, 5%, 50%, 95%).
-        posterior: (quantity, mean, sd, 5%, 50%, 95%) and, of Markov chains, (mcse, ess_bulk, ess_tail, r_hat).
+        posterior: (quantity, mean, sd, 5%, 50%, 95%) and, of Markov chains, (mcse, ess_bulk,
+            ess_tail, r_hat).
         fit: (quantity, value): the inference and how good it is; leave-one-out densities in nats.
         notes: what to beware of, in words.
     """
@@ -75,28 +76,33 @@ def recast_summary(
 ) -> RECaSTSummary:
     """Summarise the posterior, its fit, what is not identified, and whether the source helps.
 
-    gamma and sigma are printed beside their logarithms. "elpd_loo" is the expected log predictive density of as many
-    new targets, by Pareto-smoothed leave-one-out weights, in nats; beside it, its difference from that of
-    one distribution for all targets that ignores x (Student-t, or shares of labels), exactly left out one by one. The
-    notes compare log gamma with its prior (where y is homoscedastic given f the data bound gamma from above only), say
-    where delta is near zero or negative, where the source is not shown to help, and which k-hat, R-hat, effective
-    sample sizes or divergences are bad. Effective sample sizes and R-hat are ArviZ's, rank-normalised.
+    gamma and sigma are printed beside their logarithms. "elpd_loo" is the expected log predictive
+    density of as many new targets, by Pareto-smoothed leave-one-out weights, in nats; beside it,
+    its difference from that of one distribution for all targets that ignores x (Student-t, or
+    shares of labels), exactly left out one by one. The notes compare log gamma with its prior
+    (where y is homoscedastic given f the data bound gamma from above only), say where delta is
+    near zero or negative, where the source is not shown to help, and which k-hat, R-hat, effective
+    sample sizes or divergences are bad. Effective sample sizes and R-hat are ArviZ's,
+    rank-normalised.
 
     Args:
-        posterior: `RECaSTGuide.corrected(x, y)`, an MCMC run such as `recast_nuts(model, x, y)`, or {site: draws}.
+        posterior: `RECaSTGuide.corrected(x, y)`, an MCMC run such as `recast_nuts(model, x, y)`,
+            or {site: draws}.
         x: inputs of the target's training examples.
         y: their targets [batch].
-        model: of `recast.continuous`, `recast.binary` or `recast.categorical`; by default the posterior's own, which a
-            dict of draws does not know.
+        model: of `recast.continuous`, `recast.binary` or `recast.categorical`; by default the
+            posterior's own, which a dict of draws does not know.
 
     Raises:
-        TypeError: another kind of model or posterior; a posterior that does not know its model, and none is given.
-        ValueError: a model other than the posterior's own; data that RECaST refuses; draws that lack a site.
+        TypeError: another kind of model or posterior; a posterior that does not know its model,
+            and none is given.
+        ValueError: a model other than the posterior's own; data that RECaST refuses; draws that
+            lack a site.
         ImportError: ArviZ is not installed.
 
-    Reference: Vehtari, Gelman, Gabry (2017), Practical Bayesian model evaluation using leave-one-out cross-validation
-    and WAIC; Vehtari, Gelman, Simpson, Carpenter, Bürkner (2021), Rank-normalization, folding, and localization: an
-    improved R-hat.
+    Reference: Vehtari, Gelman, Gabry (2017), Practical Bayesian model evaluation using
+    leave-one-out cross-validation and WAIC; Vehtari, Gelman, Simpson, Carpenter, Bürkner (2021),
+    Rank-normalization, folding, and localization: an improved R-hat.
 
     >>> from bayesnn.guides import RECaSTGuide
     >>> from bayesnn.models import recast

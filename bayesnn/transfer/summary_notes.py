@@ -16,7 +16,9 @@ TRUSTED = 0.7
 CONVERGED, ENOUGH = 1.01, 400
 """Largest R-hat, and least effective draws."""
 AT_PRIOR, NEAR, FROM_ABOVE = 0.8, 0.5, 0.3
-"""Of log gamma in prior standard deviations: a posterior as wide as this and as near is the prior; or is one-sided."""
+"""Of log gamma in prior standard deviations: a posterior as wide as this and as near is the prior;
+or is one-sided.
+"""
 
 
 def notes_of(

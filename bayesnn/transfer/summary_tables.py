@@ -117,7 +117,8 @@ def source_line(model: RECaST) -> str:
 
 
 def _diagnostics(values: Mapping[str, Tensor]) -> dict[str, tuple[float, ...]]:
-    """{name: (mcse of the mean, bulk and tail effective sample size, rank-normalised split R-hat)}, by ArviZ.
+    """{name: (mcse of the mean, bulk and tail effective sample size, rank-normalised split
+    R-hat)}, by ArviZ.
 
     R-hat of a single chain compares its halves as if they were chains.
     """

@@ -69,7 +69,8 @@ class Study(Table):
     """
 
     def summary(self) -> Table:
-        """Mean over seeds with its Monte-Carlo standard error sd / sqrt(seeds): (..., mean, se, seeds).
+        """Mean over seeds with its Monte-Carlo standard error sd / sqrt(seeds): (..., mean, se,
+        seeds).
 
         The error is nan for one seed, and where a value is infinite.
         """
@@ -80,7 +81,8 @@ class Study(Table):
         return Table(("design", "method", "metric", "level", "mean", "se", "seeds"), rows)
 
     def paired(self, method: str, other: str, metric: str, *, level: float = 0.0) -> Table:
-        """method - other on the same seeds, for each design: (design, metric, level, difference, se, seeds).
+        """method - other on the same seeds, for each design: (design, metric, level, difference,
+        se, seeds).
 
         Raises:
             ValueError: no seed has both.
@@ -117,8 +119,8 @@ class Study(Table):
             level: of the metric.
 
         Returns:
-            (design, metric, level, difference, se, seeds, verdict): "transfer harms" and "transfer helps" beyond two
-            standard errors, else "no difference shown".
+            (design, metric, level, difference, se, seeds, verdict): "transfer harms" and "transfer
+            helps" beyond two standard errors, else "no difference shown".
         """
         metric = metric or ("crps" if "crps" in self.column("metric") else "nll")
         table = self.paired(method, alone, metric, level=level)

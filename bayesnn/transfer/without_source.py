@@ -1,4 +1,6 @@
-"""Leave-one-out densities of the target's own examples without any source: what a source has to beat."""
+"""Leave-one-out densities of the target's own examples without any source: what
+a source has to beat.
+"""
 
 import torch
 from torch import Tensor
@@ -7,9 +9,10 @@ from torch import Tensor
 def without_source(y: Tensor, *, classes: int = 0) -> Tensor:
     """log p(y_i | y_-i) in nats, [batch], of one distribution for all examples, whatever their x.
 
-    For real targets y ~ N(m, s^2) with the prior p(m, s) = 1 / s: y_i given the others is Student-t with n - 2 degrees
-    of freedom, location their mean and scale sqrt(n / (n - 1)) times their standard deviation. For labels (k_c + 1 /
-    classes) / n, where k_c of the others have the same label: a Dirichlet prior worth one example.
+    For real targets y ~ N(m, s^2) with the prior p(m, s) = 1 / s: y_i given the others is
+    Student-t with n - 2 degrees of freedom, location their mean and scale sqrt(n / (n - 1)) times
+    their standard deviation. For labels (k_c + 1 / classes) / n, where k_c of the others have the
+    same label: a Dirichlet prior worth one example.
 
     Args:
         y: [batch]: at least three numbers, or labels.

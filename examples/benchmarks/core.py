@@ -1,7 +1,9 @@
-"""What Bayes costs: a mean-field step, a 32-draw predictive and the import, as ratios to plain PyTorch, beside Pyro.
+"""What Bayes costs: a mean-field step, a 32-draw predictive and the import, as ratios to plain
+PyTorch, beside Pyro.
 
-A step is one of Adam on 128 images; a predictive is 32 draws of all weights times 1,000 inputs in chunks of 50. CPU
-time on one thread in float32, medians of interleaved rounds. Bounds are those that the project set itself.
+A step is one of Adam on 128 images; a predictive is 32 draws of all weights times 1,000 inputs in
+chunks of 50. CPU time on one thread in float32, medians of interleaved rounds. Bounds are those
+that the project set itself.
 """
 
 import copy

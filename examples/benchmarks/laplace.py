@@ -1,9 +1,10 @@
-"""What Laplace costs: fits in epochs of training, predictions in plain forward passes, beside laplace-torch 0.3.
+"""What Laplace costs: fits in epochs of training, predictions in plain forward passes, beside
+laplace-torch 0.3.
 
-float32, one thread, CPU time, medians of interleaved rounds: a plain epoch or forward pass, ours, laplace-torch, and so
-on in turn. An epoch is one of Adam over the same examples in the same batches. Bounds are those that the project set
-itself. `make bench-peers` makes laplace-torch's environment and runs this with `--peer`; without it, its columns say
-"not installed".
+float32, one thread, CPU time, medians of interleaved rounds: a plain epoch or forward pass, ours,
+laplace-torch, and so on in turn. An epoch is one of Adam over the same examples in the same
+batches. Bounds are those that the project set itself. `make bench-peers` makes laplace-torch's
+environment and runs this with `--peer`; without it, its columns say "not installed".
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""Whether laplace-torch's numbers are ours, on networks so small that the exact matrix is at hand."""
+"""Whether laplace-torch's numbers are ours, on networks so small that the exact
+matrix is at hand.
+"""
 
 import argparse
 from dataclasses import dataclass

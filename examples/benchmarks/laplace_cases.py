@@ -39,7 +39,8 @@ class Case:
 
     Attributes:
         bound: of the fit's ratio.
-        peer_examples, peer_batch: what laplace-torch is given, where its Jacobians are too large for the same.
+        peer_examples, peer_batch: what laplace-torch is given, where its Jacobians are too large
+            for the same.
         decomposed: time what the first use adds, too.
     """
 
@@ -113,7 +114,9 @@ class Bench:
         return timed(run)
 
     def forward(self, name: str, inputs: int, chunk: int = CHUNK) -> Clock:
-        """The plain forward passes for so many inputs: their share of those for all, which take time to measure."""
+        """The plain forward passes for so many inputs: their share of those for all, which take
+        time to measure.
+        """
         net, x = self.nets[name], self.inputs[name]
 
         def run() -> None:

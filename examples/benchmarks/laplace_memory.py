@@ -1,4 +1,6 @@
-"""Peak memory of one fit over this process's size before it: `laplace.py` runs it in a process of its own. Linux."""
+"""Peak memory of one fit over this process's size before it: `laplace.py` runs
+it in a process of its own. Linux.
+"""
 
 import argparse
 import contextlib
@@ -31,7 +33,9 @@ def diagonal() -> dict[str, float]:
 
 
 def subnetwork() -> dict[str, float]:
-    """ResNet-18 at 32 x 32, 10,000 random weights with full covariance, 128 examples; then 50 predictions."""
+    """ResNet-18 at 32 x 32, 10,000 random weights with full covariance, 128
+    examples; then 50 predictions.
+    """
     bench = Bench(128, 50, large=True)
     net, case = bench.nets["ResNet-18"], Case("ResNet-18", "", "subnetwork", "full", examples=128)
     chosen = subset.random(net, LARGE, generator=torch.Generator().manual_seed(0))
@@ -52,7 +56,8 @@ def subnetwork() -> dict[str, float]:
 
 def size_now() -> int:
     """The size of this process, whose peak is counted from here on."""
-    with contextlib.suppress(OSError):  # not allowed everywhere: then the peak is that since the start
+    # not allowed everywhere: then the peak is that since the start
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")
 

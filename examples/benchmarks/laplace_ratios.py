@@ -1,4 +1,6 @@
-"""Ratios of fits and predictions for `laplace.py`, of ours and of laplace-torch in the same rounds."""
+"""Ratios of fits and predictions for `laplace.py`, of ours and of laplace-torch
+in the same rounds.
+"""
 
 import statistics
 from collections.abc import Mapping
@@ -12,7 +14,9 @@ from examples.benchmarks.laplace_cases import CHUNK, Bench, Case, Clock, timed
 from examples.benchmarks.laplace_peer import ABSENT, Peer, PeerError
 
 BUDGET = 2.0
-"""CPU seconds that the repeats of one action may take; one call that takes longer is its own measurement."""
+"""CPU seconds that the repeats of one action may take; one call that takes
+longer is its own measurement.
+"""
 
 STAGES = ("fit", "posterior", "evidence")
 
@@ -20,7 +24,9 @@ Row = tuple[str, ...]
 
 
 def rounds(actions: Mapping[str, Clock], repeats: int, label: str) -> dict[str, float]:
-    """{action: median seconds}, in turn A B C A B C ... after one call of each; slow ones take part in fewer rounds."""
+    """{action: median seconds}, in turn A B C A B C ... after one call of each; slow ones take
+    part in fewer rounds.
+    """
     first = {name: clock() for name, clock in actions.items()}
     count = {name: min(repeats, int(BUDGET / max(seconds, 1e-9))) for name, seconds in first.items()}
     times: dict[str, list[float]] = {name: [] if count[name] else [first[name]] for name in actions}
@@ -61,7 +67,9 @@ def fit(case: Case, bench: Bench, peer: Peer, repeats: int) -> Row:
 def predictions(
     case: Case, bench: Bench, peer: Peer, repeats: int, *, bound: float, inputs: int, chunk: int = CHUNK
 ) -> Row:
-    """GLM probit, in forward passes; laplace-torch gets the first `inputs` in chunks of `chunk`."""
+    """GLM probit, in forward passes; laplace-torch gets the first `inputs` in
+    chunks of `chunk`.
+    """
     guide = bench.guide(case).fit(bench.batches(case))
     parts = bench.inputs[case.net].split(CHUNK)
 
@@ -83,7 +91,9 @@ def predictions(
 
 
 def steps(case: Case, bench: Bench, peer: Peer, repeats: int) -> list[Row]:
-    """100 values of the marginal likelihood, in CPU seconds: the decomposition counts, the fit does not."""
+    """100 values of the marginal likelihood, in CPU seconds: the decomposition
+    counts, the fit does not.
+    """
     batches = bench.batches(case)
 
     def after_fit(use: Any) -> Clock:

@@ -1,7 +1,8 @@
-"""laplace-torch's side of `laplace.py`: a process that stays, and times what each line of its standard input asks for.
+"""laplace-torch's side of `laplace.py`: a process that stays, and times what each line of its
+standard input asks for.
 
-It lives in an environment of its own, so that it imports torch and laplace alone, and is started with Python's option
--P, since a script beside it is called laplace too.
+It lives in an environment of its own, so that it imports torch and laplace alone, and is started
+with Python's option -P, since a script beside it is called laplace too.
 """
 
 import copy
@@ -57,7 +58,9 @@ class Worker:
         return {"seconds": self.seconds(request)}
 
     def seconds(self, request: dict[str, Any]) -> float:
-        """CPU seconds of a fit, alone or with what follows it; of predictions; of 100 steps of marginal likelihood."""
+        """CPU seconds of a fit, alone or with what follows it; of predictions; of 100 steps of
+        marginal likelihood.
+        """
         if request["do"] == "probit":
             return self.probit(request)
         make = self.maker(request)

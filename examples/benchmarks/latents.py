@@ -1,10 +1,12 @@
-"""What BatchEnsemble and LP-BNN cost with four members, beside torch-uncertainty's layers where they are installed.
+"""What BatchEnsemble and LP-BNN cost with four members, beside torch-uncertainty's layers where
+they are installed.
 
-float32, one thread, CPU time, medians of interleaved rounds. A step is one of Adam over a tiled batch of 4 x 32 images
-of 32 x 32, and the plain step that of the network itself over the same 128 rows. Predictions are those of all four
-members for 500 images (WRN-16-4: 100) in chunks of 50; the plain ones four passes of the network in the same chunks.
-Parameters are those of the single network and what the members add. torch-uncertainty 0.13 is measured where this runs
-in an environment that has it (`pip install torch-uncertainty`); its LP-BNN is fitted by its own loss.
+float32, one thread, CPU time, medians of interleaved rounds. A step is one of Adam over a tiled
+batch of 4 x 32 images of 32 x 32, and the plain step that of the network itself over the same 128
+rows. Predictions are those of all four members for 500 images (WRN-16-4: 100) in chunks of 50; the
+plain ones four passes of the network in the same chunks. Parameters are those of the single
+network and what the members add. torch-uncertainty 0.13 is measured where this runs in an
+environment that has it (`pip install torch-uncertainty`); its LP-BNN is fitted by its own loss.
 """
 
 import copy
@@ -88,7 +90,9 @@ def tiled_passes(net: nn.Module, x: Tensor) -> None:
 
 
 def predictions(net: nn.Module, x: Tensor) -> dict[str, Action]:
-    """Outputs of all members: by plain passes, ours by `predict`, theirs by passes of tiled chunks."""
+    """Outputs of all members: by plain passes, ours by `predict`, theirs by
+    passes of tiled chunks.
+    """
     plain = copy.deepcopy(net).eval()
     actions: dict[str, Action] = {"plain": lambda: plain_passes(plain, x)}
     for kind, convert in OURS.items():

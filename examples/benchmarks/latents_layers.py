@@ -1,8 +1,8 @@
 """When a layer with members makes their weights: the measurement behind `RankOne.large`.
 
-Forward and backward passes of single layers with four members, as ratios to the plain layer on the same rows; float32,
-CPU time, medians of interleaved rounds. By rows, inputs and outputs are multiplied by the members' vectors; by weights,
-each member's rows meet its own weight.
+Forward and backward passes of single layers with four members, as ratios to the plain layer on the
+same rows; float32, CPU time, medians of interleaved rounds. By rows, inputs and outputs are
+multiplied by the members' vectors; by weights, each member's rows meet its own weight.
 """
 
 import os

@@ -49,7 +49,9 @@ def lp_bnn(net: nn.Module, members: int) -> nn.Module:
 
 
 def loss(net: nn.Module, rows: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of the tiled rows, and the mean of the layers' terms where they have any."""
+    """Mean cross entropy of the tiled rows, and the mean of the layers' terms
+    where they have any.
+    """
     fit = F.cross_entropy(net(rows), labels)
     terms = [part.log_variational_posterior for part in net.modules() if hasattr(part, "log_variational_posterior")]
     return fit + torch.stack(terms).mean() if terms else fit  # type: ignore[arg-type]

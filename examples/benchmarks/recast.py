@@ -1,12 +1,14 @@
-"""What sampling RECaST's posterior costs, beside Pyro's NUTS on latent effects and on quadrature likelihoods.
+"""What sampling RECaST's posterior costs, beside Pyro's NUTS on latent effects and on quadrature
+likelihoods.
 
-250 targets: of the published linear design (noise 1), of the model itself (f ~ N(0, 2^2), delta .9, gamma .3, sigma
-.5), and labels of the model itself. Double precision, one thread, CPU time; densities are medians over rounds. ESS is
-the smallest bulk ESS of the numbers, and all CPU time counts, warming up too, a third of every chain. Ours runs in
-full, 4 chains of 500 + 1,000, before, between and after the others, and its median counts. The others run one short
-chain, Pyro's `NUTS(model)` as it is, and their ESS a second is taken as that of longer ones. Of the quadrature rules
-with 200, 400 and 1,000 nodes the cheapest is measured whose log density errs by less than 0.05 nats over draws of the
-posterior, or else the most accurate.
+250 targets: of the published linear design (noise 1), of the model itself (f ~ N(0, 2^2), delta
+.9, gamma .3, sigma .5), and labels of the model itself. Double precision, one thread, CPU time;
+densities are medians over rounds. ESS is the smallest bulk ESS of the numbers, and all CPU time
+counts, warming up too, a third of every chain. Ours runs in full, 4 chains of 500 + 1,000, before,
+between and after the others, and its median counts. The others run one short chain, Pyro's
+`NUTS(model)` as it is, and their ESS a second is taken as that of longer ones. Of the quadrature
+rules with 200, 400 and 1,000 nodes the cheapest is measured whose log density errs by less than
+0.05 nats over draws of the posterior, or else the most accurate.
 """
 
 import math

@@ -1,4 +1,6 @@
-"""What RECaST's samplers are measured beside: latent effects, and integrals by quadrature, in plain Pyro."""
+"""What RECaST's samplers are measured beside: latent effects, and integrals by
+quadrature, in plain Pyro.
+"""
 
 import math
 from collections.abc import Callable
@@ -47,7 +49,9 @@ def by_quadrature(log_likelihood: LogLikelihood, *names: str) -> PyroModel:
 
 
 def tangent(count: int) -> LogLikelihood:
-    """Gauss-Legendre nodes in u of beta = delta + gamma tan(pi u / 2): exact where gamma |f| is of sigma's size."""
+    """Gauss-Legendre nodes in u of beta = delta + gamma tan(pi u / 2): exact
+    where gamma |f| is of sigma's size.
+    """
     u, weight = np.polynomial.legendre.leggauss(count)
     tan, log_weight = torch.tensor(np.tan(math.pi / 2 * u)[:, None]), torch.tensor(np.log(weight / 2)[:, None])
 
@@ -60,7 +64,9 @@ def tangent(count: int) -> LogLikelihood:
 
 
 def line(count: int, reach: float = 8.0) -> LogLikelihood:
-    """The paper's integral over u = (beta - y/f) |f| / sigma by equal steps; within 8, where it has u within 39."""
+    """The paper's integral over u = (beta - y/f) |f| / sigma by equal steps; within 8, where it
+    has u within 39.
+    """
     step = 2 * reach / count
     u = ((torch.arange(count, dtype=torch.double) + 0.5) * step - reach).unsqueeze(1)
     log_weight = -(u**2) / 2 - math.log(2 * math.pi) / 2 + math.log(step / math.pi)
@@ -74,7 +80,9 @@ def line(count: int, reach: float = 8.0) -> LogLikelihood:
 
 
 def panels(count: int) -> LogLikelihood:
-    """Labels: Gauss-Legendre nodes in u of beta = delta + gamma tan(pi u / 2), either side of the step at beta = 0."""
+    """Labels: Gauss-Legendre nodes in u of beta = delta + gamma tan(pi u / 2), either side of the
+    step at beta = 0.
+    """
     node, weight = (torch.tensor(one[:, None]) for one in np.polynomial.legendre.leggauss(count // 2))
 
     def log_likelihood(values: dict[str, Tensor], f: Tensor, y: Tensor) -> Tensor:

@@ -32,7 +32,9 @@ def row(label: str, times: Mapping[str, list[float]], action: str, bound: str) -
 
 
 def interleaved(actions: Mapping[str, Action], repeats: int, label: str) -> dict[str, list[float]]:
-    """CPU seconds of every action, in turn A B C A B C ..., after one call of each that is not counted."""
+    """CPU seconds of every action, in turn A B C A B C ..., after one call of
+    each that is not counted.
+    """
     for action in actions.values():
         action()
     times: dict[str, list[float]] = {name: [] for name in actions}

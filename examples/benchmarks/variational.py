@@ -1,9 +1,12 @@
-"""What variational inference costs: with drawn weights and without, beside Pyro and other libraries, as ratios.
+"""What variational inference costs: with drawn weights and without, beside Pyro and other
+libraries, as ratios.
 
-A step is one of Adam on 128 images, as in `core.py`; a prediction is of 1,000 inputs in chunks of 50, by one pass of
-moments or by 32 draws of the weights, over one plain forward pass. CPU time on one thread in float32, medians of
-interleaved rounds. Bounds are those that the project set itself. bayesian-torch is timed in the same rounds where it is
-installed (`pip install --no-deps bayesian-torch==0.5.0`); figures of libraries that are not are quoted, and say so.
+A step is one of Adam on 128 images, as in `core.py`; a prediction is of 1,000 inputs in chunks of
+50, by one pass of moments or by 32 draws of the weights, over one plain forward pass. CPU time on
+one thread in float32, medians of interleaved rounds. Bounds are those that the project set itself.
+bayesian-torch is timed in the same rounds where it is installed
+(`pip install --no-deps bayesian-torch==0.5.0`); figures of libraries that are not are quoted, and
+say so.
 """
 
 import copy

@@ -1,4 +1,6 @@
-"""Predictions by moments beside predictions by draws of the weights: 1,000 inputs, the same guide."""
+"""Predictions by moments beside predictions by draws of the weights: 1,000
+inputs, the same guide.
+"""
 
 from collections.abc import Callable
 
@@ -15,7 +17,9 @@ from examples.benchmarks.timing import Action, interleaved, row
 
 def _vision(name: str) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
-        """torchvision's, its normalisations at the statistics of noise: without, MobileNet's outputs are 1e-10."""
+        """torchvision's, its normalisations at the statistics of noise: without, MobileNet's
+        outputs are 1e-10.
+        """
         import torchvision
 
         net: nn.Module = getattr(torchvision.models, name)(num_classes=10)

@@ -1,4 +1,6 @@
-"""Other libraries' variational steps: bayesian-torch where it is installed, and figures that were measured earlier."""
+"""Other libraries' variational steps: bayesian-torch where it is installed, and figures that were
+measured earlier.
+"""
 
 import copy
 from typing import Any
@@ -25,7 +27,8 @@ QUOTED = {
         "TyXe, flipout": 2.45,
     },
 }
-"""{network: {step: ratio to a plain Adam step}}, from a comparison of the libraries that was made by the same protocol.
+"""{network: {step: ratio to a plain Adam step}}, from a comparison of the libraries that was made
+by the same protocol.
 
 TyXe is that of September 2022, the latest, which needs a shim of two lines for Pyro 1.9.
 """

@@ -1,6 +1,7 @@
 """When vmap over weight draws beats a loop: the measurement behind `functional.worth_vectorising`.
 
-32 draws of all weights, CPU time on one thread, medians of interleaved rounds. A speed-up above 1 favours vmap.
+32 draws of all weights, CPU time on one thread, medians of interleaved rounds. A speed-up above 1
+favours vmap.
 """
 
 import argparse

@@ -13,14 +13,16 @@ LONGEST = 300
 
 
 class CheckedState(nn.Module):
-    """A guide whose state dict carries a fingerprint of its sites, and is refused by a guide with another.
+    """A guide whose state dict carries a fingerprint of its sites, and is refused by a guide with
+    another.
 
     It also carries the weight of the KL divergence in the loss that trained the guide, if one of
     ours did. A subclass says what its `_fingerprint` is; one that checks more, or has buffers that
     are None before a fit, extends `_check` or `_prepare`.
 
     Raises:
-        ValueError: on loading a state of another network, subset or model, before anything is changed.
+        ValueError: on loading a state of another network, subset or model, before anything is
+            changed.
     """
 
     def __init__(self) -> None:
@@ -43,7 +45,9 @@ class CheckedState(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _check(self, state: Mapping[str, Any]) -> None:
-        """Refuse this guide's part of a state dict, {name: value}, where it is of another guide."""
+        """Refuse this guide's part of a state dict, {name: value}, where it is
+        of another guide.
+        """
         held, own = state.get("_extra_state", {}).get("fingerprint"), self._fingerprint()
         if held != own:
             both = f": it is of {held}, this guide is of {own}"

@@ -15,7 +15,8 @@ class ClosedFormELBO(ELBO):
     """-ELBO by `_negative_elbo(model, guide, *args)`, in the three forms that Pyro's ELBOs have.
 
     A backward pass, which is what training is, notes the weight of the KL divergence on the guide,
-    so that `to_arviz` can say that a posterior is tempered. Evaluating an objective leaves no note.
+    so that `to_arviz` can say that a posterior is tempered. Evaluating an objective leaves no
+    note.
 
     Attributes:
         kl_weight: the objective's own factor; `weight_in` is the weight that holds.

@@ -8,12 +8,13 @@ SUFFIXES = ("scale", "log_scale", "scales", "scale_tril", "scale_unconstrained",
 
 
 def faster_variances(lr: float, multiplier: float = 10.0) -> Callable[[str, nn.Parameter], dict[str, float]]:
-    """Groups for `fit(groups=...)`: a learning rate `multiplier` times as large for the variances of a guide.
+    """Groups for `fit(groups=...)`: a learning rate `multiplier` times as large for the variances
+    of a guide.
 
-    Variances learn slowly under the rate that suits means, and mean-field results are often those of variances that
-    have not converged. Parameters of variances are known by the end of their names: `scale`, `log_scale`, `scale_tril`,
-    `cov_factor`, `raw` of `MultiplicativeNoise` and the like. Scales of the model itself (a learned noise) keep the
-    ordinary rate.
+    Variances learn slowly under the rate that suits means, and mean-field results are often those
+    of variances that have not converged. Parameters of variances are known by the end of their
+    names: `scale`, `log_scale`, `scale_tril`, `cov_factor`, `raw` of `MultiplicativeNoise` and the
+    like. Scales of the model itself (a learned noise) keep the ordinary rate.
 
     Args:
         lr: the ordinary learning rate.

@@ -10,10 +10,12 @@ from bayesnn.sites import base_of
 
 
 def normal_kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor | None:
-    """KL(q || p) = 1/2 sum_j [ (s_j^2 + (m_j - m0_j)^2) / s0_j^2 - 1 - log(s_j^2 / s0_j^2) ] in nats, over all axes.
+    """KL(q || p) = 1/2 sum_j [ (s_j^2 + (m_j - m0_j)^2) / s0_j^2 - 1 - log(s_j^2 / s0_j^2) ] in
+    nats, over all axes.
 
-    None where one of the two is not a normal distribution with independent entries. A prior with one scale for a whole
-    block costs two dot products and one sum of logarithms, not a P-sized tensor for each term.
+    None where one of the two is not a normal distribution with independent entries. A prior with
+    one scale for a whole block costs two dot products and one sum of logarithms, not a P-sized
+    tensor for each term.
 
     >>> normal_kl(dist.Normal(torch.ones(2), 1.0), dist.Normal(torch.zeros(2), 1.0))
     tensor(1.)

@@ -15,10 +15,12 @@ from bayesnn.sites import to_vector
 
 
 def output_normal(chunks: Iterable[tuple[Tensor, Tensor]]) -> dist.MultivariateNormal:
-    """N(f, A A^T), [batch] x [class], from (f [batch, class], A [batch, class, param]) in chunks of examples.
+    """N(f, A A^T), [batch] x [class], from (f [batch, class], A [batch, class, param]) in chunks
+    of examples.
 
-    A is the Jacobian times a root of the weights' covariance. Where it has fewer independent columns than there are
-    classes the distribution is degenerate: it can be sampled, but has no density.
+    A is the Jacobian times a root of the weights' covariance. Where it has fewer independent
+    columns than there are classes the distribution is degenerate: it can be sampled, but has no
+    density.
     """
     locs, roots = [], []
     for loc, half in chunks:
@@ -30,7 +32,8 @@ def output_normal(chunks: Iterable[tuple[Tensor, Tensor]]) -> dist.MultivariateN
 def linearised_outputs(
     guide: nn.Module, model: object, means: Mapping[str, Tensor], scales: Mapping[str, Tensor], x: Inputs
 ) -> dist.MultivariateNormal:
-    """N(f(x; m), J diag(s^2) J^T) of a factorised guide, [batch] x [class]: the network linearised at the mean.
+    """N(f(x; m), J diag(s^2) J^T) of a factorised guide, [batch] x [class]: the network linearised
+    at the mean.
 
     Args:
         guide: for its name.

@@ -27,8 +27,9 @@ def expected_log_likelihood(
 ) -> Tensor:
     """E[log p(y | f)], f ~ N(mean, V), [batch], in nats.
 
-    Where the likelihood has an `expected_log_prob`: exact for normal, heteroscedastic normal and Poisson, by
-    one-dimensional quadrature for Bernoulli. `categorical` for labels; for other likelihoods the mean over draws of f.
+    Where the likelihood has an `expected_log_prob`: exact for normal, heteroscedastic normal and
+    Poisson, by one-dimensional quadrature for Bernoulli. `categorical` for labels; for other
+    likelihoods the mean over draws of f.
 
     Args:
         likelihood: outputs -> distribution of y.

@@ -7,7 +7,8 @@ from bayesnn.likelihoods.expectations import variances
 
 
 def jensen_bound(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
-    """mean_y - log sum_k exp(mean_k + variance_k / 2) <= E[log softmax(z)_y], z ~ N(mean, diag(variance)), [batch].
+    """mean_y - log sum_k exp(mean_k + variance_k / 2) <= E[log softmax(z)_y], z ~ N(mean,
+    diag(variance)), [batch].
 
     Args:
         mean: of the logits, [batch, class].
@@ -23,11 +24,12 @@ def jensen_bound(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
 
 
 def second_order(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
-    """mean_y - log sum_k exp(mean_k) - 1/2 sum_k variance_k p_k (1 - p_k), p = softmax(mean), [batch].
+    """mean_y - log sum_k exp(mean_k) - 1/2 sum_k variance_k p_k (1 - p_k), p = softmax(mean),
+    [batch].
 
-    Taylor's expansion of E[log softmax(z)_y] (the delta method): closer than `jensen_bound` where variances are small,
-    but no bound. Arguments as there; of covariances V [batch, class, class] the last term is
-    -1/2 (p^T diag V - p^T V p).
+    Taylor's expansion of E[log softmax(z)_y] (the delta method): closer than `jensen_bound` where
+    variances are small, but no bound. Arguments as there; of covariances V [batch, class, class]
+    the last term is -1/2 (p^T diag V - p^T V p).
 
     >>> second_order(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]))
     tensor([-0.6931])

@@ -1,4 +1,6 @@
-"""E[log softmax(z)_y] of normal logits z ~ N(m, V): by draws of logits, and a probit approximation."""
+"""E[log softmax(z)_y] of normal logits z ~ N(m, V): by draws of logits, and a
+probit approximation.
+"""
 
 import math
 from typing import Any
@@ -14,13 +16,15 @@ from bayesnn.likelihoods.expectations import variances
 class LogitDraws:
     """m_y - mean_s log sum_k exp(z_sk), z_s ~ N(m, V), [batch]: E[log softmax(z)_y] without bias.
 
-    V is diagonal or full. Draws come in antithetic pairs m +- L e, L L^T = V. Derivatives are unbiased too: -E p_k in
-    m_k, and by Price's theorem -E[diag(p) - p p^T] / 2 in V, whose noise stays bounded as V goes to 0.
+    V is diagonal or full. Draws come in antithetic pairs m +- L e, L L^T = V. Derivatives are
+    unbiased too: -E p_k in m_k, and by Price's theorem -E[diag(p) - p p^T] / 2 in V, whose noise
+    stays bounded as V goes to 0.
 
     Args:
         draws: an even number.
 
-    References: Schmitt, Roth (2021); Price (1958), A useful theorem for nonlinear devices having Gaussian inputs.
+    References: Schmitt, Roth (2021); Price (1958), A useful theorem for nonlinear devices having
+    Gaussian inputs.
 
     >>> LogitDraws(2)(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]))
     tensor([-0.6931])
@@ -32,7 +36,9 @@ class LogitDraws:
         self.draws = draws
 
     def __call__(self, mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
-        """Args: mean [batch, class], variance [batch, class] or covariance [batch, class, class], labels [batch]."""
+        """Args: mean [batch, class], variance [batch, class] or covariance
+        [batch, class, class], labels [batch].
+        """
         own = mean.gather(-1, y.long().unsqueeze(-1)).squeeze(-1)
         return own - _MeanLogSumExp.apply(mean, variance, self.draws)
 
@@ -73,8 +79,8 @@ class _MeanLogSumExp(torch.autograd.Function):
 def probit_score(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
     """log softmax(m / sqrt(1 + pi/8 v))_y, [batch]: the log of the probit prediction.
 
-    It approximates log E[softmax(z)_y], which lies above E[log softmax(z)_y]: cheap, and trains the prediction itself,
-    but no lower bound of the evidence. Arguments as of `LogitDraws`.
+    It approximates log E[softmax(z)_y], which lies above E[log softmax(z)_y]: cheap, and trains
+    the prediction itself, but no lower bound of the evidence. Arguments as of `LogitDraws`.
 
     Reference: Gibbs (1998), Bayesian Gaussian processes for regression and classification.
 

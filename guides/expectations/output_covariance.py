@@ -16,8 +16,9 @@ def spread_of(outputs: Moments) -> Tensor:
 def covariance_root(covariance: Tensor) -> Tensor:
     """The lower triangular L with L L^T = covariance, [batch, out, out].
 
-    Where the matrix is not positive definite, which propagated covariances are only nearly, L belongs to the nearest
-    matrix that is semi-definite. Derivatives are those of Cholesky's algorithm.
+    Where the matrix is not positive definite, which propagated covariances are only nearly, L
+    belongs to the nearest matrix that is semi-definite. Derivatives are those of Cholesky's
+    algorithm.
 
     >>> covariance_root(torch.tensor([[4.0, 2.0], [2.0, 1.0]]))
     tensor([[2., 0.],
@@ -34,7 +35,9 @@ def covariance_root(covariance: Tensor) -> Tensor:
 
 
 def normal_of(outputs: Moments, *, covariance: bool) -> dist.TorchDistribution:
-    """N(mean, V), [batch] x [out]: a `MultivariateNormal` where covariances are asked for, else independent outputs."""
+    """N(mean, V), [batch] x [out]: a `MultivariateNormal` where covariances are asked for, else
+    independent outputs.
+    """
     if not covariance:
         normal = dist.Normal(outputs.loc, outputs.variance.sqrt(), validate_args=False)
         return normal.to_event(outputs.loc.dim() - 1)

@@ -1,4 +1,6 @@
-"""Ways to the Fisher information, exact or estimated: for Laplace approximations and for variational Laplace alike."""
+"""Ways to the Fisher information, exact or estimated: for Laplace approximations and for
+variational Laplace alike.
+"""
 
 from bayesnn.guides.fisher.empirical import EmpiricalFisher as EmpiricalFisher
 from bayesnn.guides.fisher.exact import ExactFisher as ExactFisher

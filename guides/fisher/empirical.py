@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 class EmpiricalFisher:
     """sum_i g_i g_i^T with the scores g_i of the labels themselves.
 
-    For a Laplace approximation R = score(y), one column. For an ELBO g = d/dw sum_i xi_i log p(y_i | w) with random
-    signs xi, which take the products g_i g_j of different examples out: they would make it depend on the batch size.
+    For a Laplace approximation R = score(y), one column. For an ELBO g = d/dw sum_i xi_i
+    log p(y_i | w) with random signs xi, which take the products g_i g_j of different examples out:
+    they would make it depend on the batch size.
 
-    It is neither the Fisher information nor an estimate of it: where the network fits its data the scores vanish and
-    the posterior stays at the prior.
+    It is neither the Fisher information nor an estimate of it: where the network fits its data the
+    scores vanish and the posterior stays at the prior.
 
     Args:
         draws: for ELBOs, sets of signs to average over.
-        each: for ELBOs, one backward pass for each example in the place of signs: no noise, for small batches.
+        each: for ELBOs, one backward pass for each example in the place of signs: no noise, for
+            small batches.
 
     Raises:
         ValueError: fewer draws than one.

@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 class ExactFisher:
     """L = E[d log p/df d log p/df^T] itself, without noise.
 
-    For a Laplace approximation R R^T = L by the likelihood's `fisher_root`, as many columns as the rank of L has, 9 for
-    ten classes; for a likelihood with `fisher` alone, by a Cholesky factorisation with pivoting. For an ELBO one row of
-    a batched backward pass for each example and class: its memory is batch x class x weights, for small batches and
-    networks.
+    For a Laplace approximation R R^T = L by the likelihood's `fisher_root`, as many columns as the
+    rank of L has, 9 for ten classes; for a likelihood with `fisher` alone, by a Cholesky
+    factorisation with pivoting. For an ELBO one row of a batched backward pass for each example
+    and class: its memory is batch x class x weights, for small batches and networks.
 
     Args:
-        rules: for ELBOs, the Fisher information of further distributions, {class: rule}; see `guides/fisher/rules.py`.
+        rules: for ELBOs, the Fisher information of further distributions, {class: rule}; see
+            `guides/fisher/rules.py`.
 
     Raises:
-        ValueError: the likelihood has no `fisher`, or one that is not finite or not positive semi-definite.
+        ValueError: the likelihood has no `fisher`, or one that is not finite or not positive
+            semi-definite.
         MemoryError: the matrices do not fit, with their size.
 
     >>> from bayesnn import likelihoods
@@ -65,7 +67,9 @@ EXACT = ExactFisher()
 
 
 def fisher_root(likelihood: Likelihood, outputs: Tensor) -> Tensor:
-    """R with R R^T = fisher(outputs), [batch, out, column]: the likelihood's own root, or a pivoted one."""
+    """R with R R^T = fisher(outputs), [batch, out, column]: the likelihood's
+    own root, or a pivoted one.
+    """
     if isinstance(likelihood, HasFisherRoot) and not _overridden(likelihood):
         root = likelihood.fisher_root(outputs)
         if not bool(torch.isfinite(root).all()):
@@ -90,7 +94,9 @@ def check_fisher(likelihood: object) -> HasFisher:
 
 
 def _overridden(likelihood: object) -> bool:
-    """Whether a sub-class has another `fisher` but the root of the class above: it would be the root of another one."""
+    """Whether a sub-class has another `fisher` but the root of the class above: it would be the
+    root of another one.
+    """
     for kind in type(likelihood).__mro__:
         if "fisher" in vars(kind) or "fisher_root" in vars(kind):
             return "fisher_root" not in vars(kind)

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MonteCarloFisher:
-    """The scores of targets y~ drawn from the model: E[g g^T] is the Fisher information, of every distribution.
+    """The scores of targets y~ drawn from the model: E[g g^T] is the Fisher information, of every
+    distribution.
 
-    For a Laplace approximation R = score(y~) / sqrt(draws), one column a draw whatever the classes. For an ELBO
-    g = d/dw sum_i log p(y~_i | w), one backward pass a draw; the gradient of g^2 is biased there: targets are drawn
-    anew, but held when it is differentiated. For a model that is linear in its weights with a softmax it is zero in the
-    mean, where dF/dw is not. Use it where no Fisher information is known, or with `curvature_grad=False`.
+    For a Laplace approximation R = score(y~) / sqrt(draws), one column a draw whatever the
+    classes. For an ELBO g = d/dw sum_i log p(y~_i | w), one backward pass a draw; the gradient of
+    g^2 is biased there: targets are drawn anew, but held when it is differentiated. For a model
+    that is linear in its weights with a softmax it is zero in the mean, where dF/dw is not. Use it
+    where no Fisher information is known, or with `curvature_grad=False`.
 
     Args:
         draws: targets to average over.
@@ -32,7 +34,8 @@ class MonteCarloFisher:
     Raises:
         ValueError: fewer draws than one.
 
-    Reference: Martens and Grosse (2015), Optimizing neural networks with Kronecker-factored approximate curvature.
+    Reference: Martens and Grosse (2015), Optimizing neural networks with Kronecker-factored
+    approximate curvature.
 
     >>> from bayesnn import likelihoods
     >>> MonteCarloFisher(3).roots(likelihoods.categorical, torch.zeros(5, 2), torch.zeros(5)).shape

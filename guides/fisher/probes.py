@@ -23,21 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FisherProbes:
-    """g = sum_i J_i^T A_i xi_i with A_i A_i^T = L_i and random signs xi: E[g g^T] = sum_i J_i^T L_i J_i = F.
+    """g = sum_i J_i^T A_i xi_i with A_i A_i^T = L_i and random signs xi: E[g g^T] = sum_i J_i^T
+    L_i J_i = F.
 
-    For a Laplace approximation R = A xi / sqrt(draws), one column a draw whatever the classes, without the matrix L
-    where the distribution's rule is known. For an ELBO one backward pass for all examples and classes; unbiased for F
-    *and*, since A_i keeps its graph, for dF/dw.
+    For a Laplace approximation R = A xi / sqrt(draws), one column a draw whatever the classes,
+    without the matrix L where the distribution's rule is known. For an ELBO one backward pass for
+    all examples and classes; unbiased for F *and*, since A_i keeps its graph, for dF/dw.
 
     Args:
         draws: probes to average over.
-        rules: Fisher information of further distributions, {class: rule}; see `guides/fisher/rules.py`.
+        rules: Fisher information of further distributions, {class: rule}; see
+            `guides/fisher/rules.py`.
 
     Raises:
         ValueError: fewer draws than one; a distribution of which no Fisher information is known.
 
-    Reference: Hutchinson (1990), A stochastic estimator of the trace of the influence matrix for Laplacian smoothing
-    splines.
+    Reference: Hutchinson (1990), A stochastic estimator of the trace of the influence matrix for
+    Laplacian smoothing splines.
 
     >>> from bayesnn import likelihoods
     >>> R = FisherProbes().roots(likelihoods.normal(0.5), torch.zeros(1, 2), torch.zeros(1, 2))
@@ -62,7 +64,9 @@ class FisherProbes:
         return torch.stack(probes, -1) * self.draws**-0.5
 
     def _by_rules(self, likelihood: Likelihood, outputs: Tensor) -> list[Tensor] | None:
-        """[batch, out] of each draw: through the parameters of the distribution back to the outputs."""
+        """[batch, out] of each draw: through the parameters of the distribution
+        back to the outputs.
+        """
         with alone(), torch.enable_grad(), poutine.block():
             at = outputs.detach().requires_grad_()
             fn = base_of(likelihood(at))

@@ -14,16 +14,22 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class OutputFisher(Protocol):
-    """The Fisher information L_i of y_i in the outputs of each example: what `Laplace(fisher=...)` takes."""
+    """The Fisher information L_i of y_i in the outputs of each example: what
+    `Laplace(fisher=...)` takes.
+    """
 
     def roots(self, likelihood: Likelihood, outputs: Tensor, y: Tensor) -> Tensor:
-        """R [batch, out, column] of outputs [batch, ...], with L_i ~ R_i R_i^T for each example; out is flattened."""
+        """R [batch, out, column] of outputs [batch, ...], with L_i ~ R_i R_i^T for each example;
+        out is flattened.
+        """
         ...
 
 
 @runtime_checkable
 class Curvature(Protocol):
-    """The Fisher information F of all conditionals: what `VariationalLaplaceELBO(curvature=...)` takes."""
+    """The Fisher information F of all conditionals: what
+    `VariationalLaplaceELBO(curvature=...)` takes.
+    """
 
     def passes(self, sites: Sequence["ConditionalSite"]) -> Iterator["BackwardPass"]:
         """Backward passes with E[sum over passes of g g^T] = F."""
@@ -32,7 +38,9 @@ class Curvature(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class BackwardPass:
-    """One backward pass: g = sum over outputs of J^T cotangent; if `batched`, one g for each row of the cotangents."""
+    """One backward pass: g = sum over outputs of J^T cotangent; if `batched`, one g for each row
+    of the cotangents.
+    """
 
     outputs: list[Tensor]
     cotangents: list[Tensor]

@@ -11,10 +11,14 @@ from torch import Tensor
 from bayesnn.likelihoods.scores import bernoulli_logit, negative_binomial_log_mean, student_t_location
 
 Root = Callable[[Tensor], Tensor]
-"""xi [..., *parameter] -> A xi, with A A^T the Fisher information in nats; linear in xi, differentiable in A."""
+"""xi [..., *parameter] -> A xi, with A A^T the Fisher information in nats; linear in xi,
+differentiable in A.
+"""
 
 Rule = Callable[[Any], list[tuple[Tensor, Root | None]]]
-"""A distribution -> its parameters, each with its root (None: unknown). Between parameters the information is zero."""
+"""A distribution -> its parameters, each with its root (None: unknown). Between parameters the
+information is zero.
+"""
 
 
 def rule_of(fn: Any, rules: Mapping[type, Rule]) -> Rule | None:

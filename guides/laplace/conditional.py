@@ -14,8 +14,8 @@ from bayesnn.models import BNN
 class BlockConditional:
     """q(w_b | w_-b = w*_-b): a Pyro guide that draws one block and leaves the others at the mode.
 
-    Its k-hat says whether the normal approximation of *that block* can stand for the posterior. Over all weights
-    together a k-hat is nearly always above 0.7, since the weights' errors add up.
+    Its k-hat says whether the normal approximation of *that block* can stand for the posterior.
+    Over all weights together a k-hat is nearly always above 0.7, since the weights' errors add up.
 
     Args:
         guide: fitted.

@@ -17,7 +17,9 @@ from bayesnn.models.inputs import check_inputs
 from bayesnn.models.observe import check_target
 
 Add = Callable[[Inputs, "BatchTargets"], None]
-"""(x, targets): add a batch. It hands the outputs of every example to `targets`, once or several times."""
+"""(x, targets): add a batch. It hands the outputs of every example to
+`targets`, once or several times.
+"""
 
 
 def check_repeatable(loader: Iterable[Any], caller: str) -> None:
@@ -30,11 +32,12 @@ def check_repeatable(loader: Iterable[Any], caller: str) -> None:
 
 
 def log_likelihoods(model: BNN, outputs: Tensor, y: Tensor, *, first: int = 0) -> Tensor:
-    """log p(y_i | outputs_i) of each example in nats, [batch], in double precision, with its graph.
+    """log p(y_i | outputs_i) of each example in nats, [batch], in double precision, with its
+    graph.
 
     Raises:
-        ValueError: outputs that are not finite (`first` is the number of the first example); a likelihood with latent
-            sites, or without a batch axis; targets that do not fit.
+        ValueError: outputs that are not finite (`first` is the number of the first example); a
+            likelihood with latent sites, or without a batch axis; targets that do not fit.
     """
     finite = torch.isfinite(outputs).reshape(len(outputs), -1).all(1)
     if not bool(finite.all()):
@@ -58,10 +61,12 @@ def log_likelihoods(model: BNN, outputs: Tensor, y: Tensor, *, first: int = 0) -
 
 
 class BatchTargets:
-    """The targets of one batch, which a structure hands its outputs to: what it gets back depends on both.
+    """The targets of one batch, which a structure hands its outputs to: what it gets back depends
+    on both.
 
-    log p(y_i | f_i) of each example is noted on the way. An example whose outputs are handed over again, in whatever
-    chunks, is noted again in its own place, so that the batch's sum counts every example once.
+    log p(y_i | f_i) of each example is noted on the way. An example whose outputs are handed over
+    again, in whatever chunks, is noted again in its own place, so that the batch's sum counts
+    every example once.
 
     Args:
         model: has the likelihood.
@@ -76,7 +81,9 @@ class BatchTargets:
         self._missing = torch.ones(count, dtype=torch.bool)
 
     def roots(self, outputs: Tensor, examples: slice = slice(None)) -> Tensor:
-        """R_i with L_i = R_i R_i^T the Fisher information of y in the outputs, [batch, out, column]."""
+        """R_i with L_i = R_i R_i^T the Fisher information of y in the outputs,
+        [batch, out, column].
+        """
         target = self._meet(outputs, examples)
         return self._fisher.roots(self._model.likelihood, outputs, target)
 
@@ -107,7 +114,8 @@ class BatchTargets:
         return self._noted.sum()
 
     def _target(self, outputs: Tensor, examples: slice) -> Tensor:
-        # All targets at once where there is one chunk: a `y` of the wrong length is then told by its own shape.
+        # All targets at once where there is one chunk: a `y` of the wrong length is then told by
+        # its own shape.
         return self._y if len(outputs) == self._count else self._y[examples]
 
     def _meet(self, outputs: Tensor, examples: slice) -> Tensor:
@@ -149,7 +157,8 @@ class DataPass:
         """Add every batch.
 
         Raises:
-            ValueError: inputs, targets or a likelihood that do not fit; more examples than the model's size; no batch.
+            ValueError: inputs, targets or a likelihood that do not fit; more examples than the
+                model's size; no batch.
             TypeError: an `add` that does not hand over the outputs of every example.
         """
         size = self.model.size

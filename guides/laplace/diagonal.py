@@ -16,12 +16,14 @@ from bayesnn.models import BNN
 
 
 class Diagonal(Separable):
-    """diag(H) = sum_i diag(J_i^T L_i J_i), exact for exact Fisher roots; any subset, any normal prior.
+    """diag(H) = sum_i diag(J_i^T L_i J_i), exact for exact Fisher roots; any subset, any normal
+    prior.
 
-    The cheapest in memory, and the coarsest: it takes each weight's variance given all others, so that predictions are
-    too certain where weights compensate one another.
+    The cheapest in memory, and the coarsest: it takes each weight's variance given all others, so
+    that predictions are too certain where weights compensate one another.
 
-    Reference: LeCun, Denker, Solla (1990); Ritter, Botev, Barber (2018), A scalable Laplace approximation.
+    Reference: LeCun, Denker, Solla (1990); Ritter, Botev, Barber (2018), A scalable Laplace
+    approximation.
     """
 
     diagonal: Tensor

@@ -1,4 +1,6 @@
-"""The marginal likelihood of a Laplace approximation, and the prior scales and noise that maximise it."""
+"""The marginal likelihood of a Laplace approximation, and the prior scales and
+noise that maximise it.
+"""
 
 import logging
 import math
@@ -21,7 +23,9 @@ Per: TypeAlias = Literal["network", "block", "weight"]
 """For which weights one factor of the prior's precision is shared."""
 
 BOUNDS = (-10.0, 15.0)
-"""Of log precisions fitted for blocks or weights, after Immer et al. (2021): beyond, a block is flat or fixed."""
+"""Of log precisions fitted for blocks or weights, after Immer et al. (2021):
+beyond, a block is flat or fixed.
+"""
 
 
 @dataclass
@@ -81,7 +85,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Maximum:
-    """The model with the best prior and noise; the factor of the noise variance; log p(y | w*) under it."""
+    """The model with the best prior and noise; the factor of the noise
+    variance; log p(y | w*) under it.
+    """
 
     model: BNN
     noise_variance: float
@@ -113,7 +119,9 @@ def _bisection(evidence: Evidence) -> float:
     values, quadratic = evidence.spectrum, evidence.quadratic
 
     def grows(log_factor: float) -> bool:
-        """Whether the evidence grows in log(factor): it does up to its maximum, which is the only one."""
+        """Whether the evidence grows in log(factor): it does up to its maximum,
+        which is the only one.
+        """
         factor = math.exp(log_factor)
         return bool((values / (values + factor)).sum() > factor * quadratic)
 

@@ -18,7 +18,8 @@ TENSORS = ("prior_loc", "prior_precision", *NUMBERS)
 
 
 class Fitted(nn.Module):
-    """The result of a fit; nothing in it changes but the device. Another prior or noise makes another `Fitted`.
+    """The result of a fit; nothing in it changes but the device. Another prior or noise makes
+    another `Fitted`.
 
     Args:
         curvature: the sums of H, in the structure's form; several guides may share it.
@@ -32,7 +33,8 @@ class Fitted(nn.Module):
         log_likelihood: log p(y | w*) of the examples seen, in nats.
         examples: how many were seen.
         observations: numbers in their targets.
-        factor: what H is multiplied with, as the noise was fitted after the curvature was summed; otherwise 1.
+        factor: what H is multiplied with, as the noise was fitted after the curvature was summed;
+            otherwise 1.
     """
 
     prior_loc: Tensor
@@ -96,7 +98,9 @@ class Fitted(nn.Module):
 
 
 def collected(curvature: Structure, data: DataPass, before: Fitted | None = None) -> Fitted:
-    """The sums over a pass over the training data, added to those of an earlier fit where there was one."""
+    """The sums over a pass over the training data, added to those of an earlier
+    fit where there was one.
+    """
     prior = normal_prior(data.model)
     curvature.collect(data)
     sums = {"log_likelihood": data.log_likelihood, "examples": data.seen, "observations": data.observations}

@@ -1,4 +1,6 @@
-"""Full covariance over the random weights: for a last layer or a sub-network of up to some ten thousand."""
+"""Full covariance over the random weights: for a last layer or a sub-network of
+up to some ten thousand.
+"""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,20 +19,22 @@ from bayesnn.guides.laplace.structure import OnePass, Posterior
 from bayesnn.models import BNN
 
 DOUBLE = 4096
-"""Up to so many weights all sums are in double precision: batches are many, and small eigenvalues matter."""
+"""Up to so many weights all sums are in double precision: batches are many, and
+small eigenvalues matter.
+"""
 
 
 class Full(OnePass):
     """H as one matrix, [param, param]: exact.
 
-    The time of a fit grows with the square of the number of random weights, that of the first prediction with its cube.
-    A whole linear last layer is summed in closed form from its inputs.
+    The time of a fit grows with the square of the number of random weights, that of the first
+    prediction with its cube. A whole linear last layer is summed in closed form from its inputs.
 
     Raises:
         MemoryError: it needs more memory than there is.
 
-    Reference: MacKay (1992), A practical Bayesian framework for backpropagation networks; for a sub-network Daxberger,
-    Nalisnick, Allingham, Antoran, Hernández-Lobato (2021).
+    Reference: MacKay (1992), A practical Bayesian framework for backpropagation networks; for a
+    sub-network Daxberger, Nalisnick, Allingham, Antoran, Hernández-Lobato (2021).
     """
 
     H: Tensor
@@ -41,7 +45,8 @@ class Full(OnePass):
         like = next(iter(rows.values.values()))
         self.dtype = torch.double if k <= DOUBLE else like.dtype
         memory.require(
-            4 * torch.finfo(self.dtype).bits // 8 * k * k,  # H, and a root of (H + P)^-1 with the room to find it
+            # H, and a root of (H + P)^-1 with the room to find it
+            4 * torch.finfo(self.dtype).bits // 8 * k * k,
             like.device,
             f"Laplace: the full covariance of {k:,} weights",
             "choose a smaller subset, last_layer(net) or largest_variance(net, loader, likelihood, k=2_000), or "
@@ -58,7 +63,9 @@ class Full(OnePass):
             self._last.flush()
 
     def add(self, x: Inputs, targets: BatchTargets) -> None:
-        """Add one batch: from the inputs of a linear last layer, otherwise by rows of the Jacobian."""
+        """Add one batch: from the inputs of a linear last layer, otherwise by
+        rows of the Jacobian.
+        """
         if not self._general:
             last = add_last_layer(self._last, self.rows, x, targets, self.dtype)
             if last is not None:
@@ -107,7 +114,8 @@ class Full(OnePass):
             _check_definite(torch.linalg.eigvalsh(self.matrix.double() * scale + torch.diag(precision)))
             root = torch.linalg.cholesky(turned.double()).to(self.dtype)
         del turned
-        # With the rows of H + P = U^T U turned, U^T is lower triangular, and so is U^-1: U^-1 U^-T = (H + P)^-1.
+        # With the rows of H + P = U^T U turned, U^T is lower triangular, and so is U^-1: U^-1
+        # U^-T = (H + P)^-1.
         inverse = root.flip(0, 1).mT
         del root
         eye = torch.eye(len(inverse), dtype=inverse.dtype, device=inverse.device)
@@ -169,7 +177,9 @@ class FullPosterior(Posterior):
         return (vector @ self.scale_tril).square().sum()
 
     def _times_root(self, jac: Tensor) -> Tensor:
-        """J L, in four blocks of columns: L is triangular, and three eighths of the product are zeros."""
+        """J L, in four blocks of columns: L is triangular, and three eighths of
+        the product are zeros.
+        """
         k = len(self.scale_tril)
         bounds = [k * block // 4 for block in range(5)]
         parts = [jac[..., a:] @ self.scale_tril[a:, a:b] for a, b in pairwise(bounds)]
@@ -181,7 +191,8 @@ class FullPosterior(Posterior):
         first, second = torch.triu_indices(classes, classes, device=outputs.device)
         if self._pairs is None:
             blocks = _by_feature(self.covariance(), classes, width, bias=bias)
-            self._pairs = blocks[first, second].transpose(0, 1).contiguous()  # [feature, pair, feature]
+            # [feature, pair, feature]
+            self._pairs = blocks[first, second].transpose(0, 1).contiguous()
             self._own = self._pairs[:, first == second]
         pairs = self._own if diagonal else self._pairs
         assert pairs is not None
@@ -201,7 +212,9 @@ class FullPosterior(Posterior):
 
 
 def _by_feature(covariance: Tensor, classes: int, width: int, *, bias: bool) -> Tensor:
-    """Sigma of a weight [class, feature] and, after it, a bias as blocks [class, class, feature, feature]."""
+    """Sigma of a weight [class, feature] and, after it, a bias as blocks
+    [class, class, feature, feature].
+    """
     order = torch.arange(classes * width, device=covariance.device)
     if bias:
         features = classes * (width - 1)

@@ -28,35 +28,44 @@ from bayesnn.priors import Prior
 
 
 class Laplace(nn.Module):
-    """q(w) = N(w*, (H + P)^-1): a normal distribution around the mode, with the curvature of the log joint density.
+    """q(w) = N(w*, (H + P)^-1): a normal distribution around the mode, with the curvature of the
+    log joint density.
 
-    H = sum_i J_i^T L_i J_i is the generalised Gauss-Newton matrix over the training data (L_i the Fisher information of
-    the likelihood in the outputs), P the diagonal precision of the normal prior. With full structure and exact L_i, for
-    a model that is linear in its random weights with a normal likelihood, and w* its mode, it is the exact posterior.
+    H = sum_i J_i^T L_i J_i is the generalised Gauss-Newton matrix over the training data (L_i the
+    Fisher information of the likelihood in the outputs), P the diagonal precision of the normal
+    prior. With full structure and exact L_i, for a model that is linear in its random weights with
+    a normal likelihood, and w* its mode, it is the exact posterior.
 
-    The guide is a plain Pyro guide. Its `model` is the model under the prior that the posterior has: after
-    `maximise_evidence` use that one. So it is after loading: `guide.load_state_dict(torch.load(path))` brings the
-    fitted prior's scales and the noise of `likelihoods.normal` along, and `guide.model` has them.
+    The guide is a plain Pyro guide. Its `model` is the model under the prior that the posterior
+    has: after `maximise_evidence` use that one. So it is after loading:
+    `guide.load_state_dict(torch.load(path))` brings the fitted prior's scales and the noise of
+    `likelihoods.normal` along, and `guide.model` has them.
 
     Args:
         model: a `BNN` with a normal prior of fixed scales, and a likelihood without latent sites.
-        mode: {site: value} of the mode w*; by default the network's own weights, so that the predictions at the mean
-            are the trained network's. `AutoDelta(model).median()` gives one.
-        structure: in which form H is kept: `Full`, `Kronecker`, `Diagonal`, `functools.partial(LowRank, rank=50)`, or
-            `Hessian` in the place of the Gauss-Newton matrix.
-        fisher: how L_i is had: `ExactFisher()`, `MonteCarloFisher()`, `FisherProbes()`, `EmpiricalFisher()` of
-            `bayesnn.guides.fisher`, or an object of your own with a method `roots`.
+        mode: {site: value} of the mode w*; by default the network's own weights, so that the
+            predictions at the mean are the trained network's. `AutoDelta(model).median()` gives
+            one.
+        structure: in which form H is kept: `Full`, `Kronecker`, `Diagonal`,
+            `functools.partial(LowRank, rank=50)`, or `Hessian` in the place of the Gauss-Newton
+            matrix.
+        fisher: how L_i is had: `ExactFisher()`, `MonteCarloFisher()`, `FisherProbes()`,
+            `EmpiricalFisher()` of `bayesnn.guides.fisher`, or an object of your own with a method
+            `roots`.
 
     Raises:
-        ValueError: a prior that is not normal or has latent scales; a likelihood without a `fisher`; an empty loader;
-            data that are not finite or do not fit; a precision that is not positive definite; use before `fit`; a state
-            of another network, subset, structure or likelihood, or of a prior with other means; a layer or subset that
-            the structure does not know.
+        ValueError: a prior that is not normal or has latent scales; a likelihood without a
+            `fisher`; an empty loader; data that are not finite or do not fit; a precision that is
+            not positive definite; use before `fit`; a state of another network, subset, structure
+            or likelihood, or of a prior with other means; a layer or subset that the structure
+            does not know.
         TypeError: a structure of one's own that leaves examples out.
-        MemoryError: the covariance needs more memory than there is (its size is given, and what to do instead).
+        MemoryError: the covariance needs more memory than there is (its size is given, and what to
+            do instead).
 
-    References: MacKay (1992), A practical Bayesian framework for backpropagation networks; Ritter, Botev, Barber
-    (2018); Daxberger, Kristiadi, Immer, Eschenhagen, Bauer, Hennig (2021), Laplace redux.
+    References: MacKay (1992), A practical Bayesian framework for backpropagation networks; Ritter,
+    Botev, Barber (2018); Daxberger, Kristiadi, Immer, Eschenhagen, Bauer, Hennig (2021), Laplace
+    redux.
 
     >>> from bayesnn import likelihoods, priors, subset
     >>> net = nn.Linear(1, 1, bias=False)
@@ -129,8 +138,8 @@ class Laplace(nn.Module):
     def fit(self, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = True) -> "Laplace":
         """Sum the curvature over the training data and return this guide.
 
-        Batches (x, y) of the training data, each example once. Where the model's `size` says that there are more, H is
-        scaled by size / examples seen. One pass (`LowRank`: several).
+        Batches (x, y) of the training data, each example once. Where the model's `size` says that
+        there are more, H is scaled by size / examples seen. One pass (`LowRank`: several).
         """
         structure = self._make(self.model, self._rows)
         if isinstance(self._fisher, ExactFisher) and structure.uses_fisher:
@@ -141,19 +150,22 @@ class Laplace(nn.Module):
         """Add further data to those of the fit, at the same mode, and return this guide.
 
         Raises:
-            ValueError: the observation noise was fitted since: the sums belong to the noise before.
+            ValueError: the observation noise was fitted since: the sums belong to the noise
+                before.
         """
         fitted = self.fitted
         if fitted.factor != 1:
             raise ValueError("Laplace.update: the noise was fitted after the curvature was summed; fit again instead")
-        # A copy, which is dropped where the data turn out to be bad; the network is not copied with it.
+        # A copy, which is dropped where the data turn out to be bad; the network is not copied
+        # with it.
         kept = {id(held): held for held in (self.model, fitted.curvature.rows)}
         return self._collect(copy.deepcopy(fitted.curvature, kept), loader, progress=progress, before=fitted)
 
     def log_evidence(self, factor: float | Tensor = 1.0) -> Tensor:
         """log p(y) ~ log p(y | w*) + log p(w*) + k/2 log 2 pi - 1/2 log |H + P|, in nats.
 
-        `factor` multiplies the prior's precision: a tensor of several gives the evidence of each, nearly for free.
+        `factor` multiplies the prior's precision: a tensor of several gives the evidence of each,
+        nearly for free.
         """
         factor = torch.as_tensor(factor, dtype=torch.double, device=self.loc.device)
         if not bool((factor > 0).all()):
@@ -161,39 +173,46 @@ class Laplace(nn.Module):
         return self._held_evidence().of_factor(factor)
 
     def maximise_evidence(self, *, per: evidence.Per = "network", fit_noise: bool = False) -> "Laplace":
-        """The guide under the prior, and fit_noise, that maximise `log_evidence` at the present mode and curvature.
+        """The guide under the prior, and fit_noise, that maximise `log_evidence` at the present
+        mode and curvature.
 
         Returns a new guide whose `model` has them; nothing is summed again.
 
         Args:
-            per: one factor of the prior's precisions for the whole "network", for every "block", or for every "weight".
+            per: one factor of the prior's precisions for the whole "network", for every "block",
+                or for every "weight".
             fit_noise: fit a factor of the noise scale of `likelihoods.normal` as well.
 
         Raises:
-            ValueError: the evidence has no maximum: it grows as the prior becomes a point, or flat; a noise scale to
-                fit where the likelihood has none; several precisions in one block for `Kronecker`.
+            ValueError: the evidence has no maximum: it grows as the prior becomes a point, or
+                flat; a noise scale to fit where the likelihood has none; several precisions in one
+                block for `Kronecker`.
 
-        References: MacKay (1992); Immer, Bauer, Fortuin, Rätsch, Khan (2021), Scalable marginal likelihood estimation
-        for model selection in deep learning.
+        References: MacKay (1992); Immer, Bauer, Fortuin, Rätsch, Khan (2021), Scalable marginal
+        likelihood estimation for model selection in deep learning.
         """
         best = evidence.maximum(self._held_evidence(), self.model, per=per, fit_noise=fit_noise)
         return self._under(best.model, self.fitted.under_maximum(best, self.model, fit_noise=fit_noise))
 
     def with_prior(self, prior: Prior) -> "Laplace":
-        """The guide under another normal prior, at the same mode and with the same curvature: nothing is summed again.
+        """The guide under another normal prior, at the same mode and with the same curvature:
+        nothing is summed again.
 
-        The returned guide's `model` has the prior. With `priors.rescaled` it scans prior scales for cross-validation.
+        The returned guide's `model` has the prior. With `priors.rescaled` it scans prior scales
+        for cross-validation.
         """
         model = self.model.with_prior(prior)
         return self._under(model, self.fitted.under_prior(model))
 
     @torch.no_grad()
     def output_distribution(self, x: Inputs, *, diagonal: bool = False) -> dist.TorchDistribution:
-        """N(f(x; w*), J (H + P)^-1 J^T) over the outputs, [batch] x [class]: the network linearised at the mode.
+        """N(f(x; w*), J (H + P)^-1 J^T) over the outputs, [batch] x [class]: the network
+        linearised at the mode.
 
         Args:
             x: inputs.
-            diagonal: compute the variances alone: an `Independent` normal in the place of a multivariate one.
+            diagonal: compute the variances alone: an `Independent` normal in the place of a
+                multivariate one.
         """
         check_evaluation_mode(self.model.net, "Laplace.output_distribution")
         check_inputs(x)
@@ -207,8 +226,8 @@ class Laplace(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample all blocks; the arguments are the model's and are not used.
 
-        Independent blocks are one site each; with full covariance an auxiliary site "_laplace" holds all blocks
-        jointly, and each block follows from it.
+        Independent blocks are one site each; with full covariance an auxiliary site "_laplace"
+        holds all blocks jointly, and each block follows from it.
         """
         posterior = self.posterior
         if (joint := posterior.joint(self.loc)) is None:
@@ -232,7 +251,8 @@ class Laplace(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         held = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         model, fitted = state.restored(held, "_fitted.", self.model, self._rows, self._make)
-        self._model, self._fitted = (model,), fitted  # the structure's own sums are loaded after this
+        # the structure's own sums are loaded after this
+        self._model, self._fitted = (model,), fitted
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._moved()
 

@@ -17,22 +17,24 @@ VECTORS = 16
 
 
 class Hessian(Full):
-    """H = -sum_i d^2 log p(y_i | f(x_i; w)) / dw^2 at w*, [param, param], exact: for up to a few thousand weights.
+    """H = -sum_i d^2 log p(y_i | f(x_i; w)) / dw^2 at w*, [param, param], exact: for up to a few
+    thousand weights.
 
-    It has the curvature of the network itself, sum_i (d log p / df) d^2 f / dw^2, which the Gauss-Newton matrix leaves
-    out; the two are equal where f is linear in the random weights and y has an exponential family with f its natural
-    parameter. It may be indefinite; H + P is positive definite at a maximum of the log joint density.
+    It has the curvature of the network itself, sum_i (d log p / df) d^2 f / dw^2, which the
+    Gauss-Newton matrix leaves out; the two are equal where f is linear in the random weights and y
+    has an exponential family with f its natural parameter. It may be indefinite; H + P is positive
+    definite at a maximum of the log joint density.
 
-    A fit takes two to three plain training epochs for every weight, a hundredth of that for those of a last layer
-    (LeNet). A whole batch passes the network at once: in the loader, batches of some ten to a hundred examples. The
-    `fisher` of the guide is not used.
+    A fit takes two to three plain training epochs for every weight, a hundredth of that for those
+    of a last layer (LeNet). A whole batch passes the network at once: in the loader, batches of
+    some ten to a hundred examples. The `fisher` of the guide is not used.
 
     Raises:
         ValueError: H + P is not positive definite; a layer that cannot be differentiated twice.
         MemoryError: it needs more memory than there is.
 
-    Reference: MacKay (1992), A practical Bayesian framework for backpropagation networks; Martens (2020), New insights
-    and perspectives on the natural gradient method, on the two matrices.
+    Reference: MacKay (1992), A practical Bayesian framework for backpropagation networks; Martens
+    (2020), New insights and perspectives on the natural gradient method, on the two matrices.
 
     >>> from torch import nn
     >>> from bayesnn import BNN, likelihoods, priors, subset
@@ -109,7 +111,9 @@ def hessian(rows: JacobianRows, x: Inputs, targets: BatchTargets) -> Tensor:
 
 
 def chosen_leaves(rows: JacobianRows) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """The chosen entries of every parameter as a leaf, [entry], and the full tensors that contain them."""
+    """The chosen entries of every parameter as a leaf, [entry], and the full
+    tensors that contain them.
+    """
     leaves, values = [], {}
     with torch.enable_grad():
         for name, chosen in rows.index.items():

@@ -1,4 +1,6 @@
-"""Kronecker-factored curvature: one factor for a layer's inputs, one for the derivatives in its outputs."""
+"""Kronecker-factored curvature: one factor for a layer's inputs, one for the
+derivatives in its outputs.
+"""
 
 import math
 from collections.abc import Mapping
@@ -18,26 +20,30 @@ from bayesnn.guides.laplace.separable import Separable
 from bayesnn.models import BNN
 
 DENSE = 1024
-"""Biases and scales of normalisations have a full block up to this length, and a diagonal one above."""
+"""Biases and scales of normalisations have a full block up to this length, and
+a diagonal one above.
+"""
 
 
 class Kronecker(Separable):
-    """H of a weight ~ A (x) B / N with A = sum a a^T over the layer's inputs and B = sum g g^T over its derivatives.
+    """H of a weight ~ A (x) B / N with A = sum a a^T over the layer's inputs and B = sum g g^T
+    over its derivatives.
 
-    Sums are over examples and positions, N of them in all (KFAC in its "expand" form); g = d f^T R_i / d (the layer's
-    output), summed over the columns of R_i. Exact for one example and one position, or where inputs and derivatives are
-    independent. Biases and the scales of normalisations have exact blocks of their own, without N.
+    Sums are over examples and positions, N of them in all (KFAC in its "expand" form); g = d f^T
+    R_i / d (the layer's output), summed over the columns of R_i. Exact for one example and one
+    position, or where inputs and derivatives are independent. Biases and the scales of
+    normalisations have exact blocks of their own, without N.
 
-    Linear layers, convolutions (their groups are independent), embeddings, attention projections. A weight that is
-    used several times counts as one with more positions.
+    Linear layers, convolutions (their groups are independent), embeddings, attention projections.
+    A weight that is used several times counts as one with more positions.
 
     Raises:
-        ValueError: a weight only some of whose entries are random; a layer without a rule, or whose batch axis is not
-            found (named); a weight shared by an embedding and a linear layer; a prior with several scales inside one
-            block.
+        ValueError: a weight only some of whose entries are random; a layer without a rule, or
+            whose batch axis is not found (named); a weight shared by an embedding and a linear
+            layer; a prior with several scales inside one block.
 
-    Reference: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen, Immer, Turner,
-    Schneider, Hennig (2023) for shared weights.
+    Reference: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen,
+    Immer, Turner, Schneider, Hennig (2023) for shared weights.
     """
 
     def __init__(self, model: BNN, rows: JacobianRows) -> None:
@@ -74,7 +80,9 @@ class Kronecker(Separable):
                         self._add(name, "outputs", _outputs(use, gradients[id(use)]))
                 elif (weight := twins[name]) is None:
                     self._add_block(name, uses, gradients)
-                else:  # its block is the weight's factor: one tensor for both, which has one decomposition
+                else:
+                    # its block is the weight's factor: one tensor for both, which has one
+                    # decomposition
                     self._buffers[_key(name, "block")] = self._buffers[_key(weight, "outputs")]
 
     def bases(self) -> Mapping[str, Basis]:
@@ -101,7 +109,9 @@ class Kronecker(Separable):
         return done
 
     def _twin(self, name: str, done: Pass) -> str | None:
-        """The weight whose factor is the block of this bias, in this batch and in all before; else the two part."""
+        """The weight whose factor is the block of this bias, in this batch and
+        in all before; else the two part.
+        """
         weight, block = _twin(name, done), self._sum(name, "block")
         if block is None or (weight is not None and block is self._sum(weight, "outputs")):
             return weight
@@ -161,7 +171,8 @@ def _require_memory(done: Pass) -> None:
         if _is_weight(use := uses[0], name) and not isinstance(use, Lookup):
             out, *rest = use.tensors["weight"].shape
             inputs = math.prod(rest)
-            sizes[name] = 8 * 3 * (inputs**2 + out**2)  # sums, eigenvectors, and the room to find them
+            # sums, eigenvectors, and the room to find them
+            sizes[name] = 8 * 3 * (inputs**2 + out**2)
     if sizes:
         largest = max(sizes, key=sizes.__getitem__)
         memory.require(
@@ -178,7 +189,9 @@ def _key(name: str, what: str) -> str:
 
 
 def _twin(name: str, done: Pass) -> str | None:
-    """The weight whose layer, with one position, has this bias and nothing else: both see the same derivatives."""
+    """The weight whose layer, with one position, has this bias and nothing
+    else: both see the same derivatives.
+    """
     uses = done.uses[name]
     if len(uses) != 1 or len(uses[0].roles) != 2:
         return None
@@ -192,7 +205,9 @@ def _is_weight(use: Use, name: str) -> TypeGuard[Matrix]:
 
 
 def _inputs(use: Matrix) -> tuple[Tensor, Tensor]:
-    """sum a a^T over examples and positions, [group, in, in], and their number; of an embedding its diagonal, [in]."""
+    """sum a a^T over examples and positions, [group, in, in], and their number; of an embedding
+    its diagonal, [in].
+    """
     if isinstance(use, Lookup):
         words = use.index[use.index != use.padding] if use.padding is not None else use.index
         return torch.bincount(words.flatten(), minlength=len(use.tensors["weight"])), torch.tensor(words.numel())

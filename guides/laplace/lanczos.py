@@ -9,20 +9,24 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 BLOCK = 8
-"""Vectors in one product: they share the passes that are the same for all, and more of them converge more slowly."""
+"""Vectors in one product: they share the passes that are the same for all, and more of them
+converge more slowly.
+"""
 
 
 def top_eigenpairs(
     product: Callable[[Tensor], Tensor], like: Tensor, size: int, count: int, *, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    """The `count` largest eigenvalues of A, descending, and their eigenvectors [pair, size], by block Lanczos.
+    """The `count` largest eigenvalues of A, descending, and their eigenvectors [pair, size], by
+    block Lanczos.
 
-    Every new block of A's Krylov space is made orthogonal to all before it, twice, so that no eigenvalue comes up a
-    second time. One that more than `BLOCK` directions share may be found in fewer of them.
+    Every new block of A's Krylov space is made orthogonal to all before it, twice, so that no
+    eigenvalue comes up a second time. One that more than `BLOCK` directions share may be found in
+    fewer of them.
 
-    It ends where |A v - l v| <= tolerance * l for every wanted pair, the relative error of l then being about
-    tolerance^2; where the space is exhausted, which gives all eigenvalues that are not zero; or at `longest` vectors,
-    which is logged.
+    It ends where |A v - l v| <= tolerance * l for every wanted pair, the relative error of l then
+    being about tolerance^2; where the space is exhausted, which gives all eigenvalues that are not
+    zero; or at `longest` vectors, which is logged.
 
     Args:
         product: A v for every v in [vector, size]; A positive semi-definite.
@@ -83,7 +87,9 @@ def longest(size: int, count: int) -> int:
 
 
 def _orthogonal(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """The part of the vectors outside the basis, and the coefficients [basis, vector] of the part inside."""
+    """The part of the vectors outside the basis, and the coefficients
+    [basis, vector] of the part inside.
+    """
     first = basis @ vectors.mT
     vectors = vectors - first.mT @ basis
     second = basis @ vectors.mT

@@ -13,14 +13,17 @@ from bayesnn.functional import Inputs
 from bayesnn.guides.laplace.data_pass import BatchTargets
 
 ROWS = 512
-"""Examples that are gathered before they are multiplied: a wide layer's sums cost more to add to than to make."""
+"""Examples that are gathered before they are multiplied: a wide layer's sums
+cost more to add to than to make.
+"""
 
 
 class LastLayerCurvature(nn.Module):
-    """sum_i L_i (x) phi_i phi_i^T, as one matrix [feature, feature] for every pair of classes c <= d.
+    """sum_i L_i (x) phi_i phi_i^T, as one matrix [feature, feature] for every pair of classes
+    c <= d.
 
-    phi is the layer's input, with a constant 1 appended where the bias is random. Where L_i 1 = 0, as for softmax, the
-    pairs of the last class follow from the others and are not computed.
+    phi is the layer's input, with a constant 1 appended where the bias is random. Where L_i 1 = 0,
+    as for softmax, the pairs of the last class follow from the others and are not computed.
     """
 
     pairs: Tensor
@@ -28,11 +31,13 @@ class LastLayerCurvature(nn.Module):
     def __init__(self, classes: int, width: int, like: Tensor) -> None:
         super().__init__()
         self.classes, self.width = classes, width
-        # Every pair's matrix is symmetric: of four blocks of rows only what lies right of the diagonal is summed.
+        # Every pair's matrix is symmetric: of four blocks of rows only what lies right of the
+        # diagonal is summed.
         self._bounds = [width * block // 4 for block in range(5)] if width > 128 else [0, width]
         self.register_buffer("pairs", like.new_zeros(classes * (classes + 1) // 2, width, width), persistent=False)
         self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._lacks_last: bool | None = None  # whether the last class' pairs are still to be filled
+        # whether the last class' pairs are still to be filled
+        self._lacks_last: bool | None = None
 
     def add(self, features: Tensor, fisher: Tensor) -> None:
         """Add features [batch, width] and L_i, [batch, class, class]."""
@@ -41,7 +46,9 @@ class LastLayerCurvature(nn.Module):
             self.flush()
 
     def matrix(self, *, bias: bool) -> Tensor:
-        """H, [param, param], in the order of a weight [class, feature] and, after it, a bias [class]."""
+        """H, [param, param], in the order of a weight [class, feature] and,
+        after it, a bias [class].
+        """
         self.flush()
         self._fill_last()
         blocks = self.pairs.new_empty(self.classes, self.width, self.classes, self.width)
@@ -95,9 +102,11 @@ class LastLayerCurvature(nn.Module):
 
 
 def last_layer_inputs(rows: JacobianRows, x: Inputs) -> tuple[Tensor, Tensor] | None:
-    """The outputs [batch, class] and features [batch, feature] (with a 1 for a random bias), or None.
+    """The outputs [batch, class] and features [batch, feature] (with a 1 for a random bias), or
+    None.
 
-    None where the random weights are not those of one linear layer, whole, that is the network's very last operation.
+    None where the random weights are not those of one linear layer, whole, that is the network's
+    very last operation.
     """
     blocks: Mapping[str, Tensor | None] = rows.index
     if len(blocks) > 2 or any(chosen is not None for chosen in blocks.values()):
@@ -119,7 +128,9 @@ def last_layer_inputs(rows: JacobianRows, x: Inputs) -> tuple[Tensor, Tensor] | 
 def add_last_layer(
     sums: LastLayerCurvature | None, rows: JacobianRows, x: Inputs, targets: BatchTargets, dtype: torch.dtype
 ) -> LastLayerCurvature | None:
-    """The sums with a batch added; None where there is no such layer, and nothing was handed to `targets`."""
+    """The sums with a batch added; None where there is no such layer, and
+    nothing was handed to `targets`.
+    """
     layer = last_layer_inputs(rows, x)
     if layer is None:
         return None

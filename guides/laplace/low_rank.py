@@ -16,17 +16,20 @@ from bayesnn.models import BNN
 
 
 class LowRank(Structure):
-    """H ~ V^T diag(l) V with the `rank` largest eigenpairs of P^-1/2 H P^-1/2, P the prior's precision at the fit.
+    """H ~ V^T diag(l) V with the `rank` largest eigenpairs of P^-1/2 H P^-1/2, P the prior's
+    precision at the fit.
 
-    l_j is how many times more precise the data are than the prior in one direction, so that no other matrix of this
-    rank comes closer to the posterior in Kullback-Leibler divergence; under one prior scale they are the eigenpairs of
-    H. All other directions keep the prior's variance: predictions are too uncertain rather than too certain. The prior
-    may change afterwards; V stays, and is the best for priors that one factor rescales.
+    l_j is how many times more precise the data are than the prior in one direction, so that no
+    other matrix of this rank comes closer to the posterior in Kullback-Leibler divergence; under
+    one prior scale they are the eigenpairs of H. All other directions keep the prior's variance:
+    predictions are too uncertain rather than too certain. The prior may change afterwards; V
+    stays, and is the best for priors that one factor rescales.
 
-    Any subset, every layer that autograd knows. H is never formed: Lanczos's method takes 2 to 5 times as many products
-    as there are pairs, eight of them in one pass over the training data. The loader has to give the same examples each
-    time (torch's random numbers are repeated: shuffling and the targets of `MonteCarloFisher` are then the same too).
-    Memory grows with rank times weights. A whole batch passes the network at once, with its graph, as in training.
+    Any subset, every layer that autograd knows. H is never formed: Lanczos's method takes 2 to 5
+    times as many products as there are pairs, eight of them in one pass over the training data.
+    The loader has to give the same examples each time (torch's random numbers are repeated:
+    shuffling and the targets of `MonteCarloFisher` are then the same too). Memory grows with rank
+    times weights. A whole batch passes the network at once, with its graph, as in training.
 
     Args:
         model: what is random.
@@ -39,8 +42,9 @@ class LowRank(Structure):
         TypeError: a loader that can be read only once.
         MemoryError: the vectors need more memory than there is.
 
-    References: Spantini, Solonen, Cui, Martin, Tenorio, Marzouk (2015), Optimal low-rank approximations of Bayesian
-    linear inverse problems; Maddox, Benton, Wilson (2020), Rethinking parameter counting.
+    References: Spantini, Solonen, Cui, Martin, Tenorio, Marzouk (2015), Optimal low-rank
+    approximations of Bayesian linear inverse problems; Maddox, Benton, Wilson (2020), Rethinking
+    parameter counting.
 
     >>> from functools import partial
     >>> from bayesnn import likelihoods, priors, subset
@@ -89,7 +93,9 @@ class LowRank(Structure):
         return torch.linalg.eigvalsh(self._gram(precision)).clamp(min=0)
 
     def log_ratio(self, precision: Tensor) -> Tensor:
-        """log |H + P| - log |P| = log |1 + l^1/2 V P^-1 V^T l^1/2|, a determinant of the rank's size."""
+        """log |H + P| - log |P| = log |1 + l^1/2 V P^-1 V^T l^1/2|, a
+        determinant of the rank's size.
+        """
         gram = self._gram(precision)
         root = torch.linalg.cholesky(gram + torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
         return 2 * root.diagonal().log().sum()

@@ -16,7 +16,9 @@ from bayesnn.guides.laplace.rotated import EXAMPLES, Basis, RotatedPosterior
 from bayesnn.guides.laplace.structure import Posterior
 
 ROWS = 4096
-"""Up to so many weights an example's derivatives are formed: no rounding, where the data take most of the variance."""
+"""Up to so many weights an example's derivatives are formed: no rounding, where the data take most
+of the variance.
+"""
 
 
 class LowRankNormal(dist.TorchDistribution):
@@ -112,7 +114,8 @@ class LowRankPosterior(Posterior):
 
         J S is split into its part in the directions, which the data shrink, and the rest.
 
-        Of many weights, the prior's variances by layers less what the data take away: J S is never formed.
+        Of many weights, the prior's variances by layers less what the data take away: J S is never
+        formed.
         """
         if rows.count > ROWS:
             yield from self._by_layers(rows, x, diagonal=diagonal)

@@ -27,18 +27,22 @@ class ModeDistance(NamedTuple):
 def distance_to_mode(guide: Laplace, loader: Iterable[tuple[Inputs, Tensor]], *, progress: bool = True) -> ModeDistance:
     """|g| and (g^T (H + P)^-1 g)^1/2 with g = d log p(y, w) / dw at the guide's w*: is it a mode?
 
-    The second, Newton's decrement d, does not depend on how weights are scaled. It is the distance, in standard
-    deviations of the posterior, from w* to where the approximation with this gradient and this curvature has its own
-    maximum; there the log joint density would be higher by d^2 / 2 nats. So
+    The second, Newton's decrement d, does not depend on how weights are scaled. It is the
+    distance, in standard deviations of the posterior, from w* to where the approximation with this
+    gradient and this curvature has its own maximum; there the log joint density would be higher by
+    d^2 / 2 nats. So
 
     - d below 1: w* is a mode for all that the posterior can tell;
-    - d up to about (number of random weights)^1/2, as far as draws of the posterior lie from their mean: the network is
-      not trained to the end under this prior; the covariance is usable, `log_evidence` is too low by about d^2 / 2;
-    - d above that: the mode is elsewhere, and what the approximation says of the posterior's location is wrong. Train
-      the random weights further under the model's own prior (the weight decay of training is often another one), give
-      the guide `mode=`, or use predictions linearised at the network.
+    - d up to about (number of random weights)^1/2, as far as draws of the posterior lie from their
+      mean: the network is not trained to the end under this prior; the covariance is usable,
+      `log_evidence` is too low by about d^2 / 2;
+    - d above that: the mode is elsewhere, and what the approximation says of the posterior's
+      location is wrong. Train the random weights further under the model's own prior (the weight
+      decay of training is often another one), give the guide `mode=`, or use predictions
+      linearised at the network.
 
-    |g| says how steep the log joint density is, in nats per unit, without a scale to compare it with.
+    |g| says how steep the log joint density is, in nats per unit, without a scale to compare it
+    with.
 
     Args:
         guide: fitted.

@@ -40,23 +40,28 @@ def train_online(
     after_round: Callable[[Laplace], None] | None = None,
     progress: bool = True,
 ) -> Laplace:
-    """Train the random weights under a prior that the marginal likelihood chooses on the way; no validation data.
+    """Train the random weights under a prior that the marginal likelihood chooses on the way; no
+    validation data.
 
-    Every step descends -(log p(y, w)) / N, estimated from a batch, under the present prior and noise. After every few
-    epochs comes a *round*: the curvature is summed at the present weights, and the prior's scales (and the noise) move
-    to the maximum of the evidence with weights and curvature fixed. The result is the round of the largest evidence: a
-    fitted guide around its weights, whose `model` has its prior and noise. At convergence the weights are a mode, and
-    the precision p of each group of k weights is MacKay's, p = (k - p tr Sigma) / |w - m|^2.
+    Every step descends -(log p(y, w)) / N, estimated from a batch, under the present prior and
+    noise. After every few epochs comes a *round*: the curvature is summed at the present weights,
+    and the prior's scales (and the noise) move to the maximum of the evidence with weights and
+    curvature fixed. The result is the round of the largest evidence: a fitted guide around its
+    weights, whose `model` has its prior and noise. At convergence the weights are a mode, and the
+    precision p of each group of k weights is MacKay's, p = (k - p tr Sigma) / |w - m|^2.
 
-    The network is never written to, not even its gradients: `subset.put` or `guide.loc` has the trained weights. The
-    training data must be the same in every epoch but for their order: a round counts what it sees.
+    The network is never written to, not even its gradients: `subset.put` or `guide.loc` has the
+    trained weights. The training data must be the same in every epoch but for their order: a round
+    counts what it sees.
 
     Args:
-        model: its prior is where the scales start; `size` is needed only where the loader has a part of the data.
+        model: its prior is where the scales start; `size` is needed only where the loader has a
+            part of the data.
         loader: training data, anew each time it is iterated.
         epochs: passes over the loader, those of the rounds not counted.
         every_epochs: epochs between rounds; the last epoch ends with one.
-        burn_in: epochs before the first round: evidence and prior mean little where the weights are untrained.
+        burn_in: epochs before the first round: evidence and prior mean little where the weights
+            are untrained.
         per: one factor of the prior's precisions for the "network", for every "block" or "weight".
         fit_noise: fit the noise scale of `likelihoods.normal` as well.
         structure: of the curvature; see `Laplace`.
@@ -65,16 +70,19 @@ def train_online(
         optimizer: parameter groups -> torch optimiser, which lives through all rounds, such as
             `partial(torch.optim.Adam, lr=1e-2)`.
         schedule: optimiser -> LRScheduler, stepped after each optimiser step.
-        after_round: is given every round's guide: for plots of its `log_evidence()`, or to stop early by an exception.
+        after_round: is given every round's guide: for plots of its `log_evidence()`, or to stop
+            early by an exception.
         progress: a tqdm bar over epochs with the evidence in nats.
 
     Raises:
-        ValueError: as `Laplace` and its `maximise_evidence`; epochs, `every_epochs` or `burn_in` out of range.
+        ValueError: as `Laplace` and its `maximise_evidence`; epochs, `every_epochs` or `burn_in`
+            out of range.
         TypeError: a loader that can be read only once.
         FloatingPointError: outputs that are not finite.
 
-    Reference: Immer, Bauer, Fortuin, Rätsch, Khan (2021), Scalable marginal likelihood estimation for model selection
-    in deep learning, Algorithm 1. Its few gradient steps in the scales are here steps to their maximum.
+    Reference: Immer, Bauer, Fortuin, Rätsch, Khan (2021), Scalable marginal likelihood estimation
+    for model selection in deep learning, Algorithm 1. Its few gradient steps in the scales are
+    here steps to their maximum.
 
     >>> from functools import partial
     >>> from bayesnn import likelihoods, priors, subset
@@ -129,7 +137,9 @@ def _epoch(
     steps: torch.optim.Optimizer,
     schedules: LRScheduler | None,
 ) -> float:
-    """Train for one epoch; returns the mean loss, -(log p(y, w)) / N up to the prior's constant."""
+    """Train for one epoch; returns the mean loss, -(log p(y, w)) / N up to the
+    prior's constant.
+    """
     loc, precision = normal_prior(model)
     total, batches = 0.0, 0
     for x, y in loader:

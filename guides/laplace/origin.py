@@ -15,10 +15,11 @@ from bayesnn.scales import Learned, learned
 
 
 def fixed_digests(model: BNN) -> dict[str, str]:
-    """{name: digest} of every tensor of the network that has entries which are not random; those count as zero.
+    """{name: digest} of every tensor of the network that has entries which are not random; those
+    count as zero.
 
-    Of the bytes in single precision, on whatever device. Buffers of integers, such as BatchNorm's counter of batches,
-    do not enter predictions and are left out.
+    Of the bytes in single precision, on whatever device. Buffers of integers, such as BatchNorm's
+    counter of batches, do not enter predictions and are left out.
     """
     index = model.subset.index
     digests = {}
@@ -35,7 +36,9 @@ def fixed_digests(model: BNN) -> dict[str, str]:
 
 
 def check_fixed(model: BNN, fixed: dict[str, str]) -> None:
-    """Refuse a state that was fitted around other weights, naming the first tensor that differs."""
+    """Refuse a state that was fitted around other weights, naming the first
+    tensor that differs.
+    """
     ours = fixed_digests(model)
     other = next((name for name in {**ours, **fixed} if ours.get(name) != fixed.get(name)), None)
     if other is not None:
@@ -46,7 +49,9 @@ def check_fixed(model: BNN, fixed: dict[str, str]) -> None:
 
 
 def likelihood_facts(likelihood: Any) -> dict[str, Any]:
-    """{"family": the likelihood's name, "numbers": {name: value}}: its scales, whether fixed or learned."""
+    """{"family": the likelihood's name, "numbers": {name: value}}: its scales,
+    whether fixed or learned.
+    """
     numbers: dict[str, Any] = {}
     while isinstance(likelihood, partial):
         given = dict(enumerate(likelihood.args)) | likelihood.keywords
@@ -68,7 +73,8 @@ def likelihood_facts(likelihood: Any) -> dict[str, Any]:
 
 
 def restored_likelihood(likelihood: Likelihood, facts: dict[str, Any]) -> Likelihood:
-    """The model's likelihood, if a state's facts are its own; another scale of `likelihoods.normal` is taken over.
+    """The model's likelihood, if a state's facts are its own; another scale of
+    `likelihoods.normal` is taken over.
 
     Raises:
         ValueError: the state was fitted under another likelihood.

@@ -18,7 +18,8 @@ def normal_prior(model: BNN) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: a prior that is not normal with independent entries, or has latent scales.
     """
-    # At given values: to draw them would move the global random numbers, and takes time for a large network.
+    # At given values: to draw them would move the global random numbers, and takes time for a
+    # large network.
     with alone(), poutine.block(), poutine.trace() as traced, poutine.condition(data=model.values()):
         model.sample_blocks()
     nodes = sample_nodes(traced.trace.nodes)
@@ -39,7 +40,8 @@ def normal_prior(model: BNN) -> tuple[Tensor, Tensor]:
 
 
 def restored_prior(model: BNN, loc: Tensor, precision: Tensor) -> Prior:
-    """The model's prior, rescaled where a state was fitted under other precisions, such as those of the evidence.
+    """The model's prior, rescaled where a state was fitted under other precisions, such as those
+    of the evidence.
 
     Args:
         model: whose prior it is.

@@ -22,7 +22,8 @@ EXAMPLES = 64
 
 @dataclass
 class Basis:
-    """The eigenbasis of one block: its value w, seen as [group, out, in], is `left` z `right`^T with independent z.
+    """The eigenbasis of one block: its value w, seen as [group, out, in], is `left` z `right`^T
+    with independent z.
 
     Attributes:
         shape: of the block's value.
@@ -49,7 +50,9 @@ class Basis:
 
 
 class RotatedNormal(dist.TorchDistribution):
-    """N(loc, U diag(scale^2) U^T) of one block, U its eigenbasis; event shape that of the block."""
+    """N(loc, U diag(scale^2) U^T) of one block, U its eigenbasis; event shape
+    that of the block.
+    """
 
     arg_constraints = {"scale": constraints.positive}  # noqa: RUF012
     support = constraints.real
@@ -167,8 +170,10 @@ class RotatedPosterior(Posterior):
             assert isinstance(use, Matrix)
             a = use.rows[:, 0, 0]
             a = a if basis.right is None else a @ basis.right[0]
-            deviation = (a**2 @ (scale[0] ** 2).mT).sqrt()  # of each z, seen through the input, [batch, out]
-            g = torch.stack([use.cotangent(g[id(use)])[:, 0, 0] for g in derivatives], 1)  # [batch, class, out]
+            # of each z, seen through the input, [batch, out]
+            deviation = (a**2 @ (scale[0] ** 2).mT).sqrt()
+            # [batch, class, out]
+            g = torch.stack([use.cotangent(g[id(use)])[:, 0, 0] for g in derivatives], 1)
             g = g if basis.left is None else g @ basis.left[0]
             return _product(g * deviation.unsqueeze(1), diagonal=diagonal)
         nothing = scale.new_zeros(())
@@ -186,7 +191,9 @@ class RotatedPosterior(Posterior):
 
 
 def _times(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, [*lead, group, rows, n] times [group, n, columns]: for one group a single product instead of many."""
+    """a @ b, [*lead, group, rows, n] times [group, n, columns]: for one group a single product
+    instead of many.
+    """
     return a @ b[0] if len(b) == 1 else a @ b
 
 

@@ -41,8 +41,8 @@ def restored(
         make: (model, rows) -> structure.
 
     Raises:
-        ValueError: the state of another network, subset, structure or likelihood, of a prior with other means, or
-            around other fixed weights.
+        ValueError: the state of another network, subset, structure or likelihood, of a prior with
+            other means, or around other fixed weights.
     """
     check_fingerprint(model, state)
     own = state["_extra_state"]

@@ -19,8 +19,9 @@ from bayesnn.models import BNN
 class Structure(nn.Module, ABC):
     """H = sum_i J_i^T L_i J_i over the training data, in some form, and what follows from it.
 
-    Buffers hold the sums, so that a state dict has them and more data can be added. Weights are flat, in the order of
-    the model's blocks; every `precision` is the diagonal of P, [param], in double precision.
+    Buffers hold the sums, so that a state dict has them and more data can be added. Weights are
+    flat, in the order of the model's blocks; every `precision` is the diagonal of P, [param], in
+    double precision.
 
     Args:
         model: what is random.
@@ -55,7 +56,9 @@ class Structure(nn.Module, ABC):
 
     @abstractmethod
     def spectrum(self, precision: Tensor) -> Tensor:
-        """The eigenvalues of P^-1/2 H P^-1/2, those that are not zero at least, in double precision."""
+        """The eigenvalues of P^-1/2 H P^-1/2, those that are not zero at least,
+        in double precision.
+        """
 
     @abstractmethod
     def log_ratio(self, precision: Tensor) -> Tensor:
@@ -86,8 +89,8 @@ class OnePass(Structure):
     def add(self, x: Inputs, targets: BatchTargets) -> None:
         """Add one batch to the sums.
 
-        The outputs of every example go to `targets.roots`, `targets.fisher` or `targets.log_prob`, once or several
-        times: the log likelihood counts every example once.
+        The outputs of every example go to `targets.roots`, `targets.fisher` or `targets.log_prob`,
+        once or several times: the log likelihood counts every example once.
         """
 
 
@@ -135,4 +138,6 @@ class Posterior(ABC):
 
     @abstractmethod
     def output_variances(self, rows: JacobianRows, x: Inputs, *, diagonal: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """(outputs [batch, out], J Sigma J^T [batch, out, out] or its diagonal [batch, out]) in chunks of examples."""
+        """(outputs [batch, out], J Sigma J^T [batch, out, out] or its diagonal [batch, out]) in
+        chunks of examples.
+        """

@@ -19,30 +19,36 @@ from bayesnn.sites import log_density, sample_nodes, weighted_sum
 
 
 class LastLayerELBO(ClosedFormELBO):
-    """-ELBO = KL(q(W) || p(W)) - sum_i E_q[log p(y_i | W phi(x_i))] in nats, in closed form: the loss of VBLL.
+    """-ELBO = KL(q(W) || p(W)) - sum_i E_q[log p(y_i | W phi(x_i))] in nats, in closed form: the
+    loss of VBLL.
 
-    Exact for a normal likelihood: with `LastLayer` at the exact posterior it is the negative log evidence. The
-    expectation is that of the likelihood (`expected_log_prob`: normal, heteroscedastic, Poisson, Bernoulli); for labels
-    it is bounded below by Jensen's inequality. It is a function of the parameters alone, without noise
-    from draws, and works in batches: each sum is scaled by size / batch, the KL and the noise prior count once.
+    Exact for a normal likelihood: with `LastLayer` at the exact posterior it is the negative log
+    evidence. The expectation is that of the likelihood (`expected_log_prob`: normal,
+    heteroscedastic, Poisson, Bernoulli); for labels it is bounded below by Jensen's inequality. It
+    is a function of the parameters alone, without noise from draws, and works in batches: each sum
+    is scaled by size / batch, the KL and the noise prior count once.
 
-    `LastLayerELBO()(model, guide)` is a loss module whose parameters are the guide's, the body's and the learned
-    scales; it works with `bayesnn.fit.fit`, with any torch optimiser and with `SVI`. For other likelihoods, latent
-    scales or models use `MeanFieldELBO` or Pyro's ELBOs with the same guides.
+    `LastLayerELBO()(model, guide)` is a loss module whose parameters are the guide's, the body's
+    and the learned scales; it works with `bayesnn.fit.fit`, with any torch optimiser and with
+    `SVI`. For other likelihoods, latent scales or models use `MeanFieldELBO` or Pyro's ELBOs with
+    the same guides.
 
-    The logits have no noise of their own: the bound falls in its variance, so that it would be learned to be zero.
+    The logits have no noise of their own: the bound falls in its variance, so that it would be
+    learned to be zero.
 
     Args:
-        categorical: (mean [batch, class], variance [batch, class], labels [batch]) -> [batch], in place of
-            E[log softmax(z)_y] for a `NeuralLinear` with `likelihoods.categorical`: `jensen_bound`, or `second_order`,
-            which is no bound.
+        categorical: (mean [batch, class], variance [batch, class], labels [batch]) -> [batch], in
+            place of E[log softmax(z)_y] for a `NeuralLinear` with `likelihoods.categorical`:
+            `jensen_bound`, or `second_order`, which is no bound.
 
     Raises:
-        TypeError: a model that is no `NeuralLinear` or `GenerativeClassifier`, or one hidden in a handler.
-        ValueError: no targets, a likelihood without a closed form, a latent scale, a guide whose last layer is not
-            normal with independent rows.
+        TypeError: a model that is no `NeuralLinear` or `GenerativeClassifier`, or one hidden in a
+            handler.
+        ValueError: no targets, a likelihood without a closed form, a latent scale, a guide whose
+            last layer is not normal with independent rows.
 
-    Reference: Harrison, Willes, Snoek (2024), Variational Bayesian last layers, whose loss is this divided by `size`.
+    Reference: Harrison, Willes, Snoek (2024), Variational Bayesian last layers, whose loss is this
+    divided by `size`.
 
     >>> import torch
     >>> from torch import nn
@@ -73,7 +79,8 @@ class LastLayerELBO(ClosedFormELBO):
                 f"LastLayerELBO: the guide needs a normal distribution at the site {model.site!r}, LastLayer(model)"
             )
         phi = model.phi(x)
-        guided.nodes[model.site]["value"] = rows.mean  # no draw: the model is evaluated at the mean
+        # no draw: the model is evaluated at the mean
+        guided.nodes[model.site]["value"] = rows.mean
         nodes = poutine.trace(poutine.replay(model.head, trace=guided)).get_trace(phi, y).nodes
         return self._terms(model, rows, phi, nodes, y)
 

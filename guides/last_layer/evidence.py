@@ -1,4 +1,6 @@
-"""The log evidence of a neural linear model, with the inner minimisation over the last layer left open."""
+"""The log evidence of a neural linear model, with the inner minimisation over
+the last layer left open.
+"""
 
 import torch
 from pyro import distributions as dist
@@ -14,35 +16,40 @@ from bayesnn.sites import log_density, sample_nodes
 
 
 class LastLayerEvidence(nn.Module):
-    """-log p(y) <= J(w) in nats, with equality at w = E[W | y]: trains body and scales of a `NeuralLinear`.
+    """-log p(y) <= J(w) in nats, with equality at w = E[W | y]: trains body and scales of a
+    `NeuralLinear`.
 
-    With W integrated out, y_k ~ N(0, noise_k^2 I + Phi S_k Phi^T), S_k = diag(scale_k^2). Written with the last layer
-    w as an open variable,
+    With W integrated out, y_k ~ N(0, noise_k^2 I + Phi S_k Phi^T), S_k = diag(scale_k^2). Written
+    with the last layer w as an open variable,
 
-        J(w) = sum_k [ n log(noise_k sqrt(2 pi)) + |y_k - Phi w_k|^2 / (2 noise_k^2) + w_k^T S_k^-1 w_k / 2 +
+        J(w) = sum_k [ n log(noise_k sqrt(2 pi)) + |y_k - Phi w_k|^2 / (2 noise_k^2)
+            + w_k^T S_k^-1 w_k / 2 +
                        log |I + S_k^1/2 Phi^T Phi S_k^1/2 / noise_k^2| / 2 ],
 
-    J(w) = -log p(y) + 1/2 sum_k (w_k - m_k)^T (Phi^T Phi / noise_k^2 + S_k^-1) (w_k - m_k). So minimising over w,
-    body and scales together has the optimum of the exact evidence, and a step needs a determinant but not the solution
-    of the regression. With a `relative` scale all outputs share one determinant, and scale^2 is the paper's alpha.
+    J(w) = -log p(y) + 1/2 sum_k (w_k - m_k)^T (Phi^T Phi / noise_k^2 + S_k^-1) (w_k - m_k). So
+    minimising over w, body and scales together has the optimum of the exact evidence, and a step
+    needs a determinant but not the solution of the regression. With a `relative` scale all outputs
+    share one determinant, and scale^2 is the paper's alpha.
 
-    All data in one batch: the determinant couples them. The noise prior of the model, if any, is added. Call
-    `LastLayerPosterior(model).fit(loader)` afterwards.
+    All data in one batch: the determinant couples them. The noise prior of the model, if any, is
+    added. Call `LastLayerPosterior(model).fit(loader)` afterwards.
 
     Args:
-        model: with `likelihoods.normal`, its noise and the prior's scale fixed or learned. It is a sub-module of the
-            loss, and is trained.
+        model: with `likelihoods.normal`, its noise and the prior's scale fixed or learned. It is a
+            sub-module of the loss, and is trained.
 
     Parameters: `weight` [out, feature], initialised as by `nn.Linear`, and the model's.
 
-    Shapes: (x, y [batch, out]) -> one number, the whole data's (the paper divides by their number).
+    Shapes: (x, y [batch, out]) -> one number, the whole data's (the paper divides by their
+    number).
 
     Raises:
         TypeError: a model of another kind.
-        ValueError: another likelihood, a latent scale; a batch of fewer examples than the model's `size`; targets that
-            do not fit.
+        ValueError: another likelihood, a latent scale; a batch of fewer examples than the model's
+            `size`; targets that do not fit.
 
-    Reference: Fiedler, Lucia (2023), Improved uncertainty quantification for neural networks with Bayesian last layer.
+    Reference: Fiedler, Lucia (2023), Improved uncertainty quantification for neural networks with
+    Bayesian last layer.
 
     >>> from bayesnn import learned, likelihoods
     >>> body = nn.Sequential(nn.Linear(1, 8), nn.Tanh())
@@ -79,7 +86,8 @@ class LastLayerEvidence(nn.Module):
         gram = phi.mT @ phi
         one = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         shared = self.model.relative and _is_number(self.model.scale)
-        ratio = (scale / noise.unsqueeze(-1))[:1] if shared else scale / noise.unsqueeze(-1)  # [1 or out, feature]
+        # [1 or out, feature]
+        ratio = (scale / noise.unsqueeze(-1))[:1] if shared else scale / noise.unsqueeze(-1)
         roots = torch.linalg.cholesky(one + ratio.unsqueeze(-1) * gram * ratio.unsqueeze(-2))
         return (len(noise) if shared else 1) * 2 * roots.diagonal(dim1=-2, dim2=-1).log().sum()
 

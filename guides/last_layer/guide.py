@@ -17,18 +17,20 @@ from bayesnn.models.last_layer.model import LastLayerModel
 
 
 class LastLayer(CheckedState):
-    """q(W) = prod_k N(w_k; m_k, S_k): every output has a normal distribution with full covariance over its weights.
+    """q(W) = prod_k N(w_k; m_k, S_k): every output has a normal distribution with full covariance
+    over its weights.
 
-    For a `NeuralLinear` or a `GenerativeClassifier` (whose rows are class means). With `LastLayerELBO` it is VBLL: a
-    deterministic loss, quadratic in the number of features. S_k = L_k L_k^T with L_k lower triangular, so that the
-    exact posterior of a normal likelihood is within the family.
+    For a `NeuralLinear` or a `GenerativeClassifier` (whose rows are class means). With
+    `LastLayerELBO` it is VBLL: a deterministic loss, quadratic in the number of features.
+    S_k = L_k L_k^T with L_k lower triangular, so that the exact posterior of a normal likelihood
+    is within the family.
 
     Args:
         model: the model whose last layer is random; its body is trained with the guide.
         scale: initial standard deviations, in units of the weights.
 
-    Parameters: `loc` [row, feature]; `log_scale` [row, feature], the logarithm of L's diagonal; `lower`
-    [row, feature, feature], whose strict lower triangle is that of L.
+    Parameters: `loc` [row, feature]; `log_scale` [row, feature], the logarithm of L's diagonal;
+    `lower` [row, feature, feature], whose strict lower triangle is that of L.
 
     Raises:
         TypeError: a model of another kind.
@@ -77,7 +79,8 @@ class LastLayer(CheckedState):
         return {self.model.site: pyro.sample(self.model.site, self.matrix_distribution())}
 
     def output_distribution(self, x: Inputs) -> dist.MultivariateNormal:
-        """N(phi^T m_k, phi^T S_k phi) over the outputs of a `NeuralLinear`, [batch] x [out]: exact, diagonal.
+        """N(phi^T m_k, phi^T S_k phi) over the outputs of a `NeuralLinear`, [batch] x [out]:
+        exact, diagonal.
 
         Raises:
             TypeError: a `GenerativeClassifier`, whose outputs are not normal.
@@ -86,12 +89,15 @@ class LastLayer(CheckedState):
         return output_distribution(self.model, self.matrix_distribution(), x, type(self).__name__)
 
     def target_distribution(self, x: Inputs) -> dist.TorchDistribution:
-        """p(y | x) with the last layer integrated out, [batch]: closed for a normal y and a generative classifier.
+        """p(y | x) with the last layer integrated out, [batch]: closed for a normal y and a
+        generative classifier.
 
-        N(phi^T m_k, phi^T S_k phi + noise_k^2), or Categorical(rho_k N(phi; m_k, diag(noise^2) + S_k)).
+        N(phi^T m_k, phi^T S_k phi + noise_k^2), or Categorical(rho_k N(phi; m_k,
+        diag(noise^2) + S_k)).
 
         Raises:
-            TypeError: a likelihood without a closed form (labels of a `NeuralLinear`); use `predictive`.
+            TypeError: a likelihood without a closed form (labels of a `NeuralLinear`); use
+                `predictive`.
         """
         return target_distribution(self.model, self.matrix_distribution(), x, type(self).__name__)
 
@@ -107,7 +113,8 @@ class LastLayer(CheckedState):
 
 
 class LastLayerMeanField(LastLayer):
-    """q(W) = prod_kj N(w_kj; m_kj, s_kj^2): the same with independent weights, linear in the number of features.
+    """q(W) = prod_kj N(w_kj; m_kj, s_kj^2): the same with independent weights, linear in the
+    number of features.
 
     Its parameters are `loc` and `log_scale`. Arguments, methods and reference as in `LastLayer`.
 

@@ -13,13 +13,17 @@ Rows = dist.Normal | dist.MultivariateNormal
 
 
 def rows_of(q: dist.TorchDistribution) -> Rows | None:
-    """The normal distributions of the rows, [row, feature] or [row] x [feature]; None for any other family."""
+    """The normal distributions of the rows, [row, feature] or
+    [row] x [feature]; None for any other family.
+    """
     base = base_of(q)
     return base if type(base) in (dist.Normal, dist.MultivariateNormal) else None
 
 
 def output_moments(rows: Rows, phi: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean phi^T m_k and variance phi^T S_k phi of every output, each [batch, out]; phi is [batch, feature]."""
+    """Mean phi^T m_k and variance phi^T S_k phi of every output, each [batch, out]; phi is
+    [batch, feature].
+    """
     if isinstance(rows, dist.MultivariateNormal):
         variance = torch.einsum("bi,kij->bkj", phi, rows.scale_tril).square().sum(-1)
     else:
@@ -28,7 +32,8 @@ def output_moments(rows: Rows, phi: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def row_kl(rows: Rows, prior: dist.Normal) -> Tensor:
-    """KL(q(W) || N(m, s^2)) = 1/2 sum_k [ tr(P S_k) + (m_k - m)^T P (m_k - m) - n - log |P S_k| ] in nats, P = s^-2.
+    """KL(q(W) || N(m, s^2)) = 1/2 sum_k [ tr(P S_k) + (m_k - m)^T P (m_k - m) - n - log |P S_k| ]
+    in nats, P = s^-2.
 
     `prior` has independent entries, [row, feature].
     """
@@ -43,7 +48,9 @@ def row_kl(rows: Rows, prior: dist.Normal) -> Tensor:
 
 
 def class_log_densities(model: GenerativeClassifier, rows: Rows, phi: Tensor) -> Tensor:
-    """log rho_k + log N(phi; m_k, diag(noise^2) + S_k), [batch, class], in nats: the class means integrated out."""
+    """log rho_k + log N(phi; m_k, diag(noise^2) + S_k), [batch, class], in
+    nats: the class means integrated out.
+    """
     noise = model.noise_scale().square()
     difference = phi.unsqueeze(-2) - rows.mean  # [batch, class, feature]
     if isinstance(rows, dist.MultivariateNormal):
@@ -62,8 +69,8 @@ def class_log_densities(model: GenerativeClassifier, rows: Rows, phi: Tensor) ->
 def generative_bound(model: GenerativeClassifier, rows: Rows, phi: Tensor, y: Tensor) -> Tensor:
     """A lower bound of E_q[log p(y | x, mu)] for a `GenerativeClassifier`, [batch], in nats.
 
-    log rho_y + log N(phi; m_y, V) - 1/2 tr(V^-1 S_y) - log sum_k rho_k N(phi; m_k, V + S_k) with V = diag(noise^2): the
-    first terms are exact, the last is Jensen's inequality.
+    log rho_y + log N(phi; m_y, V) - 1/2 tr(V^-1 S_y) - log sum_k rho_k N(phi; m_k, V + S_k) with
+    V = diag(noise^2): the first terms are exact, the last is Jensen's inequality.
     """
     noise = model.noise_scale().square()
     exact = model.outputs_of_features(rows.mean, phi) - 0.5 * (rows.variance / noise).sum(-1)

@@ -14,7 +14,9 @@ from bayesnn.models.last_layer.model import LastLayerModel
 def output_distribution(
     model: LastLayerModel, q: dist.TorchDistribution, x: Inputs, owner: str
 ) -> dist.MultivariateNormal:
-    """N(phi^T m_k, phi^T S_k phi), [batch] x [out]; the outputs are independent, as the rows of W are."""
+    """N(phi^T m_k, phi^T S_k phi), [batch] x [out]; the outputs are
+    independent, as the rows of W are.
+    """
     if not isinstance(model, NeuralLinear):
         raise TypeError(
             f"{owner}.output_distribution: the outputs of a {type(model).__name__} are not normal; use "

@@ -1,4 +1,6 @@
-"""The exact posterior of a last layer under a normal likelihood, and its extrapolation tuned on validation data."""
+"""The exact posterior of a last layer under a normal likelihood, and its extrapolation tuned on
+validation data.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -23,21 +25,24 @@ STATISTICS = (*SUMS, "loc", "scale_tril")
 
 
 class LastLayerPosterior(CheckedState):
-    """q(W) = prod_k N(w_k; m_k, S_k), S_k = (Phi^T Phi / noise_k^2 + P_k)^-1, m_k = S_k Phi^T y_k / noise_k^2: exact.
+    """q(W) = prod_k N(w_k; m_k, S_k), S_k = (Phi^T Phi / noise_k^2 + P_k)^-1, m_k = S_k Phi^T
+    y_k / noise_k^2: exact.
 
-    The posterior of a `NeuralLinear` with normal likelihood, given its body and scales as they are when `fit` is called
-    (train them first, with `LastLayerEvidence` or `LastLayerELBO`; P_k = diag(scale_k^-2) is the prior's precision). It
-    keeps Phi^T Phi and Phi^T y in double precision, so further data are added by `update` at the cost of their own.
+    The posterior of a `NeuralLinear` with normal likelihood, given its body and scales as they are
+    when `fit` is called (train them first, with `LastLayerEvidence` or `LastLayerELBO`;
+    P_k = diag(scale_k^-2) is the prior's precision). It keeps Phi^T Phi and Phi^T y in double
+    precision, so further data are added by `update` at the cost of their own.
 
     Args:
         model: with `likelihoods.normal`, its noise and the prior's scale fixed or learned.
 
     Raises:
         TypeError: a model of another kind.
-        ValueError: another likelihood, a latent scale; an empty loader, data that do not fit; use before `fit`.
+        ValueError: another likelihood, a latent scale; an empty loader, data that do not fit; use
+            before `fit`.
 
-    References: MacKay (1992), Bayesian interpolation; Fiedler, Lucia (2023), Improved uncertainty quantification for
-    neural networks with Bayesian last layer.
+    References: MacKay (1992), Bayesian interpolation; Fiedler, Lucia (2023), Improved uncertainty
+    quantification for neural networks with Bayesian last layer.
 
     >>> from torch import nn
     >>> from bayesnn import likelihoods
@@ -58,15 +63,21 @@ class LastLayerPosterior(CheckedState):
 
     @property
     def model(self) -> NeuralLinear:
-        """The model whose posterior this is; after `maximise_predictive` its prior is that of the covariance."""
+        """The model whose posterior this is; after `maximise_predictive` its
+        prior is that of the covariance.
+        """
         return self._model[0]
 
     def fit(self, loader: Iterable[tuple[Inputs, Tensor]]) -> "LastLayerPosterior":
-        """The posterior given these batches (x, y) alone, each example once; returns this guide."""
+        """The posterior given these batches (x, y) alone, each example once;
+        returns this guide.
+        """
         return self._given(self._sums(loader))
 
     def update(self, loader: Iterable[tuple[Inputs, Tensor]]) -> "LastLayerPosterior":
-        """The posterior given further batches too, as if all had been given to `fit`; returns this guide."""
+        """The posterior given further batches too, as if all had been given to
+        `fit`; returns this guide.
+        """
         new = self._sums(loader)
         if self.gram is None:
             return self._given(new)
@@ -74,7 +85,9 @@ class LastLayerPosterior(CheckedState):
 
     @torch.no_grad()
     def log_evidence(self) -> Tensor:
-        """log p(y) = sum_k log N(y_k; 0, noise_k^2 I + Phi P_k^-1 Phi^T) of the data given, in nats; a double."""
+        """log p(y) = sum_k log N(y_k; 0, noise_k^2 I + Phi P_k^-1 Phi^T) of the
+        data given, in nats; a double.
+        """
         products, squares, count = (self._statistic(name) for name in ("products", "squares", "count"))
         return regression.log_evidence(self._spectrum(), products, squares, count, self._scales()[1])
 
@@ -82,15 +95,18 @@ class LastLayerPosterior(CheckedState):
     def maximise_predictive(
         self, x: Inputs, y: Tensor, *, reach: float = 10.0, points: int = 1001, condition: float = 1e8
     ) -> "LastLayerPosterior":
-        """The guide whose prior variance maximises the log predictive density of held-out data; the mean is kept.
+        """The guide whose prior variance maximises the log predictive density of held-out data;
+        the mean is kept.
 
-        The evidence sets the signal-to-noise ratio alpha for the training data, which leaves extrapolations too sure.
-        Multiplying the prior's variance by a factor widens the posterior in directions without data alone. Body, noise
-        and m_k stay; the search goes over `points` factors from 1 to e^reach, up to where the precision's condition
-        number exceeds `condition`.
+        The evidence sets the signal-to-noise ratio alpha for the training data, which leaves
+        extrapolations too sure. Multiplying the prior's variance by a factor widens the posterior
+        in directions without data alone. Body, noise and m_k stay; the search goes over `points`
+        factors from 1 to e^reach, up to where the precision's condition number exceeds
+        `condition`.
 
-        The density of data inside the range of the training data is nearly flat in the factor: hundredths of a nat
-        decide, and other validation data may give another factor. With few of them look at the result.
+        The density of data inside the range of the training data is nearly flat in the factor:
+        hundredths of a nat decide, and other validation data may give another factor. With few of
+        them look at the result.
 
         Args:
             x: inputs of the validation data, in one batch.
@@ -151,7 +167,9 @@ class LastLayerPosterior(CheckedState):
 
     @torch.no_grad()
     def _sums(self, loader: Iterable[tuple[Inputs, Tensor]]) -> list[Tensor]:
-        """Phi^T Phi [feature, feature], Phi^T y_k [out, feature], |y_k|^2 [out] and the number of examples."""
+        """Phi^T Phi [feature, feature], Phi^T y_k [out, feature], |y_k|^2 [out]
+        and the number of examples.
+        """
         _, noise = self._scales()
         sums: list[Tensor] = []
         for x, y in loader:
@@ -175,7 +193,9 @@ class LastLayerPosterior(CheckedState):
         return self
 
     def _scales(self) -> tuple[Tensor, Tensor]:
-        """Standard deviations of the prior, [out, feature], and of the noise, [out], in double precision."""
+        """Standard deviations of the prior, [out, feature], and of the noise,
+        [out], in double precision.
+        """
         rows = rows_of(self.model.matrix_prior())
         assert isinstance(rows, dist.Normal)
         return rows.scale.detach().double(), self.model.noise_scale().detach().double()

@@ -11,9 +11,9 @@ from torch import Tensor
 class Spectrum(NamedTuple):
     """The prior and the data in one basis, for every output.
 
-    `values` [out, feature] and `roots` [out, feature, feature] = S^1/2 Q, where S^1/2 Phi^T Phi S^1/2 / noise^2 is
-    Q diag(values) Q^T and S the prior's covariance: under the prior f S the posterior's covariance is
-    roots diag(values + 1 / f)^-1 roots^T.
+    `values` [out, feature] and `roots` [out, feature, feature] = S^1/2 Q, where S^1/2 Phi^T Phi
+    S^1/2 / noise^2 is Q diag(values) Q^T and S the prior's covariance: under the prior f S the
+    posterior's covariance is roots diag(values + 1 / f)^-1 roots^T.
     """
 
     values: Tensor
@@ -37,14 +37,19 @@ def mean(spectrum: Spectrum, products: Tensor, noise: Tensor) -> Tensor:
 
 
 def covariance_root(spectrum: Spectrum, factor: float = 1.0) -> Tensor:
-    """The lower triangular root of the covariance under `factor` times the prior's variance, for every output."""
+    """The lower triangular root of the covariance under `factor` times the
+    prior's variance, for every output.
+    """
     half = spectrum.roots / (spectrum.values + 1 / factor).sqrt().unsqueeze(-2)
-    upper = torch.linalg.qr(half.mT, mode="r").R  # half half^T = upper^T upper: no squared condition number
+    # half half^T = upper^T upper: no squared condition number
+    upper = torch.linalg.qr(half.mT, mode="r").R
     return (upper * upper.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-1)).mT.contiguous()
 
 
 def log_evidence(spectrum: Spectrum, products: Tensor, squares: Tensor, count: Tensor, noise: Tensor) -> Tensor:
-    """sum_k log N(y_k; 0, noise_k^2 I + Phi S_k Phi^T), in nats, from Phi^T y_k, |y_k|^2 and the number of examples."""
+    """sum_k log N(y_k; 0, noise_k^2 I + Phi S_k Phi^T), in nats, from Phi^T y_k, |y_k|^2 and the
+    number of examples.
+    """
     variance = noise.square()
     projected = torch.einsum("kij,ki->kj", spectrum.roots, products) / variance.unsqueeze(-1)
     residual = squares / variance - (projected.square() / (spectrum.values + 1)).sum(-1)
@@ -55,10 +60,11 @@ def log_evidence(spectrum: Spectrum, products: Tensor, squares: Tensor, count: T
 def best_factor(
     spectrum: Spectrum, phi: Tensor, errors: Tensor, noise: Tensor, *, reach: float, points: int, condition: float
 ) -> float:
-    """The multiple of the prior's variance, in [1, e^reach], with the largest log predictive density of held-out data.
+    """The multiple of the prior's variance, in [1, e^reach], with the largest log predictive
+    density of held-out data.
 
-    `errors` [batch, out] are the targets less their means, which stay; no factor is tried whose precision has a larger
-    condition number than `condition`.
+    `errors` [batch, out] are the targets less their means, which stay; no factor is tried whose
+    precision has a larger condition number than `condition`.
     """
     values = spectrum.values
     squares = torch.einsum("bi,kij->kbj", phi, spectrum.roots).square()

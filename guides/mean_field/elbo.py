@@ -17,25 +17,29 @@ _NONE: Mapping[str, NormalTensor] = MappingProxyType({})
 
 
 class MeanFieldELBO(ClosedFormELBO):
-    """-ELBO = KL(q(w) || p(w)) - E_q[log p(y | w)] in nats, the expectation by reparameterised draws.
+    """-ELBO = KL(q(w) || p(w)) - E_q[log p(y | w)] in nats, the expectation by reparameterised
+    draws.
 
-    Where prior and guide of a site are normal with independent entries, its KL is exact; elsewhere log q - log p at the
-    draw. Nothing else is computed: no log q of a normal site, no validation of P-sized parameters. Scales of plates
-    and `poutine.scale` hold for both terms.
+    Where prior and guide of a site are normal with independent entries, its KL is exact; elsewhere
+    log q - log p at the draw. Nothing else is computed: no log q of a normal site, no validation
+    of P-sized parameters. Scales of plates and `poutine.scale` hold for both terms.
 
-    `MeanFieldELBO()(model, guide)` is a loss module, as with every ELBO of Pyro's; it works with `SVI` too.
+    `MeanFieldELBO()(model, guide)` is a loss module, as with every ELBO of Pyro's; it works with
+    `SVI` too.
 
     Args:
         num_particles: draws of the weights in one step.
         kl_weight: of all terms of latent sites; below 1 a tempered posterior, which is no longer
-            Bayes' rule. It multiplies the weight that a model states (`LatentHead`); the product is
-            in the loss module's `metadata` and its repr, and `to_arviz` keeps it.
+            Bayes' rule. It multiplies the weight that a model states (`LatentHead`); the product
+            is in the loss module's `metadata` and its repr, and `to_arviz` keeps it.
 
     Raises:
-        ValueError: a weight that is negative or not finite; a latent site of the model that the guide lacks (its name
-            is given), or an auxiliary one of the guide; sites that cannot be reparameterised.
+        ValueError: a weight that is negative or not finite; a latent site of the model that the
+            guide lacks (its name is given), or an auxiliary one of the guide; sites that cannot be
+            reparameterised.
 
-    Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight uncertainty in neural networks.
+    Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight uncertainty in neural
+    networks.
     """
 
     def __init__(self, num_particles: int = 1, *, kl_weight: float = 1.0) -> None:
@@ -57,8 +61,8 @@ class MeanFieldELBO(ClosedFormELBO):
     ) -> Tensor:
         """The mean over `num_particles` draws; `at_means` has the sites that stay at their means.
 
-        A guide that leaves the drawing to the layers fills it as it is called. Such a site is drawn
-        here where its KL divergence has no closed form.
+        A guide that leaves the drawing to the layers fills it as it is called. Such a site is
+        drawn here where its KL divergence has no closed form.
         """
         terms = [_of_one_draw(model, guide, args, kwargs, self.kl_weight, at_means) for _ in range(self.num_particles)]
         return terms[0] if len(terms) == 1 else torch.stack(terms).mean()
@@ -101,7 +105,9 @@ def _kl(guide_site: Any, model_site: Node, undrawn: NormalTensor | None) -> Tens
 
 
 def _same_number(scale: float | Tensor, other: float | Tensor) -> bool:
-    """Whether one number scales a whole site in model and guide; a scale for every element has no closed KL here."""
+    """Whether one number scales a whole site in model and guide; a scale for
+    every element has no closed KL here.
+    """
     if any(isinstance(one, Tensor) and one.dim() for one in (scale, other)):
         return False
     return bool(scale == other)

@@ -19,7 +19,8 @@ from bayesnn.sites import from_vector, to_vector
 
 
 class FactorisedNormal(CheckedState):
-    """q(w) = prod_j N(w_j; m_j, s_j^2) in unconstrained space; a subclass says which entries share an s.
+    """q(w) = prod_j N(w_j; m_j, s_j^2) in unconstrained space; a subclass says which entries share
+    an s.
 
     Its parameters are `loc`, all means in the order of the sites, and `log_scale`, the logarithms
     of all s.
@@ -54,7 +55,8 @@ class FactorisedNormal(CheckedState):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every site; the arguments are the model's and are not used."""
-        owner = f"{type(self).__name__}[{next(iter(self._sites))}]"  # site names differ where two guides meet in one
+        # site names differ where two guides meet in one
+        owner = f"{type(self).__name__}[{next(iter(self._sites))}]"
         locs = from_vector(param_site(f"{owner}.loc", self.loc), self.shapes)
         scales = self._by_site(param_site(f"{owner}.log_scale", self.log_scale).exp())
         values = {}

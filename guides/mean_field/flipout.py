@@ -10,19 +10,23 @@ from bayesnn.guides.mean_field.layer_noise_rules import Product
 
 
 class FlipoutELBO(LayerNoiseELBO):
-    """The `MeanFieldELBO` of a `MeanField` guide, with draws of the weights that differ in their signs by example.
+    """The `MeanFieldELBO` of a `MeanField` guide, with draws of the weights that differ in their
+    signs by example.
 
-        s_i = F(x_i; m) + r_i * F(x_i * q_i; s * e),    e ~ N(0, I) once a batch, r_i and q_i random signs
+        s_i = F(x_i; m) + r_i * F(x_i * q_i; s * e),
+            e ~ N(0, I) once a batch, r_i and q_i random signs
 
-    F is linear or a convolution, r_i has a sign for every unit and q_i for every input. Every example so has weights
-    m + s * e * r_i q_i^T, of exactly the guide's distribution in every layer type: the same loss in expectation as
-    `MeanFieldELBO`, with gradients of less variance, since the perturbations of different examples are uncorrelated.
-    Biases are perturbed with the weights; scales of normalisations are drawn for every example.
+    F is linear or a convolution, r_i has a sign for every unit and q_i for every input. Every
+    example so has weights m + s * e * r_i q_i^T, of exactly the guide's distribution in every
+    layer type: the same loss in expectation as `MeanFieldELBO`, with gradients of less variance,
+    since the perturbations of different examples are uncorrelated. Biases are perturbed with the
+    weights; scales of normalisations are drawn for every example.
 
-    A parameter that is used otherwise (LSTM, attention, embedding) or twice (tied weights) is drawn once for a batch,
-    as by `MeanFieldELBO`, and named in the log; so is a layer whose first axis is not the batch beyond doubt, for that
-    call. Entries that are not random have s = 0. The KL divergence is `MeanFieldELBO`'s, nats. The network is not
-    written to: a function mode replaces what its layers compute.
+    A parameter that is used otherwise (LSTM, attention, embedding) or twice (tied weights) is
+    drawn once for a batch, as by `MeanFieldELBO`, and named in the log; so is a layer whose first
+    axis is not the batch beyond doubt, for that call. Entries that are not random have s = 0. The
+    KL divergence is `MeanFieldELBO`'s, nats. The network is not written to: a function mode
+    replaces what its layers compute.
 
     Args:
         num_particles: passes in one step.
@@ -34,8 +38,8 @@ class FlipoutELBO(LayerNoiseELBO):
         TypeError: a guide that is no `MeanField`, or a model that is no `BNN`.
         ValueError: a network in training mode; no targets; what `MeanFieldELBO` refuses.
 
-    Reference: Wen, Vicol, Ba, Tran, Grosse (2018), Flipout: efficient pseudo-independent weight perturbations on
-    mini-batches.
+    Reference: Wen, Vicol, Ba, Tran, Grosse (2018), Flipout: efficient pseudo-independent weight
+    perturbations on mini-batches.
 
     >>> from torch import nn
     >>> from bayesnn import BNN, likelihoods, priors, subset

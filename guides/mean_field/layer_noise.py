@@ -21,15 +21,18 @@ _VALUES = ("item", "tolist", "numpy", "__bool__", "__float__", "__int__")
 
 
 def layer_noise_outputs(model: BNN, values: Mapping[str, NormalTensor | Tensor], x: Inputs, noise: Noise) -> Tensor:
-    """f(x_i; w_i), w_i ~ N(m, s^2) for every example of a batch, through the unchanged network, [batch, ...].
+    """f(x_i; w_i), w_i ~ N(m, s^2) for every example of a batch, through the unchanged network,
+    [batch, ...].
 
-    A parameter that one layer uses, and uses once, gets the noise of that layer's rule. Every other (tied weights,
-    recurrent layers, attention, views) is drawn once for the batch; the first call of a model finds out which those
-    are, in a pass of its own that uses up no random numbers, and logs their names.
+    A parameter that one layer uses, and uses once, gets the noise of that layer's rule. Every
+    other (tied weights, recurrent layers, attention, views) is drawn once for the batch; the first
+    call of a model finds out which those are, in a pass of its own that uses up no random numbers,
+    and logs their names.
 
     Args:
         model: whose network is called.
-        values: {parameter: normal with the shape of the parameter, or a tensor for one that is certain}.
+        values: {parameter: normal with the shape of the parameter, or a tensor for one that is
+            certain}.
         x: inputs.
         noise: the noise of linear layers and convolutions.
     """
@@ -54,7 +57,9 @@ def _share(model: BNN, names: set[str]) -> None:
 def _one_pass(
     net: nn.Module, values: Mapping[str, NormalTensor | Tensor], x: Inputs, noise: Noise, shared: set[str]
 ) -> tuple[Tensor, set[str]]:
-    """The outputs, and the names of parameters that would have to be shared: with any, the outputs are void."""
+    """The outputs, and the names of parameters that would have to be shared:
+    with any, the outputs are void.
+    """
     normals = {name: value for name, value in values.items() if isinstance(value, NormalTensor)}
     drawn = {name: normal.draw() if name in shared else normal.loc for name, normal in normals.items()}
     mode = _NoisyLayers({name: value for name, value in normals.items() if name not in shared}, batch_size(x), noise)

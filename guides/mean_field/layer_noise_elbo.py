@@ -49,7 +49,9 @@ class LayerNoiseELBO(MeanFieldELBO):
 
 
 class _Means(Messenger):
-    """Puts the means of a guide in the place of its draws of weights, and keeps its standard deviations."""
+    """Puts the means of a guide in the place of its draws of weights, and keeps
+    its standard deviations.
+    """
 
     def __init__(self, model: BNN) -> None:
         super().__init__()
@@ -63,7 +65,9 @@ class _Means(Messenger):
             msg["value"] = normal.loc
 
     def full(self, values: dict[str, Tensor]) -> dict[str, NormalTensor | Tensor]:
-        """{parameter: normal or value, of its whole shape}: entries that are not random have no deviation."""
+        """{parameter: normal or value, of its whole shape}: entries that are
+        not random have no deviation.
+        """
         subset, held = self.model.subset, parameters(self.model.net)
         sites = dict(zip(subset.names, self.model.sites, strict=True))
         locs = subset.put(held, {block: values[site] for block, site in sites.items()})

@@ -1,4 +1,6 @@
-"""Normalisations whose scale and shift are normal: drawn for every example, shared by its positions."""
+"""Normalisations whose scale and shift are normal: drawn for every example,
+shared by its positions.
+"""
 
 from typing import Any
 
@@ -60,7 +62,9 @@ def layer_norm(
 def _scaled(
     base: Tensor, find: Find, weight: Tensor | None, bias: Tensor | None, lead: tuple[int, ...], ones: int
 ) -> Tensor:
-    """base * weight + bias, each drawn for every example; `ones` axes follow those of the parameters."""
+    """base * weight + bias, each drawn for every example; `ones` axes follow
+    those of the parameters.
+    """
 
     def drawn(parameter: Tensor) -> Tensor:
         normal = find(parameter)

@@ -13,7 +13,8 @@ from bayesnn.guides.mean_field.layer_noise_tensors import Find, leading
 
 @dataclass(frozen=True)
 class Product:
-    """One call of a layer that multiplies its input by a random weight: s = multiply(x, weight, bias).
+    """One call of a layer that multiplies its input by a random weight: s = multiply(x, weight,
+    bias).
 
     Attributes:
         multiply: (x, weight, bias or None) -> output, linear in both factors.
@@ -21,7 +22,8 @@ class Product:
         mean: the output at the means.
         weight: standard deviations.
         bias: standard deviations, None for a bias that is certain.
-        lead: axes of a draw for each example, (batch, 1, ...), before those of `per_channel`; 1 for a shared draw.
+        lead: axes of a draw for each example, (batch, 1, ...), before those of `per_channel`; 1
+            for a shared draw.
         channel: the axis of units, -1 (linear) or 1 (convolutions).
     """
 

@@ -30,7 +30,8 @@ Find: TypeAlias = Callable[[Tensor | None], NormalTensor | None]
 
 
 def leading(x: Tensor, batch: int, trailing: int) -> tuple[int, ...]:
-    """(batch, 1, ...) where the first axis is the batch beyond doubt, otherwise (1, 1, ...): one draw for all.
+    """(batch, 1, ...) where the first axis is the batch beyond doubt, otherwise (1, 1, ...): one
+    draw for all.
 
     Beyond doubt: of its size, and no other of the axes before the `trailing` ones has it.
     """

@@ -11,19 +11,23 @@ from bayesnn.guides.mean_field.layer_noise_rules import Product, bias_noise
 
 
 class LocalReparameterisationELBO(LayerNoiseELBO):
-    """The `MeanFieldELBO` of a `MeanField` guide, with own noise of every example drawn at the outputs of the layers.
+    """The `MeanFieldELBO` of a `MeanField` guide, with own noise of every example drawn at the
+    outputs of the layers.
 
         s_i = F(x_i; m) + sqrt(F(x_i^2; s^2)) * e_i,    e_i ~ N(0, I),    F linear or a convolution
 
-    For a linear layer that is what own weights w_i ~ N(m, s^2) of every example give: the same loss in expectation,
-    with gradients of less variance, since the examples' noises average out. In a convolution, and where a linear layer
-    serves several positions of an example (words), every position has the right mean and variance and independent
-    noise, which leaves out the correlation of positions that share their weights: the usual form, an approximation;
-    `FlipoutELBO` has none. Biases of convolutions and scales of normalisations are drawn for every example.
+    For a linear layer that is what own weights w_i ~ N(m, s^2) of every example give: the same
+    loss in expectation, with gradients of less variance, since the examples' noises average out.
+    In a convolution, and where a linear layer serves several positions of an example (words),
+    every position has the right mean and variance and independent noise, which leaves out the
+    correlation of positions that share their weights: the usual form, an approximation;
+    `FlipoutELBO` has none. Biases of convolutions and scales of normalisations are drawn for every
+    example.
 
-    A parameter that is used otherwise (LSTM, attention, embedding) or twice (tied weights) is drawn once for a batch,
-    as by `MeanFieldELBO`, and named in the log. Entries that are not random have s = 0. The KL divergence is
-    `MeanFieldELBO`'s, nats. The network is not written to: a function mode replaces what its layers compute.
+    A parameter that is used otherwise (LSTM, attention, embedding) or twice (tied weights) is
+    drawn once for a batch, as by `MeanFieldELBO`, and named in the log. Entries that are not
+    random have s = 0. The KL divergence is `MeanFieldELBO`'s, nats. The network is not written to:
+    a function mode replaces what its layers compute.
 
     Args:
         num_particles: passes in one step.
@@ -35,7 +39,8 @@ class LocalReparameterisationELBO(LayerNoiseELBO):
         TypeError: a guide that is no `MeanField`, or a model that is no `BNN`.
         ValueError: a network in training mode; no targets; what `MeanFieldELBO` refuses.
 
-    Reference: Kingma, Salimans, Welling (2015), Variational dropout and the local reparameterization trick.
+    Reference: Kingma, Salimans, Welling (2015), Variational dropout and the local
+    reparameterization trick.
 
     >>> from torch import nn
     >>> from bayesnn import BNN, likelihoods, priors, subset
@@ -49,7 +54,8 @@ class LocalReparameterisationELBO(LayerNoiseELBO):
 
     def _noise(self, layer: Product) -> Tensor:
         shift = layer.bias
-        of_rows = layer.channel == -1 and layer.x.dim() == 2  # no position but the example: one variance with the bias
+        # no position but the example: one variance with the bias
+        of_rows = layer.channel == -1 and layer.x.dim() == 2
         variance = layer.multiply(
             layer.x.square(), layer.weight.square(), shift.square() if shift is not None and of_rows else None
         )
@@ -58,9 +64,11 @@ class LocalReparameterisationELBO(LayerNoiseELBO):
 
 
 class _Noisy(torch.autograd.Function):
-    """mean + sqrt(variance) * e; without derivative in a variance of 0, where that of the root is infinite.
+    """mean + sqrt(variance) * e; without derivative in a variance of 0, where that of the root is
+    infinite.
 
-    One saved tensor and one product on the way back: with autograd's own formulas a LeNet step takes a twentieth more.
+    One saved tensor and one product on the way back: with autograd's own formulas a LeNet step
+    takes a twentieth more.
     """
 
     @staticmethod

@@ -26,24 +26,31 @@ def per_tensor(site: str) -> str:
 
 
 class SharedVariance(FactorisedNormal):
-    """q(w) = prod_b N(w_b; m_b, s_b^2 I): every scalar has its own mean, the scalars of a group share a variance.
+    """q(w) = prod_b N(w_b; m_b, s_b^2 I): every scalar has its own mean, the scalars of a group
+    share a variance.
 
-    As many parameters beside the means as there are groups, and a variance that many gradients teach at once.
+    As many parameters beside the means as there are groups, and a variance that many gradients
+    teach at once.
 
     Its parameters are `loc`, all means in order, and `log_scale`, [group].
 
     Args:
         model: a `BNN` or any Pyro model with real, continuous, global sites.
-        *example: arguments of one call of the model; a `BNN` needs none unless its likelihood has latent sites.
-        over: site name -> the name of its group: `per_network`, `per_layer`, `per_tensor` or a function of your own.
-        init: {site: value} where means start; a `BNN`'s own weights by default, elsewhere the prior's draw.
+        *example: arguments of one call of the model; a `BNN` needs none unless its likelihood has
+            latent sites.
+        over: site name -> the name of its group: `per_network`, `per_layer`, `per_tensor` or a
+            function of your own.
+        init: {site: value} where means start; a `BNN`'s own weights by default, elsewhere the
+            prior's draw.
         scale: initial standard deviations, in units of the weights.
 
     Raises:
-        ValueError: a discrete or constrained site (named), an `init` of an unknown site or another shape.
+        ValueError: a discrete or constrained site (named), an `init` of an unknown site or another
+            shape.
         TypeError: a model that is no `BNN`, without an example.
 
-    Reference: Unlu and Aitchison (2020), Gradient regularisation as approximate variational inference, first version.
+    Reference: Unlu and Aitchison (2020), Gradient regularisation as approximate variational
+    inference, first version.
 
     >>> from bayesnn import BNN, likelihoods, priors, subset
     >>> from bayesnn.guides.mean_field import per_layer

@@ -19,33 +19,36 @@ from bayesnn.moments import propagate_moments
 
 
 class MomentPropagationELBO(ClosedFormELBO):
-    """-ELBO = kl_weight KL(q(w) || p(w)) - size / batch sum_i E[log p(y_i | f)], f ~ N(m_i, v_i), in nats.
+    """-ELBO = kl_weight KL(q(w) || p(w)) - size / batch sum_i E[log p(y_i | f)], f ~ N(m_i, v_i),
+    in nats.
 
-    Means m and variances v of the outputs come from one pass of moments through the unchanged network, so that the
-    loss has no noise of drawn weights: for real targets none at all, for labels that of drawn logits. It is the ELBO
-    under the approximations of that pass: normal outputs, and covariances between units only where the guide keeps them
-    (`covariance=True`).
+    Means m and variances v of the outputs come from one pass of moments through the unchanged
+    network, so that the loss has no noise of drawn weights: for real targets none at all, for
+    labels that of drawn logits. It is the ELBO under the approximations of that pass: normal
+    outputs, and covariances between units only where the guide keeps them (`covariance=True`).
 
-    `MomentPropagationELBO()(model, guide)` is a loss module; it works with `bayesnn.fit.fit`, with any torch optimiser
-    and with `SVI`.
+    `MomentPropagationELBO()(model, guide)` is a loss module; it works with `bayesnn.fit.fit`, with
+    any torch optimiser and with `SVI`.
 
     Args:
         categorical: (mean [batch, class], variance [batch, class], labels [batch]) -> [batch], for
-            `likelihoods.categorical`: `LogitDraws(64)`, `second_order` (the delta method) or `probit_score`. The
-            variance is a covariance [batch, class, class] where the guide keeps covariances.
-        kl_weight: below 1 it is a tempered posterior, which is no longer Bayes' rule: the published results have
-            weights of 0.001 to 0.012. `to_arviz` keeps it with the posterior.
+            `likelihoods.categorical`: `LogitDraws(64)`, `second_order` (the delta method) or
+            `probit_score`. The variance is a covariance [batch, class, class] where the guide
+            keeps covariances.
+        kl_weight: below 1 it is a tempered posterior, which is no longer Bayes' rule: the
+            published results have weights of 0.001 to 0.012. `to_arviz` keeps it with the
+            posterior.
         draws: of the outputs, for likelihoods without a formula.
 
     Raises:
         TypeError: a guide that is no `MultiplicativeNoise`, or a model that is no `BNN`.
-        ValueError: no targets, targets that do not fit, a latent scale of prior or likelihood, a prior that is not
-            normal, a network in training mode.
-        NotImplementedError: an operation of the network without a moment rule, or a random parameter
-            that it uses twice (tied weights); it names the place.
+        ValueError: no targets, targets that do not fit, a latent scale of prior or likelihood, a
+            prior that is not normal, a network in training mode.
+        NotImplementedError: an operation of the network without a moment rule, or a random
+            parameter that it uses twice (tied weights); it names the place.
 
-    Reference: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with multiplicative
-    activation noise.
+    Reference: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with
+    multiplicative activation noise.
 
     >>> import torch
     >>> from torch import nn

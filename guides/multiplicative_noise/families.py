@@ -1,4 +1,6 @@
-"""How the variances of a network's weights are shared: families of normal posteriors for moment propagation."""
+"""How the variances of a network's weights are shared: families of normal
+posteriors for moment propagation.
+"""
 
 from dataclasses import dataclass
 
@@ -36,14 +38,18 @@ class Layout:
         return numbers if self.axis is None else of_inputs(numbers, self.shape, self.axis, self.groups)
 
     def entries(self, whole: Tensor) -> Tensor:
-        """The random entries of a tensor of the parameter's shape (or one that broadcasts to it)."""
+        """The random entries of a tensor of the parameter's shape (or one that
+        broadcasts to it).
+        """
         if self.index is None:
             return whole.expand(self.shape)
         return whole.expand(self.shape).reshape(-1)[self.index.to(whole.device)]
 
 
 def layout(net: nn.Module, name: str, index: Tensor | None) -> Layout:
-    """The layout of one parameter: what its layer does with it. A matrix of an unknown layer is [out, in]."""
+    """The layout of one parameter: what its layer does with it. A matrix of an
+    unknown layer is [out, in].
+    """
     path, _, _ = name.rpartition(".")
     parameter, owner = net.get_parameter(name), net.get_submodule(path)
     transposed = isinstance(owner, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Embedding))
@@ -54,19 +60,20 @@ def layout(net: nn.Module, name: str, index: Tensor | None) -> Layout:
 
 @dataclass(frozen=True)
 class PerInput:
-    """w_ij ~ N(W_ij, a_j (W_ij^2 + floor^2)): one relative variance for each input feature or channel (MNVI).
+    """w_ij ~ N(W_ij, a_j (W_ij^2 + floor^2)): one relative variance for each input feature or
+    channel (MNVI).
 
-    Multiplying input j by noise of mean 1 and variance a_j has the same moments. Vectors (biases, scales of
-    normalisations), which have no input, share one absolute variance each; those outside the subset stay as the network
-    has them.
+    Multiplying input j by noise of mean 1 and variance a_j has the same moments. Vectors (biases,
+    scales of normalisations), which have no input, share one absolute variance each; those outside
+    the subset stay as the network has them.
 
     Args:
         noise: the a_j at the start; softplus(-3) in the paper.
         variance: of vectors at the start.
         floor: in units of weights, where a dead weight's KL divergence stops growing.
 
-    Reference: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with multiplicative
-    activation noise.
+    Reference: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with
+    multiplicative activation noise.
     """
 
     noise: float = 0.0486
@@ -98,7 +105,8 @@ class PerInput:
 
 @dataclass(frozen=True)
 class PerInputVariance:
-    """w_ij ~ N(W_ij, s_j): one absolute variance for each input feature or channel; vectors share one each.
+    """w_ij ~ N(W_ij, s_j): one absolute variance for each input feature or channel; vectors share
+    one each.
 
     Args:
         variance: at the start.
@@ -123,13 +131,14 @@ class PerInputVariance:
 
 @dataclass(frozen=True)
 class PerWeight:
-    """w_ij ~ N(W_ij, s_ij): a variance for each weight, the mean-field family trained without draws.
+    """w_ij ~ N(W_ij, s_ij): a variance for each weight, the mean-field family trained without
+    draws.
 
     Args:
         variance: at the start.
 
-    Reference: Haussmann, Hamprecht, Kandemir (2019), Sampling-free variational inference of Bayesian neural networks by
-    variance backpropagation.
+    Reference: Haussmann, Hamprecht, Kandemir (2019), Sampling-free variational inference of
+    Bayesian neural networks by variance backpropagation.
     """
 
     variance: float = 1e-4

@@ -1,4 +1,6 @@
-"""Normal posteriors whose predictions are propagated moments: multiplicative activation noise, and its relatives."""
+"""Normal posteriors whose predictions are propagated moments: multiplicative
+activation noise, and its relatives.
+"""
 
 from typing import Any
 
@@ -23,31 +25,34 @@ from bayesnn.sites import from_vector, to_vector
 
 
 class MultiplicativeNoise(CheckedState):
-    """q(w) = prod_ij N(w_ij; W_ij, a_j W_ij^2): noise whose size follows the weight's, one a_j for each input.
+    """q(w) = prod_ij N(w_ij; W_ij, a_j W_ij^2): noise whose size follows the weight's, one a_j for
+    each input.
 
-    The posterior of MNVI. It has the moments of a network whose activations are multiplied by noise of mean 1 and
-    variance a_j, and hardly more parameters than the network: 4,355 for the matrices of a ResNet-18 of ten classes.
-    Train it with `MomentPropagationELBO`, which propagates means and variances through the network and draws no
-    weights; any ELBO of Pyro's works too. Draws from the guide are weights, for `Predictive`, ArviZ and diagnostics.
+    The posterior of MNVI. It has the moments of a network whose activations are multiplied by
+    noise of mean 1 and variance a_j, and hardly more parameters than the network: 4,355 for the
+    matrices of a ResNet-18 of ten classes. Train it with `MomentPropagationELBO`, which propagates
+    means and variances through the network and draws no weights; any ELBO of Pyro's works too.
+    Draws from the guide are weights, for `Predictive`, ArviZ and diagnostics.
 
-    `family=PerWeight()` makes it mean-field, `family=PerInputVariance()` shares an absolute variance for each input.
-    Its parameters are `loc`, all means in order, and `raw`, whose softplus gives the family's variances.
+    `family=PerWeight()` makes it mean-field, `family=PerInputVariance()` shares an absolute
+    variance for each input. Its parameters are `loc`, all means in order, and `raw`, whose
+    softplus gives the family's variances.
 
     Args:
         model: a `BNN` with normal priors and without latent scales.
         family: how variances are shared.
-        covariance: let `MomentPropagationELBO` and `output_distribution` keep covariances between the units of an
-            example from the second linear layer on: standard deviations then come out nearly as large as those of
-            draws, at a cost of n^3 for a layer of n units and every example. The posterior is the same, so that the
-            attribute may be set at any time.
+        covariance: let `MomentPropagationELBO` and `output_distribution` keep covariances between
+            the units of an example from the second linear layer on: standard deviations then come
+            out nearly as large as those of draws, at a cost of n^3 for a layer of n units and
+            every example. The posterior is the same, so that the attribute may be set at any time.
 
     Raises:
         TypeError: a model that is no `BNN`.
         ValueError: a latent scale in the prior.
 
-    References: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with multiplicative
-    activation noise; with covariances Wu, Nowozin, Meeds, Turner, Hernández-Lobato, Gaunt (2019), Deterministic
-    variational inference for robust Bayesian neural networks.
+    References: Schmitt, Roth (2021), Sampling-free variational inference for neural networks with
+    multiplicative activation noise; with covariances Wu, Nowozin, Meeds, Turner, Hernández-Lobato,
+    Gaunt (2019), Deterministic variational inference for robust Bayesian neural networks.
 
     >>> from bayesnn import likelihoods, priors, subset
     >>> from bayesnn.guides import MomentPropagationELBO
@@ -103,7 +108,9 @@ class MultiplicativeNoise(CheckedState):
         return values
 
     def moments(self) -> dict[str, Moments]:
-        """{parameter: its means and variances}, whole parameters; entries that are not random have variance 0."""
+        """{parameter: its means and variances}, whole parameters; entries that
+        are not random have variance 0.
+        """
         held = parameters(self.model.net)
         found = {}
         for name, (loc, numbers) in self._blocks().items():
@@ -147,8 +154,8 @@ class MultiplicativeNoise(CheckedState):
             chunk: examples in one pass.
 
         Raises:
-            NotImplementedError: an operation without a moment rule, or a random entry of a parameter
-                that is used twice in one pass, as with tied weights.
+            NotImplementedError: an operation without a moment rule, or a random entry of a
+                parameter that is used twice in one pass, as with tied weights.
         """
         check_evaluation_mode(self.model.net, "MultiplicativeNoise.output_distribution")
         check_inputs(x)
@@ -157,15 +164,17 @@ class MultiplicativeNoise(CheckedState):
 
     @torch.no_grad()
     def linearised_distribution(self, x: Inputs, *, chunk: int = 50) -> dist.TorchDistribution:
-        """N(mean, diag(J diag(S) J^T)), [batch] x [class]: propagated means, variances to first order in the weights.
+        """N(mean, diag(J diag(S) J^T)), [batch] x [class]: propagated means, variances to first
+        order in the weights.
 
-        S are the variances of the weights and J the derivatives at their means, so that all that units share is in it.
-        In deep trained networks, where `output_distribution` has standard deviations that are several times too small
-        and do not rank inputs, these agree with those of draws while S is small. It takes one pass back through the
-        network for every output: about 50 forward passes for ten classes.
+        S are the variances of the weights and J the derivatives at their means, so that all that
+        units share is in it. In deep trained networks, where `output_distribution` has standard
+        deviations that are several times too small and do not rank inputs, these agree with those
+        of draws while S is small. It takes one pass back through the network for every output:
+        about 50 forward passes for ten classes.
 
-        Derivatives know which weights are used twice, moments do not: of a network with tied weights
-        the means are its outputs at the weights' means.
+        Derivatives know which weights are used twice, moments do not: of a network with tied
+        weights the means are its outputs at the weights' means.
 
         Args:
             x: inputs.
@@ -195,7 +204,8 @@ class MultiplicativeNoise(CheckedState):
 
     def _blocks(self) -> dict[str, tuple[Tensor, Tensor]]:
         """{parameter: (means of its random entries, the family's numbers)}."""
-        owner = f"MultiplicativeNoise[{next(iter(self.model.sites))}]"  # site names differ where two guides meet
+        # site names differ where two guides meet
+        owner = f"MultiplicativeNoise[{next(iter(self.model.sites))}]"
         locs = from_vector(param_site(f"{owner}.loc", self.loc), self._shapes)
         numbers = from_vector(F.softplus(param_site(f"{owner}.raw", self.raw)), self._counts)
         return {name: (locs[name], numbers[name]) for name in self._layouts}

@@ -19,8 +19,8 @@ def noise_kl(name: str, weight: Moments, prior: Any) -> Tensor:
 
         KL = 1/2 sum_ij [ d (1 + a_j) W_ij^2 - 1 - log(d a_j W_ij^2) ]
 
-    needs two sums over the weights; W_ij^2 is W_ij^2 + floor^2 in the variance's terms, so that a dead weight counts
-    with a finite number.
+    needs two sums over the weights; W_ij^2 is W_ij^2 + floor^2 in the variance's terms, so that a
+    dead weight counts with a finite number.
 
     Raises:
         ValueError: a prior that is not normal with independent entries.

@@ -1,4 +1,6 @@
-"""W^2 of a layer with multiplicative noise, and what the KL divergence needs of it, in one pass."""
+"""W^2 of a layer with multiplicative noise, and what the KL divergence needs of
+it, in one pass.
+"""
 
 from typing import Any, NamedTuple
 

@@ -18,33 +18,39 @@ from bayesnn.sites import base_of
 
 
 class RankOneELBO(ClosedFormELBO):
-    """-ELBO = 1 / M sum_j [w (KL_j - log p(r_j | z_j)) - size / batch sum_i log p(y_i | x_i, member j)] in nats.
+    """-ELBO = 1 / M sum_j [w (KL_j - log p(r_j | z_j)) - size / batch sum_i
+    log p(y_i | x_i, member j)] in nats.
 
-    One draw of every member's codes or vectors, one pass of all members over the tiled batch, KL divergences in closed
-    form. w is the model's `weight_of_kl`; as published for LP-BNN by default, so that loss / size is the published
-    loss, mean cross entropy + 1 / (L + 1) sum of the layers' squared errors and KL divergences. For plain
-    BatchEnsemble nothing but the cross entropy is left. The expectation over members of `Trace_ELBO`'s loss is this.
+    One draw of every member's codes or vectors, one pass of all members over the tiled batch, KL
+    divergences in closed form. w is the model's `weight_of_kl`; as published for LP-BNN by
+    default, so that loss / size is the published loss, mean cross entropy + 1 / (L + 1) sum of the
+    layers' squared errors and KL divergences. For plain BatchEnsemble nothing but the cross
+    entropy is left. The expectation over members of `Trace_ELBO`'s loss is this.
 
-    Published learning rates of SGD are for the mean, loss / size: divide them by size, and multiply the weight decay by
-    it. Adam needs no change.
+    Published learning rates of SGD are for the mean, loss / size: divide them by size, and
+    multiply the weight decay by it. Adam needs no change.
 
-    Here, as in the published training, the network may be in training mode: batch statistics and dropout are those of
-    the tiled batch, and running statistics are updated. Prediction needs `model.eval()`.
+    Here, as in the published training, the network may be in training mode: batch statistics and
+    dropout are those of the tiled batch, and running statistics are updated. Prediction needs
+    `model.eval()`.
 
     Args:
         kl_weight: a further factor of w, such as an annealed one; the product is what the loss's
             `metadata` and its repr, the guide and `to_arviz` say.
-        share: every member sees its own share of the batch, batch / M examples, in place of all: the original training
-            of BatchEnsemble, at a step's cost of one network and 1.5 times the epochs.
+        share: every member sees its own share of the batch, batch / M examples, in place of all:
+            the original training of BatchEnsemble, at a step's cost of one network and 1.5 times
+            the epochs.
 
     Raises:
         TypeError: a model or guide of another kind.
-        ValueError: no targets, targets that do not fit, a batch that the members cannot share equally
-            (`shared_batch`), a latent scale of the likelihood, a negative weight; a network that moves
-            the batch from the first axis before a converted layer (found by `RankOneNet.check` at the first inputs of each shape).
+        ValueError: no targets, targets that do not fit, a batch that the members cannot share
+            equally (`shared_batch`), a latent scale of the likelihood, a negative weight; a
+            network that moves the batch from the first axis before a converted layer (found by
+            `RankOneNet.check` at the first inputs of each shape).
 
-    Reference: Wen et al. (2020), BatchEnsemble; Dusenberry et al. (2020), Efficient and scalable Bayesian neural nets
-    with rank-1 factors; Franchi et al. (2024), Encoding the latent posterior of Bayesian neural networks.
+    Reference: Wen et al. (2020), BatchEnsemble; Dusenberry et al. (2020), Efficient and scalable
+    Bayesian neural nets with rank-1 factors; Franchi et al. (2024), Encoding the latent posterior
+    of Bayesian neural networks.
 
     >>> from torch import nn
     >>> from bayesnn import likelihoods
@@ -86,7 +92,9 @@ class RankOneELBO(ClosedFormELBO):
         return (weight * torch.stack(latent).sum() / model.members - fit) if latent else -fit
 
     def _log_likelihood(self, model: RankOneEnsemble, vectors: dict[str, Tensor], x: Inputs, y: Tensor) -> Tensor:
-        """sum_i log p(y_i | x_i, member), the mean over members; of a batch that they share each example once."""
+        """sum_i log p(y_i | x_i, member), the mean over members; of a batch
+        that they share each example once.
+        """
         members = model.members
         if self.share:
             outputs = model.net.rows(shared_batch(x, members), vectors).unsqueeze(0)
@@ -98,16 +106,17 @@ class RankOneELBO(ClosedFormELBO):
 
 
 def divergence(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor:
-    """KL(q || p) in nats, [*batch], of two normal or two Cauchy distributions with independent entries.
+    """KL(q || p) in nats, [*batch], of two normal or two Cauchy distributions with independent
+    entries.
 
-    For Cauchy distributions sum_i log[((g_i + h_i)^2 + (a_i - b_i)^2) / (4 g_i h_i)], which is symmetric: locations
-    a and b, scales g and h.
+    For Cauchy distributions sum_i log[((g_i + h_i)^2 + (a_i - b_i)^2) / (4 g_i h_i)], which is
+    symmetric: locations a and b, scales g and h.
 
     Raises:
         ValueError: other families.
 
-    Reference: Chyzak, Nielsen (2019), A closed-form formula for the Kullback-Leibler divergence between Cauchy
-    distributions.
+    Reference: Chyzak, Nielsen (2019), A closed-form formula for the Kullback-Leibler divergence
+    between Cauchy distributions.
 
     >>> divergence(dist.Cauchy(torch.zeros(2), 1.0).to_event(1), dist.Cauchy(torch.zeros(2), 1.0).to_event(1))
     tensor(0.)

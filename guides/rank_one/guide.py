@@ -17,11 +17,13 @@ from bayesnn.tempering import noted, noted_draws, of_model
 class RankOneGuide(CheckedState):
     """q = 1 / M sum_j q_j: a member drawn at random, then its codes or vectors.
 
-    - LP-BNN: q_j(z) = N(mean(r_j), diag(exp(log_variance(r_j)))), from the layer's own encoder; no parameters here.
-    - rank-1 BNN: r ~ q(r_j, scale), s ~ q(s_j, scale), entries independent, of the prior's family, normal or Cauchy.
-      The locations are the members' vectors in the network; a trained BatchEnsemble is where it can start. Scales are
-      parameters of the guide. Draws of a Cauchy component have entries of any size: where there are more vectors than
-      the data can hold to small scales, the divergence pulls scales to the prior's and predictions are noise.
+    - LP-BNN: q_j(z) = N(mean(r_j), diag(exp(log_variance(r_j)))), from the layer's own encoder; no
+      parameters here.
+    - rank-1 BNN: r ~ q(r_j, scale), s ~ q(s_j, scale), entries independent, of the prior's family,
+      normal or Cauchy. The locations are the members' vectors in the network; a trained
+      BatchEnsemble is where it can start. Scales are parameters of the guide. Draws of a Cauchy
+      component have entries of any size: where there are more vectors than the data can hold to
+      small scales, the divergence pulls scales to the prior's and predictions are noise.
     - BatchEnsemble: the member alone.
 
     Args:
@@ -32,8 +34,8 @@ class RankOneGuide(CheckedState):
         TypeError: a model of another kind.
         ValueError: a prior that is neither normal nor Cauchy; a scale that is not positive.
 
-    Reference: Dusenberry et al. (2020), Efficient and scalable Bayesian neural nets with rank-1 factors; Franchi et al.
-    (2024), Encoding the latent posterior of Bayesian neural networks.
+    Reference: Dusenberry et al. (2020), Efficient and scalable Bayesian neural nets with rank-1
+    factors; Franchi et al. (2024), Encoding the latent posterior of Bayesian neural networks.
 
     >>> from bayesnn import likelihoods
     >>> from bayesnn.models import latent_rank_one
@@ -85,7 +87,9 @@ class RankOneGuide(CheckedState):
         return by_site
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Sample a member and its sites; of the arguments, which are the model's, only the batch size is used."""
+        """Sample a member and its sites; of the arguments, which are the
+        model's, only the batch size is used.
+        """
         model = self.model
         model.announce()
         site = model.site("member")
@@ -97,13 +101,15 @@ class RankOneGuide(CheckedState):
 
     @torch.no_grad()
     def draws(self, per_member: int = 1, *, group_by_chain: bool = False) -> dict[str, Tensor]:
-        """{site: [member * draw, *event]}: every member equally often, the first member's draws first.
+        """{site: [member * draw, *event]}: every member equally often, the first member's draws
+        first.
 
         They carry the weight of the KL divergence to `to_arviz`, as the guide does.
 
         Args:
             per_member: draws of each member's codes or vectors; a BatchEnsemble has one of each.
-            group_by_chain: {site: [member, draw, *event]} for `to_arviz(..., group_by_chain=True)`: members are chains.
+            group_by_chain: {site: [member, draw, *event]} for
+                `to_arviz(..., group_by_chain=True)`: members are chains.
         """
         if per_member < 1:
             raise ValueError(f"RankOneGuide.draws: at least one draw a member is needed, not {per_member}")

@@ -1,4 +1,6 @@
-"""A normal posterior of RECaST's two or three numbers, and draws from it that are corrected to the posterior."""
+"""A normal posterior of RECaST's two or three numbers, and draws from it that
+are corrected to the posterior.
+"""
 
 import math
 import warnings
@@ -26,30 +28,35 @@ ROUNDS, PROPOSALS = 4, 400
 FIRST, KERNELS = 1000, 200
 """Of the correction: draws that find the posterior, and kernels that cover it."""
 WIDTH, WIDE = 1.4, 0.3
-"""How many times wider kernels are than by Silverman's rule, and the share of a wide Student-t beside them: with 1 and
-0.1 the weights had k-hat >= 0.7 in a tenth of the posteriors of 20 examples, with these in less than a hundredth."""
+"""How many times wider kernels are than by Silverman's rule, and the share of a wide Student-t
+beside them: with 1 and 0.1 the weights had k-hat >= 0.7 in a tenth of the posteriors of 20
+examples, with these in less than a hundredth."""
 SOURCES, FEWEST_SOURCES = 200, 2
-"""Draws over which an uncertain source's probabilities are averaged; effective ones below which there is a warning."""
+"""Draws over which an uncertain source's probabilities are averaged; effective ones below which
+there is a warning.
+"""
 
 
 class RECaSTGuide(CheckedState):
-    """q(delta, log gamma, log sigma) = N(m, C): by the mode's curvature first, then by matching moments.
+    """q(delta, log gamma, log sigma) = N(m, C): by the mode's curvature first, then by matching
+    moments.
 
-    With labels delta grows with gamma along a ridge, and the normal is that of (delta / (1 + gamma), log
-    gamma), in which the ridge is straight.
+    With labels delta grows with gamma along a ridge, and the normal is that of
+    (delta / (1 + gamma), log gamma), in which the ridge is straight.
 
-    `fit(x, y)` finds the mode and the Hessian there (a Laplace approximation). Where gamma is small its likelihood is
-    flat, the posterior is skewed and the curvature at the mode says little of it; so mean and covariance are then
-    those of the posterior itself, estimated by a few rounds of adaptive importance sampling with Student-t proposals.
-    `adapt=False` leaves the Laplace approximation. Draws that are corrected for what a normal cannot be:
-    `corrected(x, y)`.
+    `fit(x, y)` finds the mode and the Hessian there (a Laplace approximation). Where gamma is
+    small its likelihood is flat, the posterior is skewed and the curvature at the mode says little
+    of it; so mean and covariance are then those of the posterior itself, estimated by a few rounds
+    of adaptive importance sampling with Student-t proposals. `adapt=False` leaves the Laplace
+    approximation. Draws that are corrected for what a normal cannot be: `corrected(x, y)`.
 
     Args:
-        model: of `recast.continuous`, `recast.binary` or `recast.categorical`. The draw of an uncertain source is
-            independent of the numbers in q, with its posterior probabilities; `corrected` draws it given the numbers.
+        model: of `recast.continuous`, `recast.binary` or `recast.categorical`. The draw of an
+            uncertain source is independent of the numbers in q, with its posterior probabilities;
+            `corrected` draws it given the numbers.
 
-    References: Cappe, Guillin, Marin, Robert (2004), Population Monte Carlo, for the adaptation; West (1993),
-    Approximating posterior distributions by mixtures, for the correction.
+    References: Cappe, Guillin, Marin, Robert (2004), Population Monte Carlo, for the adaptation;
+    West (1993), Approximating posterior distributions by mixtures, for the correction.
 
     >>> from bayesnn.models import recast
     >>> f = torch.linspace(-2, 2, 40)
@@ -119,8 +126,8 @@ class RECaSTGuide(CheckedState):
     ) -> "CorrectedDraws":
         """Draws of the posterior, resampled by Pareto-smoothed importance weights.
 
-        Proposals are Student-t kernels around weighted draws from the guide, and so follow a posterior that is skewed
-        or bent.
+        Proposals are Student-t kernels around weighted draws from the guide, and so follow a
+        posterior that is skewed or bent.
 
         Args:
             x: inputs of the source for all target data.
@@ -133,7 +140,8 @@ class RECaSTGuide(CheckedState):
             ImportError: ArviZ, which smooths the weights, is not installed.
 
         Warns:
-            UserWarning: the target's data leave fewer than two effective draws of an uncertain source of ten or more.
+            UserWarning: the target's data leave fewer than two effective draws of an uncertain
+                source of ten or more.
         """
         from bayesnn.arviz import pareto_smoothed
 
@@ -168,12 +176,15 @@ class RECaSTGuide(CheckedState):
     def _around(
         self, density: "Density", first: "_Proposals", count: int, generator: torch.Generator | None
     ) -> "_Proposals":
-        """Student-t kernels around draws of the posterior, whatever its shape, and for some a wide Student-t."""
+        """Student-t kernels around draws of the posterior, whatever its shape,
+        and for some a wide Student-t.
+        """
         size = first.values.shape[1]
         weights = _truncated(first.log_weights)
         centres = first.values[torch.multinomial(weights, KERNELS, replacement=True, generator=generator)]
         mean, root = _moments(first, self.loc, self.scale_tril)
-        narrow = WIDTH * root * (4 / (KERNELS * (size + 2))) ** (1 / (size + 4))  # Silverman's rule
+        # Silverman's rule
+        narrow = WIDTH * root * (4 / (KERNELS * (size + 2))) ** (1 / (size + 4))
         wide, df = int(WIDE * count), torch.tensor(TAIL, dtype=torch.double)
         t = _student_t(count, size, generator)
         around = centres[torch.arange(count - wide) % KERNELS]
@@ -199,7 +210,8 @@ class CorrectedDraws(Mapping[str, Tensor]):
         draws: {site: [draw]}: draws of the posterior, equally weighted.
         khat: tail index of the importance weights; below 0.7 the draws can be trusted.
         effective: effective number of the proposals, (sum w)^2 / sum w^2.
-        effective_sources: effective number of an uncertain source's draws, 1 / sum_s p(s | y)^2; 1 for another source.
+        effective_sources: effective number of an uncertain source's draws, 1 / sum_s p(s | y)^2; 1
+            for another source.
     """
 
     model: RECaST
@@ -232,7 +244,8 @@ class Density:
 
     def __init__(self, model: RECaST, x: Inputs, y: Tensor) -> None:
         self.model = model
-        self.f = model.training_predictions(x).cpu()  # for two or three numbers no other device pays
+        # for two or three numbers no other device pays
+        self.f = model.training_predictions(x).cpu()
         self.y = model.checked_target(self.f, y.cpu())
 
     def __call__(self, u: Tensor) -> Tensor:
@@ -256,7 +269,9 @@ class Density:
 
 
 def in_numbers(model: RECaST, u: Tensor) -> dict[str, Tensor]:
-    """{site: value [*draw]} at coordinates u: delta = u_0 (1 + gamma) for labels, else u itself."""
+    """{site: value [*draw]} at coordinates u: delta = u_0 (1 + gamma) for
+    labels, else u itself.
+    """
     values = dict(zip(model.number_sites, u.unbind(-1), strict=True))
     if not model.with_noise:
         delta = next(iter(values))
@@ -284,7 +299,8 @@ def laplace(density: Density) -> tuple[Tensor, Tensor]:
         raise ValueError("RECaSTGuide: the log density is finite at no start; are x and y finite and of similar size?")
     spread = _prior_spread(density)
     hessian = torch.autograd.functional.hessian(lambda v: -density(v), best)
-    curvature, basis = torch.linalg.eigh(spread * hessian * spread.unsqueeze(1))  # the prior's is the identity
+    # the prior's is the identity
+    curvature, basis = torch.linalg.eigh(spread * hessian * spread.unsqueeze(1))
     root = spread.unsqueeze(1) * basis * curvature.clamp(min=1).rsqrt()
     return best, torch.linalg.cholesky(root @ root.mT)
 
@@ -308,7 +324,9 @@ def _starts(density: Density) -> list[Tensor]:
 
 
 def _climb(density: Density, start: Tensor) -> Tensor:
-    """L-BFGS to the maximum: the best point seen, since a line search may run away to where nothing is finite."""
+    """L-BFGS to the maximum: the best point seen, since a line search may run away to where
+    nothing is finite.
+    """
     value = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([value], max_iter=200, tolerance_grad=1e-8, line_search_fn="strong_wolfe")
     best, least = start, math.inf
@@ -330,7 +348,9 @@ def _climb(density: Density, start: Tensor) -> Tensor:
 
 
 def _moments(drawn: _Proposals, loc: Tensor, scale_tril: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and covariance root of the posterior, estimated with truncated weights; the old ones where none count."""
+    """Mean and covariance root of the posterior, estimated with truncated weights; the old ones
+    where none count.
+    """
     weights = _truncated(drawn.log_weights)
     mean = weights @ drawn.values
     centred = drawn.values - mean

@@ -26,11 +26,12 @@ def recast_nuts(
     chains: int = 4,
     progress: bool = True,
 ) -> MCMC:
-    """NUTS on the two or three numbers, without tracing: the source is called once, then densities alone.
+    """NUTS on the two or three numbers, without tracing: the source is called once, then densities
+    alone.
 
-    Chains start at draws of a Laplace approximation and move in its coordinates (`SmallNUTS`), one after another where
-    there are no more cores than chains: with 250 targets that takes a few seconds. The result is Pyro's own `MCMC`, for
-    `predictive`, `to_arviz` and its `summary()`.
+    Chains start at draws of a Laplace approximation and move in its coordinates (`SmallNUTS`), one
+    after another where there are no more cores than chains: with 250 targets that takes a few
+    seconds. The result is Pyro's own `MCMC`, for `predictive`, `to_arviz` and its `summary()`.
 
     Args:
         model: of `recast.continuous`, `recast.binary` or `recast.categorical`.
@@ -49,7 +50,8 @@ def recast_nuts(
     density = Density(model, x, y)
     kernel = SmallNUTS(slopes_of(density), *laplace(density), partial(in_numbers, model), model=model)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*more than available_cpu")  # then one after another, as stated
+        # then one after another, as stated
+        warnings.filterwarnings("ignore", message=".*more than available_cpu")
         options = {"num_samples": draws, "warmup_steps": warmup, "num_chains": chains, "disable_progbar": not progress}
         run = RECaSTChains(density, kernel, **options)
         run.run()
@@ -57,7 +59,9 @@ def recast_nuts(
 
 
 class RECaSTChains(MCMC):
-    """Pyro's chains of the numbers, their source summed over; `get_samples` has an exact draw of its index for each."""
+    """Pyro's chains of the numbers, their source summed over; `get_samples` has an exact draw of
+    its index for each.
+    """
 
     def __init__(self, density: Density, kernel: Any, **options: Any) -> None:
         super().__init__(kernel, **options)

@@ -21,10 +21,11 @@ FIRST = 0.5
 
 
 class SmallNUTS(MCMCKernel):
-    """NUTS with multinomial trajectories, for Pyro's `MCMC`, where a gradient costs less than a tree of small tensors.
+    """NUTS with multinomial trajectories, for Pyro's `MCMC`, where a gradient costs less than a
+    tree of small tensors.
 
-    Trajectories run in coordinates z, u = centre + root z, in which the posterior is close to a standard normal; the
-    mass matrix is the identity there and is not adapted, the step size is.
+    Trajectories run in coordinates z, u = centre + root z, in which the posterior is close to a
+    standard normal; the mass matrix is the identity there and is not adapted, the step size is.
 
     Args:
         slopes: u [number] -> the log density in nats and its gradient.
@@ -34,8 +35,8 @@ class SmallNUTS(MCMCKernel):
         model: that the sites are of.
         target: mean acceptance probability that the step size is adapted to.
 
-    References: Hoffman, Gelman (2014), The No-U-Turn Sampler; Betancourt (2017), A conceptual introduction to
-    Hamiltonian Monte Carlo.
+    References: Hoffman, Gelman (2014), The No-U-Turn Sampler; Betancourt (2017), A conceptual
+    introduction to Hamiltonian Monte Carlo.
 
     >>> from pyro.infer import MCMC
     >>> slopes = lambda u: (-float(u @ u) / 2, -u)
@@ -62,7 +63,9 @@ class SmallNUTS(MCMCKernel):
         self.centre, self.root = centre.numpy(), root.numpy()
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
-        """Start a chain at a draw from N(centre, root root^T); its seed is drawn from torch's generator."""
+        """Start a chain at a draw from N(centre, root root^T); its seed is
+        drawn from torch's generator.
+        """
         self._random = np.random.default_rng(int(torch.randint(2**62, ())))
         self._adaptation = DualAveraging(prox_center=math.log(10 * FIRST))
         self._warmup, self._t, self._step = warmup_steps, 0, FIRST
@@ -80,7 +83,8 @@ class SmallNUTS(MCMCKernel):
 
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """The next state of the chain, from the last one, `params`."""
-        with np.errstate(all="ignore"):  # far out densities overflow, and that trajectory is rejected
+        # far out densities overflow, and that trajectory is rejected
+        with np.errstate(all="ignore"):
             trajectory = self._trajectory()
         self._now, rate = trajectory.chosen, trajectory.accepted / trajectory.leaps
         self._t, self._leaps = self._t + 1, self._leaps + trajectory.leaps
@@ -98,7 +102,9 @@ class SmallNUTS(MCMCKernel):
         return OrderedDict([("step size", f"{self._step:.2e}"), ("acc. prob", f"{self._accepted:.3f}")])
 
     def diagnostics(self) -> dict[str, Any]:
-        """Draws whose trajectories diverged, mean acceptance probability, step size, leaps in all with warming up."""
+        """Draws whose trajectories diverged, mean acceptance probability, step size, leaps in all
+        with warming up.
+        """
         return {
             "divergences": self._divergences,
             "acceptance rate": self._accepted,
@@ -146,7 +152,9 @@ class SmallNUTS(MCMCKernel):
         return _Tree(end, end, point, gain, momentum, accepted, leaps=1, stop=diverged, diverged=diverged)
 
     def _joined(self, tree: "_Tree", more: "_Tree", log_weight: float, *, forward: bool) -> "_Tree":
-        """A tree and its continuation, whose point is taken with probability exp(its log weight - log_weight)."""
+        """A tree and its continuation, whose point is taken with probability exp(its log
+        weight - log_weight).
+        """
         taken = not more.stop and -self._random.standard_exponential() < more.log_weight - log_weight
         left, right = (tree, more) if forward else (more, tree)
         total = left.total + right.total
@@ -181,7 +189,9 @@ class _Point(NamedTuple):
 
 
 class _Tree(NamedTuple):
-    """A piece of a trajectory: its ends with their momenta, a point of it drawn by weight, and sums over it."""
+    """A piece of a trajectory: its ends with their momenta, a point of it drawn
+    by weight, and sums over it.
+    """
 
     first: tuple[_Point, np.ndarray]
     last: tuple[_Point, np.ndarray]

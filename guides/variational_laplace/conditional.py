@@ -13,7 +13,8 @@ from bayesnn.sites import base_of
 
 @dataclass(frozen=True, eq=False)
 class ConditionalSite:
-    """One p(value | parents) of the model, an observed site or a prior, whose parameters depend on the guide's means.
+    """One p(value | parents) of the model, an observed site or a prior, whose parameters depend on
+    the guide's means.
 
     Attributes:
         name: the site.
@@ -34,7 +35,9 @@ class ConditionalSite:
         return self.fn.log_prob(value) * self.weight
 
     def roots(self, rules: Mapping[type, Rule]) -> Iterator[tuple[Tensor, Root]]:
-        """(parameter, root) of the parameters that depend on the means; the roots have the weight."""
+        """(parameter, root) of the parameters that depend on the means; the
+        roots have the weight.
+        """
         fn = base_of(self.fn)
         rule = rule_of(fn, rules)
         for parameter, root in [] if rule is None else rule(fn):

@@ -15,10 +15,11 @@ from bayesnn.sites import base_of
 
 
 def in_unconstrained_space(block: Block, sites: Mapping[str, Any]) -> tuple[Block, dict[str, Any]]:
-    """The block and its sites of the model with v = T(u) replaced by u, and log p(v) by log p(T(u)) + log |dT/du|.
+    """The block and its sites of the model with v = T(u) replaced by u, and log p(v) by log
+    p(T(u)) + log |dT/du|.
 
-    T is the transform of the guide's site, or that of its support where the guide has a Delta of T(u), as Pyro's
-    autoguides do.
+    T is the transform of the guide's site, or that of its support where the guide has a Delta of
+    T(u), as Pyro's autoguides do.
 
     Raises:
         ValueError: a Delta that is another function of the normal site.
@@ -63,7 +64,9 @@ def _before(name: str, transform: Transform, value: Tensor, block: Block, site: 
 
 
 def _prior(fn: Any, transform: Transform) -> Any:
-    """p(u) = p(T(u)) |dT/du|; the distribution inside, where the prior is made by the same transform."""
+    """p(u) = p(T(u)) |dT/du|; the distribution inside, where the prior is made
+    by the same transform.
+    """
     base, own = unconstrained(fn)
     if own is not None and steps(own) == steps(transform):
         return base

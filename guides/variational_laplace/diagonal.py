@@ -1,4 +1,6 @@
-"""The diagonal of the Fisher information of all data at a guide's means, and the precisions of the priors."""
+"""The diagonal of the Fisher information of all data at a guide's means, and
+the precisions of the priors.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,7 +23,9 @@ from bayesnn.sites import base_of
 def of_network(
     model: BNN, means: Mapping[str, Tensor], loader: Iterable[tuple[Inputs, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """(F, P), [param] each in the order of the blocks, layer by layer: what a diagonal Laplace approximation sums."""
+    """(F, P), [param] each in the order of the blocks, layer by layer: what a diagonal Laplace
+    approximation sums.
+    """
     laplace = Laplace(model, means, structure=Diagonal).fit(loader)
     fitted = laplace.fitted
     assert isinstance(fitted.curvature, Diagonal)
@@ -29,9 +33,11 @@ def of_network(
 
 
 def of_model(model: Any, guide: Any, loader: Iterable[Any], curvature: Curvature | None) -> tuple[Tensor, Tensor]:
-    """(F, P), [param] each in the order of the guide's sites, for any Pyro model: the mean over its batches.
+    """(F, P), [param] each in the order of the guide's sites, for any Pyro model: the mean over
+    its batches.
 
-    Each batch stands for all data, by its scales; F is over the scale of the site that it belongs to.
+    Each batch stands for all data, by its scales; F is over the scale of the site that it belongs
+    to.
     """
     total, precision, batches = torch.zeros(()), torch.zeros(()), 0
     for batch in loader:

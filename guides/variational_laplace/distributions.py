@@ -13,7 +13,9 @@ from bayesnn.sites import base_of
 
 
 def unconstrained(fn: Any) -> tuple[Any, Transform | None]:
-    """(p(u), T) of a distribution of T(u) that is made of one of u and a bijection; (itself, None) of any other."""
+    """(p(u), T) of a distribution of T(u) that is made of one of u and a
+    bijection; (itself, None) of any other.
+    """
     inner = base_of(fn)
     transforms = list(getattr(inner, "transforms", []))
     if not transforms or not all(transform.bijective for transform in transforms):

@@ -20,41 +20,47 @@ from bayesnn.guides.variational_laplace.model import (
 
 
 class VariationalLaplaceELBO(ClosedFormELBO):
-    """-ELBO ~ -log p(y | m) + 1/2 tr(S F(m)) + lambda KL(q(w) || p(w)) in nats, for q(w) = N(w; m, S).
+    """-ELBO ~ -log p(y | m) + 1/2 tr(S F(m)) + lambda KL(q(w) || p(w)) in nats, for q(w) = N(w; m,
+    S).
 
-    The expected log likelihood to second order around the mean, with the Fisher information F in the place of the
-    Hessian: at the mean of q it is the log likelihood, a penalty on squared gradients weighted by the posterior's
-    variances, and the KL in closed form. Exact for models that are linear in normal weights with normal noise. At fixed
-    m the best variances of a diagonal S are 1 / (F / lambda + 1 / prior variance): for lambda = 1 those of a diagonal
+    The expected log likelihood to second order around the mean, with the Fisher information F in
+    the place of the Hessian: at the mean of q it is the log likelihood, a penalty on squared
+    gradients weighted by the posterior's variances, and the KL in closed form. Exact for models
+    that are linear in normal weights with normal noise. At fixed m the best variances of a
+    diagonal S are 1 / (F / lambda + 1 / prior variance): for lambda = 1 those of a diagonal
     Laplace approximation.
 
-    For any Pyro model and any guide of `Normal` and `MultivariateNormal` sites, the latter being blocks with full
-    covariance: `MeanField`, `SharedVariance`, a handwritten guide, `AutoNormal`, `AutoMultivariateNormal`. The guide is
-    evaluated at its means. Scales of plates and masks hold for every term, so that in the mean the loss does not depend
-    on the batch size; several observed sites may have different ones. A prior that depends on other latent sites gets a
-    Fisher term of its own. Constrained sites, such as a scale under a half-Cauchy prior, are expanded in unconstrained
-    space, where the guide is normal: the log prior gets log |dv/du|, and without a closed form the KL is log q - log p
-    at one draw. `VariationalLaplaceELBO()(model, guide)` is a loss module; it works with `SVI` too.
+    For any Pyro model and any guide of `Normal` and `MultivariateNormal` sites, the latter being
+    blocks with full covariance: `MeanField`, `SharedVariance`, a handwritten guide, `AutoNormal`,
+    `AutoMultivariateNormal`. The guide is evaluated at its means. Scales of plates and masks hold
+    for every term, so that in the mean the loss does not depend on the batch size; several
+    observed sites may have different ones. A prior that depends on other latent sites gets a
+    Fisher term of its own. Constrained sites, such as a scale under a half-Cauchy prior, are
+    expanded in unconstrained space, where the guide is normal: the log prior gets log |dv/du|, and
+    without a closed form the KL is log q - log p at one draw.
+    `VariationalLaplaceELBO()(model, guide)` is a loss module; it works with `SVI` too.
 
     Args:
         curvature: how F is had: `FisherProbes()` (unbiased in value and gradient, one backward
             pass), `MonteCarloFisher()`, `EmpiricalFisher()`, `ExactFisher()` of
             `bayesnn.guides.fisher`, or an object of your own with a method `passes`. None:
             `FisherProbes()`.
-        kl_weight: lambda; below 1 a tempered posterior. It multiplies the weight that a model states
-            (`LatentHead`); the product is in the loss module's `metadata` and its repr, and
+        kl_weight: lambda; below 1 a tempered posterior. It multiplies the weight that a model
+            states (`LatentHead`); the product is in the loss module's `metadata` and its repr, and
             `to_arviz` keeps it.
-        curvature_grad: let the penalty move the means. Without, the means go to the mode and the variances to those of
-            a Laplace approximation there, at the cost of one backward pass less.
+        curvature_grad: let the penalty move the means. Without, the means go to the mode and the
+            variances to those of a Laplace approximation there, at the cost of one backward pass
+            less.
 
     Raises:
-        ValueError: latent sites that are neither normal nor bijections of normal ones, discrete, or missing in guide or
-            model (named); a site that guide and model scale differently; a distribution without a known Fisher
-            information.
+        ValueError: latent sites that are neither normal nor bijections of normal ones, discrete,
+            or missing in guide or model (named); a site that guide and model scale differently; a
+            distribution without a known Fisher information.
         TypeError: means in half precision: keep the guide in float32 and use `torch.autocast`.
         RuntimeError: an operation of the network without second derivatives (named).
 
-    Reference: Unlu and Aitchison (2021), Gradient regularization as approximate variational inference.
+    Reference: Unlu and Aitchison (2021), Gradient regularization as approximate variational
+    inference.
 
     >>> from torch import nn
     >>> from bayesnn import BNN, likelihoods, priors, subset

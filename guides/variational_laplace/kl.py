@@ -19,12 +19,13 @@ from bayesnn.sites import base_of, weighted_sum
 def block_kl(block: Block, modelled: Any) -> Tensor:
     """KL(q || p) of one block in nats, times the scale of its sites.
 
-    Exact for normal priors, for log-normal ones of sites whose logarithm is normal, and where torch knows a closed form
-    (Laplace); else log q - log p at one draw. Constrained sites are those of unconstrained space, p with its Jacobian.
+    Exact for normal priors, for log-normal ones of sites whose logarithm is normal, and where
+    torch knows a closed form (Laplace); else log q - log p at one draw. Constrained sites are
+    those of unconstrained space, p with its Jacobian.
 
     Raises:
-        ValueError: guide and model scale or mask a site differently; a block of several sites whose priors depend on
-            one another.
+        ValueError: guide and model scale or mask a site differently; a block of several sites
+            whose priors depend on one another.
     """
     block, sites = in_unconstrained_space(block, {name: modelled[name] for name in block.pieces})
     for name, site in sites.items():

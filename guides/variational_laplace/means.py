@@ -25,9 +25,10 @@ class Block:
     Attributes:
         site, normal: its node in the guide's trace, and `site["fn"]` without independent axes.
         mean: what derivatives are taken in.
-        pieces: {site of the model: its value}; the mean itself, or parts of it that the guide's Delta sites take.
-        constrained: {site of the model: its transform} of pieces that are transforms of the mean, or of parts of it;
-            None for that of the site's support.
+        pieces: {site of the model: its value}; the mean itself, or parts of it that the guide's
+            Delta sites take.
+        constrained: {site of the model: its transform} of pieces that are transforms of the mean,
+            or of parts of it; None for that of the site's support.
     """
 
     site: Mapping[str, Any]
@@ -50,8 +51,9 @@ def at_means(guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
     """The guide's trace with every normal site at its mean, and its blocks.
 
     Raises:
-        ValueError: a site that is neither normal nor a bijection of one that is (named, with the remedy); a site whose
-            distribution depends on another site's draw; a Delta site that is no part of a normal one.
+        ValueError: a site that is neither normal nor a bijection of one that is (named, with the
+            remedy); a site whose distribution depends on another site's draw; a Delta site that is
+            no part of a normal one.
         TypeError: means in half precision.
     """
     with _AtMeans() as at:
@@ -102,7 +104,9 @@ def depends_on(tensors: Iterable[Tensor], blocks: Iterable[Block]) -> bool:
 
 
 class _AtMeans(Messenger):
-    """Gives every normal site its mean as its value, and every transform of one the transform of the mean."""
+    """Gives every normal site its mean as its value, and every transform of one
+    the transform of the mean.
+    """
 
     def __init__(self) -> None:
         super().__init__()

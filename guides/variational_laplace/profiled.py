@@ -12,12 +12,13 @@ from bayesnn.guides.variational_laplace.variances import check_guide, fit_varian
 
 
 class ProfiledVariances(nn.Module):
-    """max_S of the ELBO: variational Laplace whose variances are not learned but set, every few steps.
+    """max_S of the ELBO: variational Laplace whose variances are not learned but set, every few
+    steps.
 
-    A loss module around that of `VariationalLaplaceELBO()(model, guide)`, for `bayesnn.fit.fit` and any optimiser. Each
-    `every_calls` calls make a pass over the data for `fit_variances`; the means alone are trained. At fixed
-    variances the gradient in the means is that of the profiled objective, by the envelope theorem; between
-    two passes it is as old as the variances are.
+    A loss module around that of `VariationalLaplaceELBO()(model, guide)`, for `bayesnn.fit.fit`
+    and any optimiser. Each `every_calls` calls make a pass over the data for `fit_variances`; the
+    means alone are trained. At fixed variances the gradient in the means is that of the profiled
+    objective, by the envelope theorem; between two passes it is as old as the variances are.
 
     Args:
         loss: whose guide is a `MeanField` or a `SharedVariance`; its `log_scale` leaves training.

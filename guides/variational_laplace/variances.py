@@ -22,19 +22,21 @@ def fit_variances(
     kl_weight: float = 1.0,
     curvature: Curvature | None = None,
 ) -> Any:
-    """s_j^2 = 1 / (F_j / lambda + P_j): set the variances to the optimum of the ELBO at the present means.
+    """s_j^2 = 1 / (F_j / lambda + P_j): set the variances to the optimum of the ELBO at the
+    present means.
 
-    F is the diagonal of the Fisher information of all training data, P the prior's precision. A variance that a group
-    of weights shares takes the means of F and P over the group. Then the ELBO of variational Laplace is, for
-    lambda = 1, the log evidence of a diagonal Laplace approximation at the means, and the variances are its own.
+    F is the diagonal of the Fisher information of all training data, P the prior's precision. A
+    variance that a group of weights shares takes the means of F and P over the group. Then the
+    ELBO of variational Laplace is, for lambda = 1, the log evidence of a diagonal Laplace
+    approximation at the means, and the variances are its own.
 
     Args:
         guide: its means stay, its `log_scale` is set. The priors must be normal.
-        loader: batches of the training data, each example once; one pass. For a model that is no `BNN`: arguments of
-            its calls, in batches of one size.
+        loader: batches of the training data, each example once; one pass. For a model that is no
+            `BNN`: arguments of its calls, in batches of one size.
         kl_weight: lambda, that of the ELBO.
-        curvature: as in `VariationalLaplaceELBO`, `FisherProbes(10)` for one. None: exact; of a `BNN` layer by layer,
-            as `Laplace` does, of other models by `ExactFisher()`.
+        curvature: as in `VariationalLaplaceELBO`, `FisherProbes(10)` for one. None: exact; of a
+            `BNN` layer by layer, as `Laplace` does, of other models by `ExactFisher()`.
 
     Returns:
         the guide.

@@ -1,4 +1,6 @@
-"""`to_arviz`: every number against a computation by hand, names, axes, groups, what is left out."""
+"""`to_arviz`: every number against a computation by hand, names, axes, groups,
+what is left out.
+"""
 
 from pathlib import Path
 
@@ -45,7 +47,9 @@ def held(model: BNN, draws: int = DRAWS) -> dict[str, Tensor]:
 
 
 def test_densities_by_hand(labels: tuple[BNN, Tensor, Tensor], untouched: Untouched) -> None:
-    """Pointwise log likelihood unscaled, log joint scaled by size / batch, log prior of each block."""
+    """Pointwise log likelihood unscaled, log joint scaled by size / batch, log
+    prior of each block.
+    """
     model, x, y = labels
     draws = held(model)
     with untouched(model.net):
@@ -85,7 +89,9 @@ def test_log_q_of_a_normal_guide(labels: tuple[BNN, Tensor, Tensor]) -> None:
 
 
 def test_axes_are_plates(line: tuple[BNN, Tensor, Tensor]) -> None:
-    """A target of one number has no axis for it, so that log likelihood, data and new data have the same axes."""
+    """A target of one number has no axis for it, so that log likelihood, data
+    and new data have the same axes.
+    """
     model, x, y = line
     guide = MeanField(model, x, y)
     probe = torch.randn(5, 3)
@@ -174,7 +180,9 @@ def test_round_trip_through_netcdf(line: tuple[BNN, Tensor, Tensor], tmp_path: P
 
 
 def test_any_pyro_model() -> None:
-    """Plates name axes; deterministic sites are in the posterior; a factor counts in lp only; constants by argument."""
+    """Plates name axes; deterministic sites are in the posterior; a factor counts in lp only;
+    constants by argument.
+    """
     group = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
     def model(group: Tensor, y: Tensor, *, shift: Tensor) -> None:
@@ -210,7 +218,9 @@ def test_any_pyro_model() -> None:
 
 
 def test_observed_sites_that_depend_on_each_other() -> None:
-    """New data of two sites are drawn together: the second follows the first's new values, not the observed ones."""
+    """New data of two sites are drawn together: the second follows the first's
+    new values, not the observed ones.
+    """
 
     def model(first: Tensor, second: Tensor) -> None:
         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
@@ -238,7 +248,9 @@ def test_several_targets_and_inputs() -> None:
 
 
 def test_copies_and_precision(line: tuple[BNN, Tensor, Tensor]) -> None:
-    """What the user changes afterwards does not change the result; half precision becomes single."""
+    """What the user changes afterwards does not change the result; half
+    precision becomes single.
+    """
     model, x, y = line
     arrays = to_groups(
         MeanField(model, x, y), x, y, model=model, draws=2, functions={"h": lambda w: x[0].bfloat16()}

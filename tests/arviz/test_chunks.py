@@ -1,4 +1,6 @@
-"""Passes over parts of the data give what one pass over all gives; memory is asked for before it is taken."""
+"""Passes over parts of the data give what one pass over all gives; memory is
+asked for before it is taken.
+"""
 
 import math
 from collections.abc import Mapping
@@ -47,7 +49,9 @@ def test_chunks_change_nothing(kind: str, size: int | None) -> None:
 
 
 class PerExample(nn.Module):
-    """y_i ~ N(w z_i, 1) with a latent z_i ~ N(0, 1) of each example: the least model that has local sites."""
+    """y_i ~ N(w z_i, 1) with a latent z_i ~ N(0, 1) of each example: the least
+    model that has local sites.
+    """
 
     local = frozenset({"z"})
     name = ""

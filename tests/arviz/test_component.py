@@ -1,4 +1,6 @@
-"""The example's model, two networks and random intercepts in one Pyro model, through NUTS and two guides to ArviZ."""
+"""The example's model, two networks and random intercepts in one Pyro model, through NUTS and two
+guides to ArviZ.
+"""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""The converter and k-hat from plain arrays, under the installed ArviZ and, where there is one, under ArviZ 1.x."""
+"""The converter and k-hat from plain arrays, under the installed ArviZ and, where there is one,
+under ArviZ 1.x.
+"""
 
 import os
 import subprocess
@@ -28,7 +30,9 @@ def test_installed_arviz(check: Callable[[], None]) -> None:
 
 @pytest.mark.skipif(not OTHER.exists(), reason="no Python with ArviZ 1.x; `make arviz1`, or set BAYESNN_ARVIZ1_PYTHON")
 def test_arviz_1(tmp_path: Path) -> None:
-    """The same checks there, and it reads what the installed ArviZ writes of a network, with the same LOO."""
+    """The same checks there, and it reads what the installed ArviZ writes of a
+    network, with the same LOO.
+    """
     net = mlp(3, 2, 1)
     model = BNN(net, subset.last_layer(net), priors.normal(), likelihoods.normal(1.0), name="net")
     tree = to_arviz(

@@ -1,4 +1,6 @@
-"""What a site is to ArviZ: reparametrised, factors, masked; misspelt names; guides of parts; what MCMC keeps."""
+"""What a site is to ArviZ: reparametrised, factors, masked; misspelt names;
+guides of parts; what MCMC keeps.
+"""
 
 import arviz
 import numpy as np
@@ -41,7 +43,9 @@ def test_a_reparametrised_weight_is_a_variable_of_posterior() -> None:
 
 
 def test_factors_and_masks() -> None:
-    """Censored times: each point is in one variable, hidden ones in none, and together they are the model's density."""
+    """Censored times: each point is in one variable, hidden ones in none, and together they are
+    the model's density.
+    """
     times = dist.Exponential(torch.ones(30)).sample()
     seen, times = times < 1.0, times.clamp(max=1.0)
 
@@ -89,7 +93,8 @@ def test_missing_targets_are_no_data(*, wide: bool) -> None:
     np.testing.assert_array_equal(tree["observed_data"]["y"], y[seen])
     assert tree["posterior_predictive"]["y"].shape == (1, 200, int(seen.sum()))
     assert arviz.loo(tree).n_data_points == int(seen.sum())
-    assert "constant_data" not in str(tree)  # the fillers would be there, were the target not known for one
+    # the fillers would be there, were the target not known for one
+    assert "constant_data" not in str(tree)
 
 
 def test_the_mask_of_a_likelihood_counts_too() -> None:

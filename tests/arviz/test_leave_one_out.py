@@ -1,4 +1,6 @@
-"""Leave-one-out densities and transforms: against brute force in closed form, ArviZ itself, and RECaST's posteriors."""
+"""Leave-one-out densities and transforms: against brute force in closed form, ArviZ itself, and
+RECaST's posteriors.
+"""
 
 import arviz
 import numpy as np
@@ -39,7 +41,9 @@ def brute_force() -> dist.Normal:
 
 
 def test_a_conjugate_model_left_out_one_by_one() -> None:
-    """Within the standard errors of the weighted sums, for all examples at a false-alarm rate of 1e-6."""
+    """Within the standard errors of the weighted sums, for all examples at a
+    false-alarm rate of 1e-6.
+    """
     mu, p = fitted()
     exact, found, u = brute_force(), leave_one_out(p, Y), loo_pit(p, Y)
     assert (found.khat < 0.5).all()

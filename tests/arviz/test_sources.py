@@ -31,7 +31,8 @@ def line() -> Case:
     return model, torch.randn(N, 2), torch.randn(N, 1)
 
 
-@pytest.mark.filterwarnings("ignore:num_chains")  # on two cores Pyro runs two chains one after the other
+# on two cores Pyro runs two chains one after the other
+@pytest.mark.filterwarnings("ignore:num_chains")
 @pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of few draws
 def test_two_chains_of_nuts(line: Case) -> None:
     model, x, y = line
@@ -52,7 +53,9 @@ def test_two_chains_of_nuts(line: Case) -> None:
 
 
 def test_divergences_and_thinning() -> None:
-    """A step that is far too large diverges; the marks are Pyro's, also where draws are thinned."""
+    """A step that is far too large diverges; the marks are Pyro's, also where
+    draws are thinned.
+    """
 
     def model(y: Tensor) -> None:
         scale = pyro.sample("scale", dist.LogNormal(0.0, 2.0))
@@ -72,7 +75,9 @@ def test_divergences_and_thinning() -> None:
 
 
 def test_laplace(line: Case) -> None:
-    """Its joint auxiliary site stays inside; log q is the density of the blocks; exact here, so k-hat says so."""
+    """Its joint auxiliary site stays inside; log q is the density of the
+    blocks; exact here, so k-hat says so.
+    """
     model, x, y = line
     net = model.net
     guide = Laplace(model).fit([(x, y)])
@@ -84,7 +89,8 @@ def test_laplace(line: Case) -> None:
     joint = dist.MultivariateNormal(exact.loc, exact.covariance)
     np.testing.assert_allclose(tree["sample_stats"]["log_q"][0], joint.log_prob(torch.as_tensor(drawn)), rtol=1e-4)
     assert khat(tree) < 0.3
-    assert khat(to_arviz(guide, x, y, model=model, draws=200)) > khat(tree)  # around weights that were never trained
+    # around weights that were never trained
+    assert khat(to_arviz(guide, x, y, model=model, draws=200)) > khat(tree)
     assert model.net is net
 
 
@@ -100,7 +106,9 @@ def _mode(guide: Laplace, x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 
 def test_pyro_guides() -> None:
-    """log q is the density of the constrained values: with the Jacobian, without the auxiliary sites as variables."""
+    """log q is the density of the constrained values: with the Jacobian, without the auxiliary
+    sites as variables.
+    """
 
     def model(y: Tensor) -> None:
         scale = pyro.sample("scale", dist.HalfNormal(1.0))
@@ -123,7 +131,9 @@ def test_pyro_guides() -> None:
 
 
 def test_predictive_draws(line: Case) -> None:
-    """What `Predictive` returns: leftovers of plates, and the site "y", which follows from the others."""
+    """What `Predictive` returns: leftovers of plates, and the site "y", which
+    follows from the others.
+    """
     model, x, y = line
     guide = MeanField(model, x, y)
     for parallel in (False, True):

@@ -1,4 +1,6 @@
-"""Derivatives by passes back to the layers, against the dense oracle: every kind of layer, every subset."""
+"""Derivatives by passes back to the layers, against the dense oracle: every
+kind of layer, every subset.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +29,9 @@ FISHERS: dict[str, Any] = {
 
 
 class Positions(nn.Module):
-    """A linear layer at every place of a sequence, then layer and group normalisation with scales of their own."""
+    """A linear layer at every place of a sequence, then layer and group
+    normalisation with scales of their own.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,12 +43,15 @@ class Positions(nn.Module):
             nn.init.normal_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(self.each(x)).relu_()  # in place: the layer's own output is changed afterwards
+        # in place: the layer's own output is changed afterwards
+        h = self.norm(self.each(x)).relu_()
         return self.head(self.group(h.mT).flatten(1))
 
 
 class Turned(nn.Module):
-    """Time before batch, for a linear layer; `flat` puts both on one axis, where the shape does not show the batch."""
+    """Time before batch, for a linear layer; `flat` puts both on one axis, where the shape does
+    not show the batch.
+    """
 
     def __init__(self, *, flat: bool) -> None:
         super().__init__()
@@ -144,7 +151,9 @@ def test_rows_equal_the_dense_jacobian(kind: str, which: str) -> None:
     "net", [Turned(flat=False), Turned(flat=True), Positions()], ids=["turned", "flat", "positions"]
 )
 def test_a_batch_as_long_as_a_sequence_is_not_mistaken_for_it(net: nn.Module, batch: int) -> None:
-    """After the layout was learned from another batch: sequences have 5 places here, those of `Positions` 3."""
+    """After the layout was learned from another batch: sequences have 5 places
+    here, those of `Positions` 3.
+    """
     net = net.double()
     shape = (3, 4) if isinstance(net, Positions) else (5, 4)
     part = subset.everything(net)
@@ -171,7 +180,9 @@ def test_squares_are_the_diagonal_of_the_dense_matrix(
 
 @pytest.mark.parametrize("kind", TORCHVISION)
 def test_torchvision(kind: str) -> None:
-    """Every weight of a whole ResNet, DenseNet, vision transformer, Swin: a random 40 of them, against autograd."""
+    """Every weight of a whole ResNet, DenseNet, vision transformer, Swin: a random 40 of them,
+    against autograd.
+    """
     net, x = TORCHVISION[kind]()
     net, x = net.double().eval(), x.double()
     part = subset.random(net, 40, generator=torch.Generator().manual_seed(0))
@@ -242,4 +253,5 @@ def test_the_root_of_softmax_has_one_column_less_than_classes(dtype: torch.dtype
     root = semidefinite_root(fisher)
     assert root.shape == (200, 10, 9)
     error = (root @ root.mT - fisher).abs().amax((1, 2))
-    assert (error <= 10 * torch.finfo(dtype).eps * fisher.abs().amax((1, 2))).all()  # also where p is 1 but for 1e-20
+    # also where p is 1 but for 1e-20
+    assert (error <= 10 * torch.finfo(dtype).eps * fisher.abs().amax((1, 2))).all()

@@ -15,7 +15,9 @@ from bayesnn.functional import call
 
 
 def mixed() -> tuple[Any, Tensor]:
-    """Convolutions with one, few and many positions for two outputs, one of them in groups, and a normalisation."""
+    """Convolutions with one, few and many positions for two outputs, one of
+    them in groups, and a normalisation.
+    """
     net = nn.Sequential(
         *(nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU()),
         *(nn.Conv2d(4, 4, 3, groups=2, stride=2), nn.Tanh(), nn.Conv2d(4, 3, 2), nn.Tanh()),

@@ -1,4 +1,6 @@
-"""The door in: real digits with exact sizes and ranges, regression sets, packages that are missing."""
+"""The door in: real digits with exact sizes and ranges, regression sets,
+packages that are missing.
+"""
 
 import subprocess
 import sys
@@ -74,8 +76,10 @@ def test_sklearn_digits_are_the_same_digits_in_mnists_format(digits: tuple[Tenso
     assert images.min() == 0
     assert 0.99 < float(images.max()) <= 1
     assert (centre_of_mass(images) - MNIST_CENTRE).abs().max() < 1e-4
-    assert (centre_of_mass(digits[0]) - MNIST_CENTRE).abs().max() < 0.6  # the convention, in MNIST itself
-    # Read by MNIST's class means: upright, unmirrored, at the best place and with the right labels.
+    # the convention, in MNIST itself
+    assert (centre_of_mass(digits[0]) - MNIST_CENTRE).abs().max() < 0.6
+    # Read by MNIST's class means: upright, unmirrored, at the best place and with the right
+    # labels.
     accuracy = nearest_mean_accuracy(digits, images, labels)
     assert accuracy > 0.5
     assert nearest_mean_accuracy(digits, images.flip(-1), labels) < 0.25

@@ -105,7 +105,8 @@ def test_rotation_keeps_shape_range_and_input(digits: Tensor) -> None:
     assert turned.min() == 0
     assert turned.max() <= 1
     assert float(turned.sum() / images.sum()) == pytest.approx(1, abs=0.005)  # ink is kept
-    assert data.rotated(torch.ones(1, 1, 28, 28), 45)[0, 0, 0, 0] == 0  # nothing comes in from outside
+    # nothing comes in from outside
+    assert data.rotated(torch.ones(1, 1, 28, 28), 45)[0, 0, 0, 0] == 0
     wide = torch.rand(2, 3, 8, 20, generator=seeded())
     torch.testing.assert_close(data.rotated(wide, 180), wide.flip(-1, -2), atol=2e-5, rtol=0)
     torch.testing.assert_close(data.rotated(wide, 90)[..., 6:14], torch.rot90(wide[..., 6:14], 1, (-2, -1)))

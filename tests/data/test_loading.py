@@ -57,7 +57,8 @@ def test_a_split_is_a_partition(counts: list[int], shares: tuple[float, float], 
     parts = data.split(torch.arange(n), y, **options, generator=seeded(seed))  # type: ignore[arg-type]
     assert [len(part) for part in parts] == [train, validation, n - train - validation]
     assert torch.cat([part.tensors[0] for part in parts]).sort().values.tolist() == list(range(n))
-    if stratified:  # e_k - p_k sum(e), where |e_k| < 1 is class k's own rounding and p_k its frequency
+    # e_k - p_k sum(e), where |e_k| < 1 is class k's own rounding and p_k its frequency
+    if stratified:
         for part in parts:
             share = torch.tensor(counts) * len(part) / n
             assert (part.tensors[1].bincount(minlength=len(counts)) - share).abs().max() <= max(1, len(counts) - 1)

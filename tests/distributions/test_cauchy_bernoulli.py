@@ -1,4 +1,6 @@
-"""`CauchyBernoulli` against adaptive quadrature, the digamma function of mpmath and its limits; its gradients."""
+"""`CauchyBernoulli` against adaptive quadrature, the digamma function of mpmath
+and its limits; its gradients.
+"""
 
 import math
 import pickle
@@ -56,7 +58,9 @@ def test_golden_probabilities(f: float, delta: float, gamma: float, expected: fl
 @pytest.mark.parametrize("f", [0.01, 1.0, -10.0, 200.0])
 @pytest.mark.parametrize("delta", [-0.3, 1.0])
 def test_probability_equals_adaptive_quadrature(f: float, delta: float, gamma: float) -> None:
-    """The definition, with beta = delta + gamma tan(a): the mean over a in (-pi/2, pi/2) in panels around the step."""
+    """The definition, with beta = delta + gamma tan(a): the mean over a in (-pi/2, pi/2) in panels
+    around the step.
+    """
     step = math.atan(-delta / gamma)
     widths = np.array([0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5])
     points = np.unique(np.clip(np.concatenate([step - widths, step + widths]), -math.pi / 2, math.pi / 2))
@@ -98,7 +102,9 @@ def test_derivatives(check: Callable[..., bool]) -> None:
 
 
 def test_without_a_random_effect_it_is_the_logistic_model() -> None:
-    """Log-odds far beyond where a probability has digits, and the gradient of logistic regression."""
+    """Log-odds far beyond where a probability has digits, and the gradient of
+    logistic regression.
+    """
     (loc,) = variables([0.0, 0.3, -5.0, 40.0, -300.0, 1e4])
     mine, logistic = CauchyBernoulli(loc, 0.0), dist.Bernoulli(logits=loc)
     torch.testing.assert_close(mine.logits, loc, rtol=1e-14, atol=1e-15)
@@ -110,7 +116,9 @@ def test_without_a_random_effect_it_is_the_logistic_model() -> None:
 
 
 def test_limit_of_large_predictions() -> None:
-    """P -> 1/2 + atan(delta / gamma) / pi, here at f = 1e8 and its sign turned; gamma = 1e-3 is nearly certain."""
+    """P -> 1/2 + atan(delta / gamma) / pi, here at f = 1e8 and its sign turned;
+    gamma = 1e-3 is nearly certain.
+    """
     delta, gamma = double(1.0, -0.4, 0.9), double(1.0, 1.5, 1e-3)
     expected = 0.5 + torch.atan(delta / gamma) / math.pi
     torch.testing.assert_close(CauchyBernoulli(1e8 * delta, 1e8 * gamma).probs, expected, rtol=0, atol=1e-14)

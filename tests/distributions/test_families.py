@@ -1,4 +1,6 @@
-"""Other families of the random effect: `NormalStudentT` and `NormalBernoulli` against quadrature and their limits."""
+"""Other families of the random effect: `NormalStudentT` and `NormalBernoulli` against quadrature
+and their limits.
+"""
 
 import math
 import pickle
@@ -106,7 +108,9 @@ def test_normal_logit_equals_adaptive_quadrature(loc: float, scale: float) -> No
 
 
 def test_normal_logit_limits_and_derivatives() -> None:
-    """The logistic model without a random effect; Phi(loc / scale) for a large one; gradients, certain outcomes too."""
+    """The logistic model without a random effect; Phi(loc / scale) for a large one; gradients,
+    certain outcomes too.
+    """
     loc = double(-300.0, -2.0, 0.0, 0.4, 30.0)
     torch.testing.assert_close(NormalBernoulli(loc, 0.0).logits, loc, rtol=1e-12, atol=1e-14)
     far = NormalBernoulli(1e7 * double(-0.5, 1.2), 1e7).probs

@@ -1,4 +1,6 @@
-"""`StudentTCategorical` and `StudentTBernoulli`: closed forms, adaptive quadrature, limits, derivatives."""
+"""`StudentTCategorical` and `StudentTBernoulli`: closed forms, adaptive
+quadrature, limits, derivatives.
+"""
 
 import math
 import pickle
@@ -46,7 +48,9 @@ def two_classes(scales: list[float]) -> tuple[StudentTCategorical, CauchyBernoul
     ("scale", "log_error"), [(1e-9, 3e-4), (1e-6, 4e-5), (1e-3, 4e-7), (0.1, 3e-8), (2.0, 3e-8), (1e3, 3e-8)]
 )
 def test_two_classes_are_the_integrated_logistic(scale: float, log_error: float) -> None:
-    """The closed form of the digamma function: absolute accuracy 1e-10, and improbable classes as stated."""
+    """The closed form of the digamma function: absolute accuracy 1e-10, and
+    improbable classes as stated.
+    """
     found, exact = two_classes([scale])
     torch.testing.assert_close(found.probs[:, 1], exact.probs, rtol=0, atol=1e-10)
     for label in (0, 1):
@@ -55,7 +59,9 @@ def test_two_classes_are_the_integrated_logistic(scale: float, log_error: float)
 
 
 def quadrature(df: float, c: np.ndarray, loc: float, scale: float) -> np.ndarray:
-    """The definition: the mean over t in panels around the switch, by adaptive Gauss-Kronrod over a = atan t."""
+    """The definition: the mean over t in panels around the switch, by adaptive
+    Gauss-Kronrod over a = atan t.
+    """
     t = stats.norm if math.isinf(df) else stats.t(df)
     step = math.atan2(-loc, scale)
     widths = np.array([0.0, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5])
@@ -79,7 +85,9 @@ def test_probabilities_equal_adaptive_quadrature(df: float, scale: float) -> Non
 
 
 def test_a_finer_rule_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven classes, logits of 0.01 to 30, any scale: 2e-9, and 2e-4 in logarithms from scale = 1e-3 |loc| on."""
+    """Seven classes, logits of 0.01 to 30, any scale: 2e-9, and 2e-4 in logarithms from
+    scale = 1e-3 |loc| on.
+    """
     c = torch.randn(300, 7).double() * double(0.01, 1.0, 30.0).repeat_interleave(100).unsqueeze(1)
     loc = 2 * torch.randn(300).double()
     scale = loc.abs() * double(1e-6, 1e-3, 0.3, 1.0, 30.0).repeat(60)
@@ -94,7 +102,9 @@ def test_a_finer_rule_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_limits() -> None:
-    """No effect: softmax(loc c), of classes with probability exp(-800) too; gamma -> infinity: the signs alone."""
+    """No effect: softmax(loc c), of classes with probability exp(-800) too;
+    gamma -> infinity: the signs alone.
+    """
     c = double(3.0, 0.0, -5.0)
     for loc in (-0.7, 0.0, 1.0, 100.0):
         for scale in (0.0, 1e-12):
@@ -109,7 +119,9 @@ def test_limits() -> None:
 
 
 def test_families_meet() -> None:
-    """Two classes are `StudentTBernoulli`; df = 1 and infinity are the Cauchy and the normal effect's closed forms."""
+    """Two classes are `StudentTBernoulli`; df = 1 and infinity are the Cauchy and the normal
+    effect's closed forms.
+    """
     loc, scale = torch.cartesian_prod(double(0.0, 0.3, 1.0, -4.0, 20.0, 200.0), double(0.001, 0.03, 0.35, 2.0, 1e3)).T
     cauchy, normal = StudentTBernoulli(1.0, loc, scale), StudentTBernoulli(math.inf, loc, scale)
     torch.testing.assert_close(cauchy.probs, CauchyBernoulli(loc, scale).probs, rtol=0, atol=2e-10)

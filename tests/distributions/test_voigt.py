@@ -1,4 +1,6 @@
-"""`Voigt` against mpmath, SciPy, quadrature and its limits; its gradients; its behaviour as a Pyro distribution."""
+"""`Voigt` against mpmath, SciPy, quadrature and its limits; its gradients; its
+behaviour as a Pyro distribution.
+"""
 
 import math
 import pickle
@@ -95,7 +97,9 @@ def test_gradient_equals_mpmaths() -> None:
 
 
 def test_gradient_needs_more_than_the_chain_rule() -> None:
-    """In the Cauchy limit d log p / d sigma = 2 sigma (3 y^2 - gamma^2) / (y^2 + gamma^2)^2, ten digits smaller."""
+    """In the Cauchy limit d log p / d sigma = 2 sigma (3
+    y^2 - gamma^2) / (y^2 + gamma^2)^2, ten digits smaller.
+    """
     (sigma,) = variables([1.0])
     Voigt(double(0.0), sigma, double(1e5)).log_prob(double(2e5)).backward()
     assert sigma.grad is not None
@@ -126,7 +130,9 @@ def test_third_derivatives_are_refused() -> None:
 
 
 def test_without_cauchy_part_it_is_normal() -> None:
-    """Also 60 standard deviations out, where the density is below the smallest double, and with its gradient."""
+    """Also 60 standard deviations out, where the density is below the smallest
+    double, and with its gradient.
+    """
     y = double(0.0, -0.7, 3.0, 20.0, -60.0)
     loc, sigma, gamma = variables([0.2], [1.3], [0.0])
     mine, normal = Voigt(loc, sigma, gamma), torch.distributions.Normal(loc, sigma)
@@ -174,7 +180,9 @@ def test_cdf_equals_adaptive_quadrature(ratio: float) -> None:
 
 
 def test_cdf_keeps_the_relative_accuracy_of_its_tails() -> None:
-    """Against 1 / y - s^2 / y^3 ... of a Cauchy tail: its asymptotic series gamma / (pi y) (1 + (1 - g^2/3) / y^2)."""
+    """Against 1 / y - s^2 / y^3 ... of a Cauchy tail: its asymptotic series gamma / (pi y)
+    (1 + (1 - g^2/3) / y^2).
+    """
     y, gamma = 1e4, 1e-5
     expected = gamma / (math.pi * y) * (1 + (1 - gamma**2 / 3) / y**2)
     assert standard(gamma).cdf(double(-y)).item() == pytest.approx(expected, rel=1e-12)
@@ -192,7 +200,9 @@ def test_quantiles_invert_the_cdf() -> None:
 
 
 def test_draws_have_the_cdf() -> None:
-    """The largest distance of the empirical cdf by the inequality of Dvoretzky, Kiefer, Wolfowitz and Massart."""
+    """The largest distance of the empirical cdf by the inequality of Dvoretzky,
+    Kiefer, Wolfowitz and Massart.
+    """
     count = 50_000
     distribution = Voigt(torch.tensor(0.3), torch.tensor(0.5), torch.tensor([0.0, 0.35]))
     draws = distribution.sample((count,))
@@ -235,7 +245,9 @@ def test_shapes_and_dtypes(dtype: torch.dtype) -> None:
 
 
 def test_single_precision_is_an_island_of_double() -> None:
-    """float32 arguments: the result is the double one, rounded, where single precision had no digits."""
+    """float32 arguments: the result is the double one, rounded, where single
+    precision had no digits.
+    """
     y, ratio = grid()
     found = Voigt(torch.zeros(()), 1.0, ratio.float()).log_prob(y.float())
     exact = standard(ratio.float().double()).log_prob(y.float().double())

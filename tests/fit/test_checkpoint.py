@@ -1,4 +1,6 @@
-"""Checkpoints of `fit`: refused by another run, written at once or not at all, read without executing anything."""
+"""Checkpoints of `fit`: refused by another run, written at once or not at all, read without
+executing anything.
+"""
 
 import os
 import pickle

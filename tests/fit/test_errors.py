@@ -1,4 +1,6 @@
-"""What `fit` refuses: arguments, losses and loaders that cannot work, each with what to do instead."""
+"""What `fit` refuses: arguments, losses and loaders that cannot work, each with
+what to do instead.
+"""
 
 import itertools
 from functools import partial

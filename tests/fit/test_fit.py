@@ -43,7 +43,9 @@ class Constant(nn.Module):
 
 
 class Regression(pyro.nn.PyroModule):
-    """y ~ N(net(x) w, scale): a user's network of fixed features, held in a tuple, under a random last layer."""
+    """y ~ N(net(x) w, scale): a user's network of fixed features, held in a
+    tuple, under a random last layer.
+    """
 
     def __init__(self, net, size=None):
         super().__init__()
@@ -76,7 +78,7 @@ def elbo(data, guide=AutoNormal, size=24):
     return Trace_ELBO()(model, guide(model)), net
 
 
-# --- the loop -----------------------------------------------------------------------------------------------------
+# --- the loop ------------------------------------------------------------------------------------
 
 
 def test_equals_a_loop_written_by_hand(data):
@@ -118,8 +120,10 @@ def test_trains_guide_and_model_but_not_the_users_network(data, guide, local):
         exact = torch.linalg.solve(design.T @ design / noise + torch.eye(4), design.T @ y / noise)
         centre = loss.guide.median()["w"].detach()
     assert history.loss[-1] < history.loss[0] - 10
-    assert loss.model.log_scale.item() < 0.5  # from 1: the learned scale of the likelihood moved as well
-    assert ((design @ (centre - exact)) ** 2).mean().sqrt() < 0.05  # the conjugate posterior's mean function
+    # from 1: the learned scale of the likelihood moved as well
+    assert loss.model.log_scale.item() < 0.5
+    # the conjugate posterior's mean function
+    assert ((design @ (centre - exact)) ** 2).mean().sqrt() < 0.05
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
 
@@ -184,7 +188,7 @@ def test_device_of_a_lazy_guide_is_that_of_the_models_network():
     assert device_of(loss) == torch.device("meta")
 
 
-# --- optimiser, schedule, clipping ------------------------------------------------------------------------------------
+# --- optimiser, schedule, clipping ---------------------------------------------------------------
 
 
 def test_groups_merge_parameters_with_equal_options(data):
@@ -200,7 +204,8 @@ def test_groups_merge_parameters_with_equal_options(data):
     loss, _ = elbo(data)
     quiet(loss, DataLoader(data, batch_size=8), epochs=1, optimizer=factory, groups=groups)
     sizes = {(options["lr"], options["weight_decay"]): len(options["params"]) for options in made}
-    assert sizes == {(1e-2, 0.0): 1, (1e-3, 0.1): 2}  # the model's scale; the guide's location and scale
+    # the model's scale; the guide's location and scale
+    assert sizes == {(1e-2, 0.0): 1, (1e-3, 0.1): 2}
     assert made[0]["params"][0] is loss.model.log_scale
 
 
@@ -233,7 +238,7 @@ def test_clip_bounds_the_whole_gradients_norm():
     torch.testing.assert_close(long.at.data, torch.tensor([-0.06, -0.08]))
 
 
-# --- validation and early stopping ----------------------------------------------------------------------------------
+# --- validation and early stopping ---------------------------------------------------------------
 
 
 def test_patience_stops_and_restores_the_best_epoch():
@@ -269,11 +274,13 @@ def test_validation_sees_the_same_noise_each_time():
     assert len(set(history.validation)) == 1
 
 
-# --- randomness ----------------------------------------------------------------------------------------------------
+# --- randomness ----------------------------------------------------------------------------------
 
 
 class Drawing(nn.Module):
-    """A loss whose gradient is noise, from all three generators; with a parameter made at the first call."""
+    """A loss whose gradient is noise, from all three generators; with a
+    parameter made at the first call.
+    """
 
     def forward(self, x):
         if not hasattr(self, "at"):
@@ -300,7 +307,8 @@ def test_the_loss_takes_nothing_from_the_loaders_stream():
         loader.collate_fn = lambda batch, order=order: order.append(batch) or torch.stack([*batch])
         seed_all()
         quiet(loss, loader, epochs=2)
-        seen[type(loss)] = order[1:], draws(), own.get_state().tolist()  # the first is the warm-up's
+        # the first is the warm-up's
+        seen[type(loss)] = order[1:], draws(), own.get_state().tolist()
     assert seen[Constant] == seen[Drawing]
     assert seen[Drawing][0][0] == order[0]  # the warm-up's batch comes again
 
@@ -330,7 +338,7 @@ def test_a_warm_up_leaves_buffers_as_they_were():
     assert loss.calls == 6
 
 
-# --- progress -------------------------------------------------------------------------------------------------------
+# --- progress ------------------------------------------------------------------------------------
 
 
 def test_progress_goes_to_stderr_and_can_be_switched_off(capsys, monkeypatch):

@@ -1,4 +1,6 @@
-"""`fit` on a GPU: batches follow the loss, and a resumed run draws the noise that the uninterrupted one drew."""
+"""`fit` on a GPU: batches follow the loss, and a resumed run draws the noise that the
+uninterrupted one drew.
+"""
 
 from functools import partial
 

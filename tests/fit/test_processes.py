@@ -1,6 +1,8 @@
-"""`fit` through Lightning Fabric: one process as without it, two as one process with the whole batch.
+"""`fit` through Lightning Fabric: one process as without it, two as one process with the whole
+batch.
 
-Run under torchrun, this file is each of the two processes: it does every job below and saves what came of them.
+Run under torchrun, this file is each of the two processes: it does every job below and saves what
+came of them.
 """
 
 import contextlib
@@ -26,7 +28,8 @@ from bayesnn.fit import fit
 
 quiet = partial(fit, progress=False, optimizer=partial(torch.optim.SGD, lr=0.01))
 SIZE, DIMENSIONS = 16, 4_000
-# One xdist worker starts the two processes, not each of them; where xdist is missing its mark is unknown.
+# One xdist worker starts the two processes, not each of them; where xdist is missing its mark is
+# unknown.
 pytestmark = [pytest.mark.xdist_group("processes")] if find_spec("xdist") else []
 
 
@@ -36,7 +39,9 @@ def data():
 
 
 class Regression(pyro.nn.PyroModule):
-    """A sum-type loss: the likelihood is scaled by size / batch. Its noise is that of a global site."""
+    """A sum-type loss: the likelihood is scaled by size / batch. Its noise is
+    that of a global site.
+    """
 
     def __init__(self):
         super().__init__()
@@ -56,7 +61,9 @@ def elbo():
 
 
 class PerExample(nn.Module):
-    """Each example has noise of its own in every dimension; the expected gradient at 0 is minus the data's mean."""
+    """Each example has noise of its own in every dimension; the expected gradient at 0 is minus
+    the data's mean.
+    """
 
     def __init__(self):
         super().__init__()
@@ -94,7 +101,8 @@ def state(loss):
 
 
 def whole_batches(fabric=None, processes=1, **options):
-    torch.manual_seed(fabric.global_rank if fabric else 0)  # the parameters' start and the noise are process 0's
+    # the parameters' start and the noise are process 0's
+    torch.manual_seed(fabric.global_rank if fabric else 0)
     loss = elbo()
     history = quiet(loss, DataLoader(data(), batch_size=8 // processes), epochs=6, fabric=fabric, **options)
     return state(loss), history.loss
@@ -109,7 +117,9 @@ def per_example(fabric=None, processes=1):
 
 
 def resumed(fabric, folder):
-    """Shuffled shards, augmented from each process's own stream; stopped in the third epoch of four."""
+    """Shuffled shards, augmented from each process's own stream; stopped in the
+    third epoch of four.
+    """
 
     def run(loss, checkpoint, seed):
         torch.manual_seed(seed), random.seed(seed), np.random.seed(seed)  # noqa: NPY002
@@ -179,7 +189,7 @@ def main(folder):
     torch.save(found, folder / f"{fabric.global_rank}.pt")
 
 
-# --- two processes ----------------------------------------------------------------------------------------------------
+# --- two processes -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +226,9 @@ def test_both_processes_hold_the_same_parameters(found):
 
 
 def test_per_example_noise_agrees_in_expectation(found):
-    """The mean over independent dimensions, against its exact value, at a false-alarm rate of 1e-6."""
+    """The mean over independent dimensions, against its exact value, at a
+    false-alarm rate of 1e-6.
+    """
     exact = data().tensors[1].mean()
     for step, spread in [(found[0][0]["per example"], 2 / SIZE), (per_example(), 1 / SIZE)]:
         assert abs(step.mean() - exact) < 4.9 * (spread / DIMENSIONS) ** 0.5
@@ -261,7 +273,7 @@ def test_a_checkpoint_of_two_processes_is_refused_by_one(found):
         quiet(Watched(), loader, epochs=4, checkpoint=found[1] / "resumed.pt")
 
 
-# --- one process ------------------------------------------------------------------------------------------------------
+# --- one process ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +317,8 @@ def test_an_overflow_of_scaled_gradients_skips_a_step_and_the_scale_is_kept(fabr
             self.weight = nn.Parameter(torch.ones(2, 2))
 
         def forward(self, x):
-            return (x @ self.weight).float().mul(100.0).sum()  # times the scale of 2^16: infinite in float16
+            # times the scale of 2^16: infinite in float16
+            return (x @ self.weight).float().mul(100.0).sum()
 
     def run(checkpoint=None, epochs=3):
         loss, setup = Half(), fabric(accelerator="cuda", precision="16-mixed")

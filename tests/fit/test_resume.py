@@ -1,6 +1,7 @@
 """A run that was interrupted and resumed equals the uninterrupted one, bit for bit.
 
-Run as a script, this file is the process that a test kills: `test_fit_resume.py PATH WORKERS STEP SIGNAL`.
+Run as a script, this file is the process that a test kills:
+`test_fit_resume.py PATH WORKERS STEP SIGNAL`.
 """
 
 import os
@@ -23,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from bayesnn.fit import fit
 
-# Python >= 3.12 warns when a process with threads forks, as a DataLoader with workers does after any use of OpenMP.
+# Python >= 3.12 warns when a process with threads forks, as a DataLoader with workers does after
+# any use of OpenMP.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 quiet = partial(fit, progress=False)
@@ -31,7 +33,9 @@ quiet = partial(fit, progress=False)
 
 @pytest.fixture(autouse=True)
 def _ctrl_c():
-    """Python's own handler: a suite that was started in the background inherits a Ctrl-C that is ignored."""
+    """Python's own handler: a suite that was started in the background inherits
+    a Ctrl-C that is ignored.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -52,7 +56,9 @@ class Augmented(Dataset):
 
 
 class Noisy(nn.Module):
-    """A loss with noise of all three generators, a buffer that it moves and a lazy parameter; first it calls `at`."""
+    """A loss with noise of all three generators, a buffer that it moves and a lazy parameter;
+    first it calls `at`.
+    """
 
     def __init__(self, at=lambda call: None):
         super().__init__()
@@ -69,12 +75,16 @@ class Noisy(nn.Module):
 
 
 def distance(loss):
-    """A validation that is best after the second of three epochs: with noise, and of the loss's state alone."""
+    """A validation that is best after the second of three epochs: with noise,
+    and of the loss's state alone.
+    """
     return float((loss.average.sum() - 13).abs() + 0.01 * torch.randn(()) + 0.01 * random.random())
 
 
 def train(loss, checkpoint=None, *, workers=0, epochs=3, loader=None, seed=0, **options):
-    """5 batches an epoch, with everything that has a state: Adam, a schedule, clipping, validation, patience."""
+    """5 batches an epoch, with everything that has a state: Adam, a schedule, clipping,
+    validation, patience.
+    """
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -95,7 +105,9 @@ resume = partial(train, seed=99)  # another random state: what follows comes fro
 
 
 def after(loss, history):
-    """What must be equal: parameters, buffers, history, and what the global generators give next."""
+    """What must be equal: parameters, buffers, history, and what the global
+    generators give next.
+    """
     state = {name: value.tolist() for name, value in loss.state_dict().items()}
     return state, history, torch.rand(()).item(), random.random(), np.random.rand()  # noqa: NPY002
 
@@ -234,7 +246,8 @@ def test_without_a_checkpoint_the_note_says_what_is_left():
 
 def run_as_process(path, workers, step, number):
     command = [sys.executable, __file__, str(path), str(workers), str(step), str(int(number))]
-    with open(path.with_suffix(".stderr"), "w") as errors:  # a pipe would wait for the orphaned workers' end
+    # a pipe would wait for the orphaned workers' end
+    with open(path.with_suffix(".stderr"), "w") as errors:
         return subprocess.run(command, timeout=120, check=False, start_new_session=True, stderr=errors).returncode
 
 
@@ -323,7 +336,7 @@ def test_a_pyro_elbo(tmp_path, local):
         assert run(tmp_path / "run.pt") == expected
 
 
-# --- finished runs ----------------------------------------------------------------------------------------------------
+# --- finished runs -------------------------------------------------------------------------------
 
 
 def test_a_finished_run_returns_its_history(tmp_path, uninterrupted):

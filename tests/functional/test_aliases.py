@@ -1,4 +1,6 @@
-"""Modules with two names: each place is swapped once, and the network is its own again, after errors too."""
+"""Modules with two names: each place is swapped once, and the network is its
+own again, after errors too.
+"""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""Stateless calls of every kind of network: other weights, gradients, ties, chunks; nothing of the network changes."""
+"""Stateless calls of every kind of network: other weights, gradients, ties, chunks; nothing of the
+network changes.
+"""
 
 import copy
 import re

@@ -17,9 +17,12 @@ every_large_net = pytest.mark.parametrize("kind", [*NETS, *TORCHVISION])
 
 @every_large_net
 def test_vectorised_draws_equal_the_loop(kind: str, untouched: Untouched) -> None:
-    """Outputs and gradients; LSTMs take the loop by themselves, and transformers their plain operations."""
+    """Outputs and gradients; LSTMs take the loop by themselves, and
+    transformers their plain operations.
+    """
     net, x = (NETS | TORCHVISION)[kind]()
-    names = list(parameters(net)) if kind in NETS else list(parameters(net))[-2:]  # few of the large ones
+    # few of the large ones
+    names = list(parameters(net)) if kind in NETS else list(parameters(net))[-2:]
     draws = {name: torch.stack([v, 0.5 * v]).requires_grad_() for name, v in parameters(net).items() if name in names}
     results = {}
     fused = torch.backends.mha.get_fastpath_enabled()

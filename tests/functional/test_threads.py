@@ -1,4 +1,6 @@
-"""Several threads with one network: each gets its own right outputs, and the network is untouched."""
+"""Several threads with one network: each gets its own right outputs, and the
+network is untouched.
+"""
 
 import sys
 import threading

@@ -43,7 +43,9 @@ def assert_same_draws(one: Any, other: Any, *args: Any) -> None:
 
 
 def owned(model: Any, guide: Any, *, some: bool) -> list[nn.Parameter]:
-    """What a step of an ELBO must move: of an ensemble whose members are drawn, what all members share."""
+    """What a step of an ELBO must move: of an ensemble whose members are drawn,
+    what all members share.
+    """
     parameters = {**dict(guide.named_parameters()), **dict(model.named_parameters())}
     if not some:
         return [p for p in parameters.values() if p.requires_grad]
@@ -60,7 +62,8 @@ def test_every_guide_is_in_the_table() -> None:
     kinds = {type(case.make("").guide) for case in GUIDES.values()}
     exported = {value for value in vars(guides).values() if isinstance(value, type) and issubclass(value, nn.Module)}
     structures = {guides.Full, guides.Kronecker, guides.Diagonal, guides.LowRank, guides.Hessian}
-    losses = {guides.LastLayerEvidence}  # a loss, although a module: its model's body is trained by it
+    # a loss, although a module: its model's body is trained by it
+    losses = {guides.LastLayerEvidence}
     assert exported - structures - losses <= kinds
 
 
@@ -187,7 +190,8 @@ def test_parameters_exist_at_construction(kind: str) -> None:
     for elbo in (Trace_ELBO(), *GUIDES[kind].elbos):
         elbo(model, guide)(x, y)
     assert before == {name: id(parameter) for name, parameter in guide.named_parameters()}
-    assert bool(before) or not GUIDES[kind].trained or GUIDES[kind].some  # plain BatchEnsemble: the model's alone
+    # plain BatchEnsemble: the model's alone
+    assert bool(before) or not GUIDES[kind].trained or GUIDES[kind].some
 
 
 @our_guides

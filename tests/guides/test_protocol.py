@@ -1,4 +1,6 @@
-"""Every guide that `bayesnn.guides` exports knows its model: predictions need no `model=` and refuse another one."""
+"""Every guide that `bayesnn.guides` exports knows its model: predictions need no `model=` and
+refuse another one.
+"""
 
 import importlib.util
 import inspect
@@ -96,7 +98,9 @@ every_guide = pytest.mark.parametrize(("model_of", "guide_of"), [*GUIDES.values(
 
 
 def test_no_guide_is_forgotten() -> None:
-    """What is exported is a structure of Laplace's, an objective, or a guide with a line in the table."""
+    """What is exported is a structure of Laplace's, an objective, or a guide
+    with a line in the table.
+    """
     classes = {name: value for name, value in vars(guides).items() if inspect.isclass(value)}
     rest = {name for name, value in classes.items() if not issubclass(value, (Structure, *OBJECTIVES))}
     assert rest == GUIDES.keys()
@@ -115,7 +119,8 @@ def test_a_guide_is_used_with_its_own_model(model_of: Any, guide_of: Any) -> Non
     assert isinstance(guide, Guide)
     assert own_model(guide) is model
     torch.testing.assert_close(drawn(guide, X, 2), drawn(guide, X, 2, model=model))
-    torch.testing.assert_close(drawn(guide, X, 2), drawn(guide, X, 2, model=model_of(NOISE)))  # made twice
+    # made twice
+    torch.testing.assert_close(drawn(guide, X, 2), drawn(guide, X, 2, model=model_of(NOISE)))
     with pytest.raises(
         ValueError, match=r"predictive: this .* is of another model: its likelihood is .* leave out mod"
     ):
@@ -138,5 +143,6 @@ def test_which_guides_have_a_mean_of_exactly_the_weights() -> None:
     last = {"LastLayer", "LastLayerMeanField", "LastLayerPosterior"}
     assert found == {"Laplace", "MeanField", "MultiplicativeNoise", "SharedVariance", "SWAG"} | last
     noisy = network(likelihoods.normal(dist.HalfNormal(1.0)))
-    assert not is_flat_guide(guides.MeanField(noisy, X, X[:, :1]))  # its mean has the latent noise too
+    # its mean has the latent noise too
+    assert not is_flat_guide(guides.MeanField(noisy, X, X[:, :1]))
     assert not is_flat_guide(noisy)

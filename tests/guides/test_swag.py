@@ -87,7 +87,9 @@ def test_snapshots_that_lie_close_together() -> None:
 
 
 def test_a_straight_way_of_many_weights() -> None:
-    """Deviations in one direction: torch's capacitance matrix has no Cholesky factor in single precision."""
+    """Deviations in one direction: torch's capacitance matrix has no Cholesky
+    factor in single precision.
+    """
     net = torch.nn.Linear(100_000, 1, bias=False)
     guide = SWAG(BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0)), rank=20)
     way = torch.randn(1, 100_000)

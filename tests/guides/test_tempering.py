@@ -1,4 +1,6 @@
-"""How a posterior is tempered: in the loss, on the guide that was trained, with its draws, and in ArviZ."""
+"""How a posterior is tempered: in the loss, on the guide that was trained, with
+its draws, and in ArviZ.
+"""
 
 import copy
 import inspect

@@ -1,4 +1,6 @@
-"""Roots of the Fisher information in closed form: R R^T = L, against the pivoted root, certain softmax included."""
+"""Roots of the Fisher information in closed form: R R^T = L, against the pivoted root, certain
+softmax included.
+"""
 
 from typing import Any
 
@@ -14,7 +16,8 @@ from bayesnn.likelihoods import HasFisherRoot
 from bayesnn.likelihoods.classes import Categorical
 from bayesnn.likelihoods.softmax import softmax_fisher, softmax_fisher_root
 
-FAMILIES: dict[str, tuple[Any, tuple[int, ...], int]] = {  # with the shape of the outputs and the rank of L
+# with the shape of the outputs and the rank of L
+FAMILIES: dict[str, tuple[Any, tuple[int, ...], int]] = {
     "categorical": (likelihoods.categorical, (6, 10), 9),
     "one class": (likelihoods.categorical, (6, 1), 0),
     "pixelwise": (likelihoods.pixelwise_categorical, (3, 4, 2, 3), 18),
@@ -56,7 +59,9 @@ def test_the_root_of_a_softmax_is_its_cholesky_factor() -> None:
 @pytest.mark.parametrize("gap", [12.0, 30.0, 80.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 1e-13), (torch.float, 2e-5)])
 def test_a_certain_softmax_keeps_its_digits(gap: float, place: int, dtype: torch.dtype, tolerance: float) -> None:
-    """p = 1 up to rounding at the first, a middle and the last class: relative to sqrt(L_ii L_jj), some exp(-gap)."""
+    """p = 1 up to rounding at the first, a middle and the last class: relative
+    to sqrt(L_ii L_jj), some exp(-gap).
+    """
     logits = torch.tensor([0.3, -1.0, 0.7, 0.0, -0.4])
     logits[place] += gap
     root = softmax_fisher_root(logits.to(dtype)).double()
@@ -67,7 +72,8 @@ def test_a_certain_softmax_keeps_its_digits(gap: float, place: int, dtype: torch
     assert (deviations > 0).all()
     errors = (product(root) - fisher) / torch.outer(deviations, deviations)
     assert errors.abs().max() < tolerance
-    assert (root.sum(0).abs() <= tolerance * root.abs().amax(0)).all()  # the null direction: equal shifts of all logits
+    # the null direction: equal shifts of all logits
+    assert (root.sum(0).abs() <= tolerance * root.abs().amax(0)).all()
 
 
 def test_classes_without_probability() -> None:
@@ -85,7 +91,9 @@ class Tempered(Categorical):
 
 
 class Own:
-    """A user's likelihood that knows its Fisher information alone: labels, the first two classes as one."""
+    """A user's likelihood that knows its Fisher information alone: labels, the
+    first two classes as one.
+    """
 
     def __call__(self, outputs: Tensor) -> dist.TorchDistribution:
         return dist.Categorical(logits=outputs)

@@ -1,4 +1,6 @@
-"""One contract for every likelihood: closed forms, shapes, draws, Fisher information, scales of every kind."""
+"""One contract for every likelihood: closed forms, shapes, draws, Fisher
+information, scales of every kind.
+"""
 
 import pickle
 from collections.abc import Callable, Mapping
@@ -25,15 +27,17 @@ Array = Any
 BATCH, DRAWS = 4, 3
 
 
-SINGLE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}  # learned scales are made in single precision
+# learned scales are made in single precision
+SINGLE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A likelihood, and log p(y | f) by SciPy: `log_prob(f [batch, ...], y, site values)`, [batch].
+    """A likelihood, and log p(y | f) by SciPy: `log_prob(f [batch, ...], y, site values)`,
+    [batch].
 
-    `grid` are the targets [point, ...] of one example over which p sums or integrates to 1, with a cell's volume;
-    None where there is no `fisher`.
+    `grid` are the targets [point, ...] of one example over which p sums or integrates to 1, with a
+    cell's volume; None where there is no `fisher`.
     """
 
     build: Callable[[], Likelihood]

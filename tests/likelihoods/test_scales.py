@@ -1,4 +1,6 @@
-"""Scales of likelihoods: moments of draws, latent scales that the draws must have, and what is refused."""
+"""Scales of likelihoods: moments of draws, latent scales that the draws must
+have, and what is refused.
+"""
 
 from collections.abc import Callable
 

@@ -24,7 +24,9 @@ X, Y = torch.zeros(4, N), torch.zeros(4, 1)
 
 
 def independent() -> BNN:
-    """The data say nothing of 2,000 weights: the posterior is N(0, SCALE^2), and every weight a chain of its own."""
+    """The data say nothing of 2,000 weights: the posterior is N(0, SCALE^2), and every weight a
+    chain of its own.
+    """
     net = nn.Linear(N, 1, bias=False)
     with torch.no_grad():
         net.weight.zero_()
@@ -32,7 +34,9 @@ def independent() -> BNN:
 
 
 def moments(steps: int, step: float, friction: float, explore: float, temperature: float) -> float:
-    """E[w^2] after one cycle, exactly: the recursion of the covariance of (w, p) in a quadratic potential."""
+    """E[w^2] after one cycle, exactly: the recursion of the covariance of (w,
+    p) in a quadratic potential.
+    """
     h, covariance = SCALE**-2, torch.zeros(2, 2, dtype=torch.double)
     for k in range(steps):
         e = step / 2 * (math.cos(math.pi * k / steps) + 1)
@@ -47,7 +51,9 @@ def moments(steps: int, step: float, friction: float, explore: float, temperatur
 @pytest.mark.parametrize("friction", [1.0, 0.1])
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_the_walk_has_the_variance_of_its_recursion(friction: float, temperature: float) -> None:
-    """Of the discretised chain, exactly; and that is the posterior's, up to the bias of its steps."""
+    """Of the discretised chain, exactly; and that is the posterior's, up to the
+    bias of its steps.
+    """
     generator = torch.Generator().manual_seed(0)
     held = sghmc(
         independent(), [(X, Y)] * 2, epochs=75, step=0.05, cycles=1, draws=1, friction=friction, explore=0.1,
@@ -62,7 +68,9 @@ def test_the_walk_has_the_variance_of_its_recursion(friction: float, temperature
 @pytest.mark.filterwarnings("ignore:sghmc. the model's size is 6, but the loader has 2:UserWarning")
 @pytest.mark.parametrize("size", [6, 3, 2])
 def test_a_batch_counts_for_all_data(size: int) -> None:
-    """Without noise and with full friction one step goes along the gradient of the batch, repeated."""
+    """Without noise and with full friction one step goes along the gradient of
+    the batch, repeated.
+    """
     net = nn.Linear(2, 1)
     x, y = torch.randn(size, 2), torch.randn(size, 1)
     model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.normal(1.0), size=6)

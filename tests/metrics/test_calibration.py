@@ -1,4 +1,6 @@
-"""Calibration errors against a slow oracle, their noise floor and test, and the coverage of their intervals."""
+"""Calibration errors against a slow oracle, their noise floor and test, and the
+coverage of their intervals.
+"""
 
 import math
 from collections.abc import Callable
@@ -74,7 +76,8 @@ def test_bins_count_every_example_and_their_edges_belong_to_the_left() -> None:
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_the_noise_floor_is_the_mean_over_truly_calibrated_data_sets(error: Error) -> None:
-    # The same confidences, 300 fresh sets of labels: both means have known standard errors, bound 4.9 of them (1e-6).
+    # The same confidences, 300 fresh sets of labels: both means have known standard errors, bound
+    # 4.9 of them (1e-6).
     probs, labels = calibrated(0, 250)
     floor = error(probs, labels).noise_floor
     source = torch.Generator().manual_seed(1)
@@ -94,7 +97,8 @@ def test_published_noise_floor() -> None:
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_p_values_are_uniform_under_calibration(error: Error) -> None:
-    # 150 data sets, p <= 0.1 expected 15 times: Binomial(150, 0.1) lies within [1, 37] but for 1e-6.
+    # 150 data sets, p <= 0.1 expected 15 times: Binomial(150, 0.1) lies within [1, 37] but for
+    # 1e-6.
     p = [error(*calibrated(seed, 150, classes=3), resamples=99).p_value for seed in range(150)]
     assert 1 <= sum(x <= 0.1 for x in p) <= 37
     assert abs(np.mean(p) - 0.5) < 4.9 / math.sqrt(12 * 150)
@@ -109,8 +113,9 @@ def test_the_test_finds_overconfidence() -> None:
 
 @pytest.mark.parametrize(("sharpen", "n"), [(1.0, 300), (1.05, 1000), (1.1, 1000), (1.4, 1000), (2.0, 300)])
 def test_intervals_cover_the_binned_truth(sharpen: float, n: int) -> None:
-    # The truth is that of a million examples. Of 120 intervals, 90 or more cover if the true rate is at least 0.90
-    # (1e-6); a percentile bootstrap covers the calibrated truth never and that of 1.05 in a fifth of the data sets.
+    # The truth is that of a million examples. Of 120 intervals, 90 or more cover if the true rate
+    # is at least 0.90 (1e-6); a percentile bootstrap covers the calibrated truth never and that of
+    # 1.05 in a fifth of the data sets.
     truth = float(metrics.ece(*calibrated(77, 1_000_000, sharpen=sharpen), resamples=0))
     covered = 0
     for seed in range(120):

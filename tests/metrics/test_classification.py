@@ -1,4 +1,6 @@
-"""Scores of class probabilities: closed forms, scikit-learn as oracle, Murphy's identity, honest standard errors."""
+"""Scores of class probabilities: closed forms, scikit-learn as oracle, Murphy's identity, honest
+standard errors.
+"""
 
 import math
 import pickle
@@ -99,8 +101,9 @@ def test_parts_of_extreme_forecasters() -> None:
 
 @pytest.mark.parametrize("sharpen", [1.0, 2.0])
 def test_intervals_of_the_parts_cover_in_spite_of_their_biases(sharpen: float) -> None:
-    # The truth is that of 300,000 examples; balanced classes put the uncertainty at its maximum, where a percentile
-    # interval never covers. Of 60 intervals 43 or more cover where the true rate is 0.92 or above (1e-6).
+    # The truth is that of 300,000 examples; balanced classes put the uncertainty at its maximum,
+    # where a percentile interval never covers. Of 60 intervals 43 or more cover where the true
+    # rate is 0.92 or above (1e-6).
     def data(seed: int, n: int) -> tuple[Tensor, Tensor]:
         source = torch.Generator().manual_seed(seed)
         logits = 2 * torch.randn(n, 4, generator=source, dtype=torch.float64)
@@ -112,7 +115,8 @@ def test_intervals_of_the_parts_cover_in_spite_of_their_biases(sharpen: float) -
         parts = [getattr(result, name) for result in results]
         assert sum(part.low <= getattr(truth, name).value <= part.high for part in parts) >= 43, name
         if name in ("resolution", "residual"):
-            # An sd from 60 values has relative error 0.09; 4.9 of them. (The others are degenerate at their ends.)
+            # An sd from 60 values has relative error 0.09; 4.9 of them. (The others are degenerate
+            # at their ends.)
             spread = np.std([part.value for part in parts])
             assert np.mean([part.se for part in parts]) == pytest.approx(spread, rel=0.45), name
 
@@ -128,7 +132,8 @@ def test_uncertainty_of_unequal_classes_has_a_two_sided_interval() -> None:
 
 @pytest.mark.parametrize("metric", [metrics.nll, metrics.brier, metrics.accuracy])
 def test_intervals_cover_the_truth_as_often_as_they_say(metric: object) -> None:
-    # False-alarm rate 1e-6: of 400 nominal 95 % intervals at least 345 cover if the true rate is 0.93 or more.
+    # False-alarm rate 1e-6: of 400 nominal 95 % intervals at least 345 cover if the true rate is
+    # 0.93 or more.
     probs, labels = predictions(5, n=80_000)
     truth = float(metric(probs, labels))  # type: ignore[operator]
     covered = 0

@@ -1,4 +1,6 @@
-"""Entropy, mutual information and the law of total variance: closed forms, bounds and identities."""
+"""Entropy, mutual information and the law of total variance: closed forms,
+bounds and identities.
+"""
 
 import math
 
@@ -54,7 +56,8 @@ def test_mutual_information_is_a_mean_divergence_from_the_mean() -> None:
 
 
 def test_few_draws_bias_the_mutual_information_low_as_documented() -> None:
-    # 20,000 examples; the documented first-order bias is met within 4.9 standard errors and a tenth of itself.
+    # 20,000 examples; the documented first-order bias is met within 4.9 standard errors and a
+    # tenth of itself.
     base = draws(4, (1, 1, 3), 1.0)
     source = torch.Generator().manual_seed(5)
     many = (base.log() + 0.3 * torch.randn(64, 20_000, 3, generator=source)).softmax(-1)

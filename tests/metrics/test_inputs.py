@@ -1,4 +1,6 @@
-"""What cannot be judged is refused with the place and the repair; what can be read is read; imports stay light."""
+"""What cannot be judged is refused with the place and the repair; what can be read is read;
+imports stay light.
+"""
 
 import ast
 import sys
@@ -128,7 +130,8 @@ def test_crps_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_room_imports_torch_and_numpy_only() -> None:
-    # Everything outside functions; the room's own files may use each other, and nothing else of the package.
+    # Everything outside functions; the room's own files may use each other, and nothing else of
+    # the package.
     allowed = {"torch", "numpy", *sys.stdlib_module_names}
     for path in Path(metrics.__file__).parent.glob("*.py"):
         for node in ast.parse(path.read_text()).body:

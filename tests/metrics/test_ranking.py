@@ -34,7 +34,8 @@ def test_scikit_learn_agrees_with_and_without_ties(low: list[int], high: list[in
 def test_only_the_order_counts_and_a_sign_reverses_it(low: list[int], high: list[int]) -> None:
     value = metrics.auroc(low, high)
     a, b = np.array(low, dtype=float), np.array(high, dtype=float)
-    squashed = metrics.auroc(1e3 * np.exp(5 * a), 1e3 * np.exp(5 * b))  # far outside [0, 1]: nothing is squashed
+    # far outside [0, 1]: nothing is squashed
+    squashed = metrics.auroc(1e3 * np.exp(5 * a), 1e3 * np.exp(5 * b))
     assert squashed == value
     assert float(metrics.auroc(-a, -b)) == pytest.approx(1 - value.value)
     assert float(metrics.auroc(b, a)) == pytest.approx(1 - value.value)
@@ -51,13 +52,15 @@ def test_delongs_variance_is_that_of_the_definition() -> None:
 
 @pytest.mark.parametrize(("shift", "n_in", "n_out"), [(0.0, 60, 60), (1.0, 100, 40), (2.5, 50, 50)])
 def test_auroc_intervals_cover_the_binormal_truth(shift: float, n_in: int, n_out: int) -> None:
-    # AUROC = Phi(shift / sqrt 2). 500 intervals: 435 or more cover (1e-6) where the true rate is 0.93 or above.
+    # AUROC = Phi(shift / sqrt 2). 500 intervals: 435 or more cover (1e-6) where the true rate is
+    # 0.93 or above.
     truth = NormalDist().cdf(shift / math.sqrt(2))
     source = np.random.default_rng(1)
     results = [metrics.auroc(source.normal(size=n_in), shift + source.normal(size=n_out)) for _ in range(500)]
     assert 435 <= sum(r.low <= truth <= r.high for r in results) <= 499
     spread = np.std([r.value for r in results])
-    assert np.mean([r.se for r in results]) == pytest.approx(spread, rel=0.16)  # 4.9 / sqrt(2 x 500)
+    # 4.9 / sqrt(2 x 500)
+    assert np.mean([r.se for r in results]) == pytest.approx(spread, rel=0.16)
 
 
 def test_perfect_separation_keeps_an_interval() -> None:
@@ -77,7 +80,8 @@ def test_perfect_separation_keeps_an_interval() -> None:
 
 @pytest.mark.parametrize("metric", [metrics.aupr, metrics.fpr95])
 def test_bootstrap_errors_match_the_spread_over_data_sets(metric: Callable[..., metrics.Estimate]) -> None:
-    # 200 data sets: the sd has relative error 0.05; 0.3 leaves room for the bootstrap's own noise. Coverage as above.
+    # 200 data sets: the sd has relative error 0.05; 0.3 leaves room for the bootstrap's own noise.
+    # Coverage as above.
     source = np.random.default_rng(2)
     sets = [(source.normal(size=300), 1.5 + source.normal(size=200)) for _ in range(200)]
     results = [metric(a, b, resamples=200) for a, b in sets]
@@ -126,7 +130,8 @@ def test_counting_an_example_twice_is_repeating_it(rows: list[tuple[int, int, in
     repeats = counts.astype(int)
     expected = float(metrics.aurc(scores.repeat(repeats), losses.repeat(repeats), resamples=0))
     tensors = (torch.from_numpy(x) for x in (scores, losses))
-    # Counts are those of a resample of the same size: scale the area from len(rows) to the size they have.
+    # Counts are those of a resample of the same size: scale the area from len(rows) to the size
+    # they have.
     area = _Area(*tensors)
     steps = torch.arange(1, repeats.sum() + len(rows) + 1, dtype=torch.float64)
     area.harmonic = torch.nn.functional.pad((1 / steps).cumsum(0), (1, 0))

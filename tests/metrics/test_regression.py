@@ -1,4 +1,6 @@
-"""RMSE, CRPS and prediction intervals: closed forms, scoringrules as oracle, coverage of their own errors."""
+"""RMSE, CRPS and prediction intervals: closed forms, scoringrules as oracle,
+coverage of their own errors.
+"""
 
 import math
 from statistics import NormalDist
@@ -42,7 +44,8 @@ def test_crps_is_scoringrules_fair_estimator(draws: list[list[float]], targets: 
 
 
 def test_crps_does_not_depend_on_the_number_of_draws() -> None:
-    # The exact CRPS of N(0, 1) at y, averaged over y ~ N(0, 1), is 1 / sqrt(pi); bound 4.9 standard errors (1e-6).
+    # The exact CRPS of N(0, 1) at y, averaged over y ~ N(0, 1), is 1 / sqrt(pi); bound 4.9
+    # standard errors (1e-6).
     source = torch.Generator().manual_seed(0)
     for draws in (2, 5, 50):
         y = torch.randn(20_000, generator=source)

@@ -1,4 +1,6 @@
-"""The bootstrap's own arithmetic: counts, quantiles, reflection, and memory that does not grow with the resamples."""
+"""The bootstrap's own arithmetic: counts, quantiles, reflection, and memory that does not grow
+with the resamples.
+"""
 
 import math
 from statistics import NormalDist
@@ -16,7 +18,8 @@ def test_resamples_are_multinomial_counts() -> None:
     counts = torch.cat(list(_resample.bootstrap_counts(5, 20_000, source, torch.device("cpu"))))
     assert counts.shape == (20_000, 5)
     assert bool((counts.sum(1) == 5).all())
-    # Binomial(5, 1/5): mean 1, variance 0.8, kurtosis below 4; bounds of 4.9 standard errors (1e-6).
+    # Binomial(5, 1/5): mean 1, variance 0.8, kurtosis below 4; bounds of 4.9 standard errors
+    # (1e-6).
     assert counts.mean(0).numpy() == pytest.approx(1, abs=4.9 * math.sqrt(0.8 / 20_000))
     assert counts.var(0).numpy() == pytest.approx(0.8, abs=4.9 * 0.8 * math.sqrt(3 / 20_000))
 
@@ -57,7 +60,8 @@ def test_reflection_takes_the_bias_from_the_lower_end_only() -> None:
     assert result.high == pytest.approx(1 + NormalDist().inv_cdf(0.95) * result.se)
     assert _resample.reflected_estimate(1.0, values, n=30, level=0.9, zero=True).low == 0
     assert _resample.reflected_estimate(0.1, values, n=30, level=0.9).low == 0
-    assert _resample.reflected_estimate(1.0, values - 0.5, n=30, level=0.9).low == 1  # never above the value
+    # never above the value
+    assert _resample.reflected_estimate(1.0, values - 0.5, n=30, level=0.9).low == 1
 
 
 def test_every_resampled_metric_uses_the_generator_and_leaves_the_global_one() -> None:

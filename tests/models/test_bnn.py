@@ -1,4 +1,6 @@
-"""`BNN` as a plain Pyro model: its joint density, its handlers, minibatches, pickling, compilation, every network."""
+"""`BNN` as a plain Pyro model: its joint density, its handlers, minibatches, pickling,
+compilation, every network.
+"""
 
 import copy
 import math
@@ -73,7 +75,8 @@ def test_outputs_are_those_of_the_network_with_the_drawn_weights(kind: str, unto
 @every_model
 def test_the_model_protocol(kind: str) -> None:
     model, x, _ = MODELS[kind]()
-    typed: Model = model  # the type checker's part; isinstance would overlook sub-modules from Python 3.12 on
+    # the type checker's part; isinstance would overlook sub-modules from Python 3.12 on
+    typed: Model = model
     wanted = {*Model.__annotations__, *(name for name in vars(Model) if not name.startswith("_"))}
     assert all(hasattr(typed, name) for name in wanted)
     trace = trace_of(model.sample, x)
@@ -110,7 +113,9 @@ def test_without_targets_y_is_latent_and_sample_has_none(kind: str) -> None:
 
 
 def test_minibatches_are_scaled_exactly() -> None:
-    """The mean over equal batches is the log likelihood of all data, and the prior is never scaled."""
+    """The mean over equal batches is the log likelihood of all data, and the
+    prior is never scaled.
+    """
     net = mlp()
     x, y = torch.randn(12, 3), torch.randint(0, 2, (12,))
     model = BNN(net, everything(net), priors.normal(), likelihoods.categorical, size=12)
@@ -138,7 +143,9 @@ def test_pickling(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["categorical", "latent variance, some entries", "convolutional, last layer", "dict"])
 def test_outputs_compile_to_one_graph(kind: str) -> None:
-    """Backend "aot_eager": the whole of Dynamo and AOTAutograd, without waiting for a C++ compiler."""
+    """Backend "aot_eager": the whole of Dynamo and AOTAutograd, without waiting
+    for a C++ compiler.
+    """
     model, x, _ = MODELS[kind]()
     torch.compiler.reset()
     compiled = torch.compile(model.outputs, fullgraph=True, backend="aot_eager")
@@ -155,7 +162,8 @@ def test_every_network(kind: str, untouched: Untouched) -> None:
     """A trace, one gradient of the ELBO, and draws through vmap that equal the loop."""
     net, x = (NETS | TORCHVISION)[kind]()
     names = list(everything(net).names)
-    subset = everything(net) if kind in NETS else named(net, names[0], names[-1])  # few weights of the large ones
+    # few weights of the large ones
+    subset = everything(net) if kind in NETS else named(net, names[0], names[-1])
     model = BNN(net, subset, priors.normal(0.3), likelihoods.categorical, size=50)
     y = torch.zeros(batch_size(x), dtype=torch.long)
     with untouched(net):

@@ -1,4 +1,6 @@
-"""Networks as components: two of them and a random intercept for each group, in one Pyro model of the user's own."""
+"""Networks as components: two of them and a random intercept for each group, in
+one Pyro model of the user's own.
+"""
 
 from typing import Any
 
@@ -127,7 +129,8 @@ def test_predictive(model: Hierarchical, parallel: bool) -> None:
     draws["noise"] = torch.full_like(draws["noise"], 1e-6)  # y is its mean
     found = Predictive(model, posterior_samples=draws, parallel=parallel)(*inputs)
     for i in range(4):
-        one = {site: value[i].reshape(SITES[site]) for site, value in draws.items()}  # with an axis for plates
+        # with an axis for plates
+        one = {site: value[i].reshape(SITES[site]) for site, value in draws.items()}
         f = model.first.outputs(one, inputs[0]) + model.second.outputs(one, inputs[1])
         mean = f.squeeze(-1) + one["intercept"][inputs[2]]
         torch.testing.assert_close(found["y"][i], mean.detach(), atol=1e-4, rtol=0)

@@ -1,4 +1,6 @@
-"""Pyro's own inference on `BNN`: ELBOs looped and vectorised, both modes of `Predictive`, NUTS, learned parameters."""
+"""Pyro's own inference on `BNN`: ELBOs looped and vectorised, both modes of `Predictive`, NUTS,
+learned parameters.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -68,7 +70,8 @@ def test_predictive_with_a_guide(kind: str, parallel: bool, untouched: Untouched
     model, x, y = MODELS[kind]()
     prefix = f"{model.name}." if model.name else ""
     guide = AutoDiagonalNormal(model, init_scale=0.1)
-    Trace_ELBO()(model, guide)(x, y)  # the guide sets itself up with y: without it y would be latent
+    # the guide sets itself up with y: without it y would be latent
+    Trace_ELBO()(model, guide)(x, y)
     with untouched(model.net):
         found = Predictive(model, guide=guide, num_samples=5, parallel=parallel)(x)
     assert found[prefix + "y"].shape == (5, *y.shape)
@@ -78,7 +81,9 @@ def test_predictive_with_a_guide(kind: str, parallel: bool, untouched: Untouched
 @every_model
 @pytest.mark.parametrize("parallel", [False, True])
 def test_predictive_with_draws_is_a_function_of_the_draws(kind: str, parallel: bool, untouched: Untouched) -> None:
-    """Its outputs are `model.outputs` at each draw; its y follow the likelihood at each draw's own scales."""
+    """Its outputs are `model.outputs` at each draw; its y follow the likelihood
+    at each draw's own scales.
+    """
     model, x, y = MODELS[kind]()
     prefix = f"{model.name}." if model.name else ""
     guide = AutoNormal(model, init_scale=0.1)
@@ -113,7 +118,8 @@ def test_nuts_with_one_chain(kind: str, untouched: Untouched) -> None:
 
 def test_nuts_with_two_chains(untouched: Untouched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chains are processes: model, prior and likelihood travel there by pickle."""
-    monkeypatch.setattr("torch.multiprocessing.cpu_count", lambda: 3)  # Pyro leaves one core free, or runs no process
+    # Pyro leaves one core free, or runs no process
+    monkeypatch.setattr("torch.multiprocessing.cpu_count", lambda: 3)
     model, x, y = MODELS["latent variance, some entries"]()
     with untouched(model.net):
         samples = short_run(model, x, y, num_chains=2, mp_context="spawn")
@@ -197,7 +203,9 @@ def partly(net: torch.nn.Module) -> Any:
 def test_guides_that_start_at_the_prior_mean_share_no_storage(
     prior: str, guide: Callable[..., Any], parameter_mode: bool, untouched: Untouched
 ) -> None:
-    """Pyro takes a starting value as it is, without a clone: training it would train what it came from."""
+    """Pyro takes a starting value as it is, without a clone: training it would
+    train what it came from.
+    """
     net = mlp()
     chosen: Any = priors.around(net, 1.0) if prior == "around" else centred_at_the_network
     model, x, y = made(net, torch.randn(3, 3), CLASSES, chosen, likelihoods.categorical, partly(net))

@@ -1,4 +1,6 @@
-"""TST and V-TST: the golden values and tests of their specification, and every door of the package."""
+"""TST and V-TST: the golden values and tests of their specification, and every
+door of the package.
+"""
 
 import copy
 import pickle
@@ -69,7 +71,9 @@ def test_variance_is_bounded_by_the_priors() -> None:
 
 
 def test_no_variance_is_tst() -> None:
-    """T4: with log variance -inf every draw is the network of the mean head; a point is the same without a variance."""
+    """T4: with log variance -inf every draw is the network of the mean head; a point is the same
+    without a variance.
+    """
     model, guide = made()
     assert guide.variance_head is not None
     x = torch.randn(5, 3)
@@ -124,7 +128,9 @@ def test_outputs_of_a_linear_decoder_are_normal() -> None:
 
 @pytest.mark.parametrize("kl_weight", [None, 1.0, 0.3])
 def test_elbo_is_the_published_loss(kl_weight: float | None) -> None:
-    """T8: on fixed noise, ELBO / n = mean cross-entropy + kl_weight mean KL, by ours and both of Pyro's."""
+    """T8: on fixed noise, ELBO / n = mean cross-entropy + kl_weight mean KL, by
+    ours and both of Pyro's.
+    """
     model, guide = made(kl_weight=kl_weight)
     x, y = data()
     pyro.set_rng_seed(3)
@@ -156,7 +162,9 @@ def test_tst_has_no_prior_term() -> None:
 
 
 def test_frozen_means_frozen(untouched: Untouched) -> None:
-    """T1: after stage two features are bit-identical, whatever the mode; heads and decoder moved."""
+    """T1: after stage two features are bit-identical, whatever the mode; heads
+    and decoder moved.
+    """
     net = body()
     with untouched(net):
         features = truncate(net, "3")
@@ -244,7 +252,9 @@ def test_any_likelihood(likelihood: str) -> None:
 
 @pytest.mark.usefixtures("parameter_mode")
 def test_doors() -> None:
-    """predict in chunks, both modes of Predictive, vectorised particles, SVI, ArviZ, state dicts, pickles, copies."""
+    """predict in chunks, both modes of Predictive, vectorised particles, SVI, ArviZ, state dicts,
+    pickles, copies.
+    """
     model, guide = made(name="head")
     x, y = data()
     assert predict(guide, x, 3, model=model, chunk=5).shape == (3, N, 3)
@@ -257,7 +267,8 @@ def test_doors() -> None:
     before = model.decoder.weight.detach().clone()
     SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step(x, y)
     assert not torch.equal(model.decoder.weight, before)
-    assert predict(guide, torch.randn(61, 3), 2, model=model).shape == (2, 61, 3)  # more than the training data
+    # more than the training data
+    assert predict(guide, torch.randn(61, 3), 2, model=model).shape == (2, 61, 3)
     tree = to_arviz(guide, x, y, model=model, draws=6)
     assert tree["log_likelihood"]["head.y"].shape == (1, 6, N)
     for other in (copy.deepcopy(guide), pickle.loads(pickle.dumps(guide))):

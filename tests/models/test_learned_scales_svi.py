@@ -1,4 +1,6 @@
-"""Learned generative parameters under the classical `SVI`, which finds parameters among a trace's "param" sites."""
+"""Learned generative parameters under the classical `SVI`, which finds
+parameters among a trace's "param" sites.
+"""
 
 import pyro
 import pytest

@@ -1,4 +1,6 @@
-"""Bad inputs and targets of `BNN` and `observe`: one clear error each, before anything is changed."""
+"""Bad inputs and targets of `BNN` and `observe`: one clear error each, before
+anything is changed.
+"""
 
 import math
 from collections.abc import Callable

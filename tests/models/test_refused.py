@@ -1,4 +1,6 @@
-"""Models that cannot be: subsets, sizes, names and priors that do not fit; one clear error each."""
+"""Models that cannot be: subsets, sizes, names and priors that do not fit; one
+clear error each.
+"""
 
 from collections.abc import Callable
 

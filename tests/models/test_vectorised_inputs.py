@@ -1,4 +1,6 @@
-"""Vectorised: draws of weights meet the same draws of inputs, and of the sites of priors and likelihoods."""
+"""Vectorised: draws of weights meet the same draws of inputs, and of the sites
+of priors and likelihoods.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -48,7 +50,8 @@ def twice(f: BNN, x: Tensor) -> Tensor:
     return network(z) - network(x)
 
 
-@pytest.mark.parametrize("draws", [DRAWS, N])  # where they are as many as examples, shapes tell less
+# where they are as many as examples, shapes tell less
+@pytest.mark.parametrize("draws", [DRAWS, N])
 @pytest.mark.parametrize("mean", [latent, imputed, shared_factor, twice])
 def test_each_draw_of_the_inputs_has_its_own_weights(mean: Callable[[BNN, Tensor], Tensor], draws: int) -> None:
     f, x = named_bnn(mlp(3, 4, 1)), torch.randn(N, 3)
@@ -73,7 +76,9 @@ def test_each_draw_of_the_inputs_has_its_own_weights(mean: Callable[[BNN, Tensor
 
 
 def test_a_batch_as_long_as_there_are_particles_is_data() -> None:
-    """Images with no latent site before them are never taken for draws; `event_dim` says so where there is one."""
+    """Images with no latent site before them are never taken for draws;
+    `event_dim` says so where there is one.
+    """
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
     f, x = named_bnn(net), torch.randn(N, 2, 2)
     for before in (False, True):
@@ -153,7 +158,9 @@ def sampled(trace: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize("draws", [8, 6, 4])  # 8 outputs, 6 inputs
 @pytest.mark.parametrize("prior", [horseshoe, per_output, ard])
 def test_priors_and_likelihoods_with_sites_of_their_own(prior: Prior, draws: int) -> None:
-    """The joint density of all draws together is the sum of those of each by itself, a vector and a number mixed."""
+    """The joint density of all draws together is the sum of those of each by
+    itself, a vector and a number mixed.
+    """
     net, x, y = nn.Linear(6, 8), torch.randn(20, 6), torch.randn(20, 8)
     model = BNN(net, subset.everything(net), prior, VectorNoise())
     with pyro.plate("draws", draws, dim=-2):

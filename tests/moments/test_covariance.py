@@ -1,4 +1,6 @@
-"""Covariances between units: exact ones of linear networks, limits, what moves and what is refused."""
+"""Covariances between units: exact ones of linear networks, limits, what moves
+and what is refused.
+"""
 
 import itertools
 from typing import Any
@@ -90,7 +92,8 @@ def test_of_independent_terms() -> None:
     single = Moments(other.loc, other.variance)
     for found in (x + single, single + x, single - x):
         torch.testing.assert_close(found.covariance, x.covariance + torch.diag_embed(single.variance))
-    torch.testing.assert_close((x + shared).covariance, x.covariance + shared.covariance)  # moves all units together
+    # moves all units together
+    torch.testing.assert_close((x + shared).covariance, x.covariance + shared.covariance)
     both = torch.cat([x, single, torch.ones(3, 1).double()], -1)
     assert both.covariance.shape == (3, 9, 9)
     torch.testing.assert_close(both.covariance[:, :4, :4], x.covariance)
@@ -129,7 +132,9 @@ def random_weights(net: nn.Module) -> dict[str, Any]:
 
 
 def test_deep_linear_networks_are_exact() -> None:
-    """Every weight takes one of two values, m +- sd: all networks of that kind have the same moments."""
+    """Every weight takes one of two values, m +- sd: all networks of that kind
+    have the same moments.
+    """
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False), nn.Linear(2, 2)).double()
     for value in net.parameters():

@@ -68,7 +68,8 @@ def test_derivatives_of_rectified_units(slope: float) -> None:
 
     m, root = torch.randn(2, 3).double(), torch.randn(2, 3, 3).double()
     assert torch.autograd.gradcheck(function, (m.requires_grad_(), root.requires_grad_()))
-    assert torch.autograd.gradcheck(function, (m, torch.zeros(2, 3, 3).double().requires_grad_()))  # r = 0
+    # r = 0
+    assert torch.autograd.gradcheck(function, (m, torch.zeros(2, 3, 3).double().requires_grad_()))
 
 
 RULES: dict[str, Any] = {
@@ -123,7 +124,9 @@ def test_derivatives_are_finite_in_the_limits(activation: Any) -> None:
 
 
 def test_rectified_matrices_are_nearly_semi_definite() -> None:
-    """Not by construction: of 3 directions in 50 units, the smallest eigenvalue is -1e-3 of the largest."""
+    """Not by construction: of 3 directions in 50 units, the smallest eigenvalue
+    is -1e-3 of the largest.
+    """
     for directions in (1, 3, 50):
         root = torch.randn(20, 50, directions).double()
         found = rectified(JointMoments(2 * torch.randn(20, 50).double(), root @ root.mT)).covariance
@@ -140,7 +143,9 @@ def test_first_order_matrices_are_semi_definite() -> None:
 
 
 def test_smooth_functions_to_fourth_order() -> None:
-    """Beside E[sin x sin y], whose expansion in r goes on; the fifth term is below r^5 times the variance."""
+    """Beside E[sin x sin y], whose expansion in r goes on; the fifth term is
+    below r^5 times the variance.
+    """
     m, r = torch.randn(50, 2).double(), 2 * torch.rand(50).double() - 1
     found = torch.sin(pairs(m, double(1.2, 0.7).expand(50, 2), r))
     c, total = 1.2 * 0.7 * r, 1.2**2 + 0.7**2

@@ -1,4 +1,6 @@
-"""Golden values of the moment rules, their derivatives and limits, and what a user sees of the table."""
+"""Golden values of the moment rules, their derivatives and limits, and what a
+user sees of the table.
+"""
 
 import copy
 
@@ -281,7 +283,9 @@ def test_a_rule_of_a_module_may_not_lose_covariances() -> None:
 
 
 def test_rules_of_modules_that_compute_something_else(untouched: Untouched) -> None:
-    """A `forward` of a subclass or of the instance is not that of the type; an error leaves nothing behind."""
+    """A `forward` of a subclass or of the instance is not that of the type; an
+    error leaves nothing behind.
+    """
     x, rules = torch.randn(5, 3), {Gate: of_gate}
     net, other = gated(Gate), gated(Other)
     values = {"0.weight": Moments(net[0].weight, torch.ones(4, 3))}

@@ -18,7 +18,9 @@ VISION = ("resnet18", "vgg11", "densenet121", "mobilenet_v2", "googlenet", "sque
 
 @lru_cache(maxsize=1)
 def vision(name: str) -> nn.Module:
-    """torchvision's, its normalisations at the statistics of data: without, MobileNet's outputs are 1e-10."""
+    """torchvision's, its normalisations at the statistics of data: without,
+    MobileNet's outputs are 1e-10.
+    """
     import torchvision
 
     torch.manual_seed(0)
@@ -99,7 +101,9 @@ def test_a_deterministic_body_costs_nothing_and_is_exact() -> None:
 
 
 def test_linear_networks_are_exact_in_the_mean_and_the_last_variance() -> None:
-    """Two linear layers: E f is that of the means; Var f from the law of total variance with independent units."""
+    """Two linear layers: E f is that of the means; Var f from the law of total variance with
+    independent units.
+    """
     net = (
         nn.Sequential(nn.Linear(3, 5, bias=False), nn.Linear(5, 2, bias=False))
         .double()

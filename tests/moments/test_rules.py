@@ -1,4 +1,6 @@
-"""Every rule's means and variances beside draws: independent normal inputs through the function itself."""
+"""Every rule's means and variances beside draws: independent normal inputs
+through the function itself.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -183,7 +185,9 @@ def test_of_random_weights(kind: str, certain: bool) -> None:
 
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_of_random_weights_by_second_moments(kind: str) -> None:
-    """Every entry sum_ab T_ab w_a x_b: E of its square is sum T_ab T_cd E[w_a w_c] E[x_b x_d], all products kept."""
+    """Every entry sum_ab T_ab w_a x_b: E of its square is sum T_ab T_cd
+    E[w_a w_c] E[x_b x_d], all products kept.
+    """
     shape, make, product = WEIGHTS[kind]
     weight, (m, v) = make(), (value.double() for value in given(*shape))
     w, s = weight.loc.double(), weight.variance.double()
@@ -192,7 +196,8 @@ def test_of_random_weights_by_second_moments(kind: str) -> None:
     found = product(Moments(m[None], v[None]), random)
     units = torch.eye(w.numel(), dtype=torch.double).reshape(-1, *w.shape)
     inputs = torch.eye(m.numel(), dtype=torch.double).reshape(-1, *m.shape)
-    form = torch.stack([product(inputs, unit).flatten(1).T for unit in units])  # [weight, out, input]
+    # [weight, out, input]
+    form = torch.stack([product(inputs, unit).flatten(1).T for unit in units])
     second_w = torch.outer(w.flatten(), w.flatten()) + s.flatten().diag()
     second_x = torch.outer(m.flatten(), m.flatten()) + v.flatten().diag()
     square = torch.einsum("aob,bd,ac,cod->o", form, second_x, second_w, form)

@@ -1,6 +1,8 @@
-"""Every rule in the table: beside a million draws where it is exact for normal inputs, else beside its formula.
+"""Every rule in the table: beside a million draws where it is exact for normal inputs, else beside
+its formula.
 
-False alarms: 1e-6 for each comparison of means or variances (`statistical.py`), 1e-4 for all of the file.
+False alarms: 1e-6 for each comparison of means or variances (`statistical.py`), 1e-4 for all of
+the file.
 """
 
 from functools import cache
@@ -48,7 +50,9 @@ def test_every_rule_has_a_case() -> None:
 
 @cache
 def given(*shape: int) -> Moments:
-    """Means and variances [*shape] of the size of a network's activations, one of them nearly certain."""
+    """Means and variances [*shape] of the size of a network's activations, one
+    of them nearly certain.
+    """
     generator = torch.Generator().manual_seed(0)
     loc, variance = torch.randn(shape, generator=generator), torch.rand(shape, generator=generator) + 0.1
     variance.view(-1)[0] = 1e-6
@@ -160,7 +164,9 @@ def test_of_the_largest_mean(key: Any) -> None:
 
 @pytest.mark.parametrize("key", STANDARDISED, ids=label)
 def test_of_an_expected_spread(key: Any) -> None:
-    """An approximation: centred exactly, by the matrix C = 1 - 11^T / n, over the root of E[x^T C x / n]."""
+    """An approximation: centred exactly, by the matrix C = 1 - 11^T / n, over
+    the root of E[x^T C x / n].
+    """
     x, groups = given(2, 6), STANDARDISED[key]
     n, weight, bias = (6 if groups is None else 2), torch.randn(6), torch.randn(6)
     result = key(x, (6,) if groups is None else groups, weight, bias, 1e-5)
@@ -184,7 +190,9 @@ def test_of_an_expected_square(key: Any) -> None:
 @pytest.mark.parametrize("key", BAGS, ids=label)
 @pytest.mark.parametrize("mode", ["sum", "mean"])
 def test_of_bags_of_words(key: Any, mode: str) -> None:
-    """Exact: the bags are linear in the table, with the Jacobian that torch finds; one has a row twice."""
+    """Exact: the bags are linear in the table, with the Jacobian that torch
+    finds; one has a row twice.
+    """
     x, words = given(5, 3), torch.tensor([[1, 4, 1], [0, 2, 3]])
     weights = torch.tensor([[0.5, 1.0, 2.0], [1.0, -1.0, 3.0]]) if mode == "sum" else None
 

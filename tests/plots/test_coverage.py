@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 
 
 def test_curve_and_band() -> None:
-    """The curve is `metrics.coverage` of a normal's intervals; the band is SciPy's binomial quantiles."""
+    """The curve is `metrics.coverage` of a normal's intervals; the band is
+    SciPy's binomial quantiles.
+    """
     stats = pytest.importorskip("scipy.stats")
     y = 1.5 * torch.randn(80, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     normal = torch.distributions.Normal(torch.zeros(80, dtype=torch.double), 1.0)

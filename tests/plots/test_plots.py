@@ -1,8 +1,11 @@
-"""What the pictures show is what the metrics say; axes in, axes out; Matplotlib's global state is left alone."""
+"""What the pictures show is what the metrics say; axes in, axes out;
+Matplotlib's global state is left alone.
+"""
 
 import os
 
-os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported: no window on anybody's desk
+# before Matplotlib is imported: no window on anybody's desk
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 import subprocess
 import sys
@@ -159,7 +162,8 @@ def test_rejection_curves_are_the_risk_at_each_coverage() -> None:
     ax = plots.rejection_curve(methods, ax=axes())
     for line, (scores, losses) in zip(ax.lines, methods.values(), strict=True):
         curve = metrics.risk_coverage(scores, losses)
-        assert line.get_xdata() == pytest.approx(curve.coverage[9:].numpy())  # shares of fewer than ten left out
+        # shares of fewer than ten left out
+        assert line.get_xdata() == pytest.approx(curve.coverage[9:].numpy())
         assert line.get_ydata() == pytest.approx(curve.risk[9:].numpy())
         assert line.get_ydata()[-1] == pytest.approx(float(WRONG.double().mean()))
     assert words(ax) == [f"{name}, AURC {metrics.aurc(*pair)}" for name, pair in methods.items()]
@@ -209,7 +213,8 @@ def test_bad_input_is_refused_before_a_figure_is_made(call: Callable[[], Any], m
 
 
 def test_colours_are_told_apart_in_common_colour_blindness() -> None:
-    # Machado et al. 2009, severity 1, in linear RGB; distances in CIELAB between the colours as seen.
+    # Machado et al. 2009, severity 1, in linear RGB; distances in CIELAB between the colours as
+    # seen.
     seen = {
         "normal": np.eye(3),
         "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],

@@ -1,8 +1,11 @@
-"""Intervals of predictions, PIT histograms, priors beside posteriors: the numbers that they show, and refusals."""
+"""Intervals of predictions, PIT histograms, priors beside posteriors: the
+numbers that they show, and refusals.
+"""
 
 import os
 
-os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported: no window on anybody's desk
+# before Matplotlib is imported: no window on anybody's desk
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
@@ -30,7 +33,9 @@ def words(ax: Axes) -> list[str]:
 
 
 def test_intervals_medians_and_targets() -> None:
-    """In the order of the medians; the quartiles of a Cauchy variable are -+ 1, those of 5 and 95 % -+ tan(.45 pi)."""
+    """In the order of the medians; the quartiles of a Cauchy variable are -+ 1, those of 5 and 95
+    % -+ tan(.45 pi).
+    """
     y = [3.5, 50.0, 0.0]
     ax = plots.prediction_intervals(CAUCHY, y, ax=one())
     wide, likely, medians, inside, outside = ax.collections

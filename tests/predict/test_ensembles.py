@@ -45,7 +45,9 @@ class Block(nn.Module):
 
 
 def test_stochastic_depth_skips_blocks() -> None:
-    """With two blocks of skip probabilities p/2 and p the mean over skips is a sum of four networks."""
+    """With two blocks of skip probabilities p/2 and p the mean over skips is a
+    sum of four networks.
+    """
     net = nn.Sequential(Block(), Block(), nn.Linear(3, 2)).eval()
     skipped = stochastic_depth(net, 0.4, blocks=(Block,))
     torch.testing.assert_close(skipped(X), net(X))  # never in evaluation mode
@@ -59,7 +61,8 @@ def test_stochastic_depth_skips_blocks() -> None:
 def test_stochastic_depth_of_torchvisions() -> None:
     net = stochastic_depth(resnet18(weights=None), 0.5).eval()
     rates = [layer.p for layer in net.modules() if isinstance(layer, SkippedBlock)]
-    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])  # three blocks of eight change the shape
+    # three blocks of eight change the shape
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert noisy_outputs(net, torch.randn(2, 3, 32, 32), 2).shape == (2, 2, 1000)
     own = nn.Sequential(nn.Linear(3, 2), StochasticDepth(0.5, "row")).eval()
     assert noisy_outputs(own, X, 50).std(0).min() > 0

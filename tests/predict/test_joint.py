@@ -100,7 +100,8 @@ def test_covariance_between_inputs(kind: str) -> None:
     covariance = J @ guide.covariance @ J.mT
     covariance_is(outputs, model.outputs(model.values(), X), covariance)
     apart = covariance[:2, 2:4].abs().max()
-    assert apart > 0.1 * covariance.diagonal().min()  # inputs do covary: independent draws would be told apart
+    # inputs do covary: independent draws would be told apart
+    assert apart > 0.1 * covariance.diagonal().min()
 
 
 def test_around_another_mode_and_prior() -> None:

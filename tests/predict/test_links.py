@@ -1,4 +1,6 @@
-"""`probit` and `bridge`: golden values, limits, bounds; what all closed-form predictives refuse."""
+"""`probit` and `bridge`: golden values, limits, bounds; what all closed-form
+predictives refuse.
+"""
 
 import math
 from collections.abc import Callable
@@ -85,7 +87,9 @@ def test_the_truth_is_between_the_links_and_the_draws() -> None:
 
 
 def quadrature(count: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of Gauss and Hermite for a standard normal variable: the eigenvalues of its Jacobi matrix."""
+    """Nodes and weights of Gauss and Hermite for a standard normal variable: the eigenvalues of
+    its Jacobi matrix.
+    """
     beside = torch.arange(1, count, dtype=torch.double).sqrt()
     nodes, vectors = torch.linalg.eigh(beside.diag(1) + beside.diag(-1))
     return nodes, vectors[0] ** 2
@@ -129,7 +133,9 @@ def test_confidence_far_away_is_bounded_by_the_smallest_variance_of_the_weights(
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_the_bridge_returns_the_dirichlet_that_the_normal_came_from(classes: int) -> None:
-    """Mean and covariance of the logits are a Dirichlet's; their sum is certain, so that 1'V1 = 0."""
+    """Mean and covariance of the logits are a Dirichlet's; their sum is
+    certain, so that 1'V1 = 0.
+    """
     alpha = torch.rand(8, classes, dtype=torch.double, generator=torch.Generator().manual_seed(classes)) * 5 + 0.1
     mean = alpha.log() - alpha.log().mean(-1, keepdim=True)
     inverse = 1 / alpha
@@ -153,7 +159,9 @@ def test_the_bridge_of_two_equal_variances_leaves_the_network_as_it_is() -> None
 @pytest.mark.parametrize("dtype", [torch.float, torch.double])
 @pytest.mark.parametrize("kind", ["bridge", "normalised"])
 def test_the_bridge_without_variance_after_conditioning(kind: str, dtype: torch.dtype) -> None:
-    """V proportional to the matrix of ones, all zeros, and one class alone that varies: finite, and by the means."""
+    """V proportional to the matrix of ones, all zeros, and one class alone that varies: finite,
+    and by the means.
+    """
     mean = torch.tensor([[0.5, 0.1, -0.3]], dtype=dtype)
     one = torch.zeros(3, 3)
     one[0, 0] = 1.0

@@ -17,7 +17,9 @@ X = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
 
 
 class Head(nn.Module):
-    """z_i ~ N(0, I); y_i ~ N(z_i W^T, s^2) with a global W and a global latent s: a small model of this kind."""
+    """z_i ~ N(0, I); y_i ~ N(z_i W^T, s^2) with a global W and a global latent
+    s: a small model of this kind.
+    """
 
     def __init__(self, name: str = "") -> None:
         super().__init__()
@@ -70,7 +72,8 @@ def test_each_example_gets_its_own_value_and_each_draw_is_one_function(name: str
     model, guide = Head(name), Guide(name + "." if name else "")
     outputs = predict(guide, X, 5, model=model, chunk=chunk)
     assert outputs.shape == (5, 7, 2)
-    W = torch.linalg.lstsq(X.expand(5, 7, 3), outputs).solution.mT  # every draw is linear in x, with its own W
+    # every draw is linear in x, with its own W
+    W = torch.linalg.lstsq(X.expand(5, 7, 3), outputs).solution.mT
     torch.testing.assert_close(outputs, X @ W.mT, rtol=1e-3, atol=1e-3)
     assert (W[0] - W[1]).abs().max() > 0.1
     assert set(guide.batches) == {len(part) for part in X.split(chunk)}

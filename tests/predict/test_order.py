@@ -1,4 +1,6 @@
-"""The posterior comes first and the model is a keyword: in any other place it is refused, with the repair."""
+"""The posterior comes first and the model is a keyword: in any other place it
+is refused, with the repair.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -103,7 +105,9 @@ def test_draws_from_the_prior() -> None:
 
 
 def test_a_model_whose_noise_was_fitted() -> None:
-    """The noise of y is 0.1, the model's 1: the guide's model has the fitted one, and the old model is refused."""
+    """The noise of y is 0.1, the model's 1: the guide's model has the fitted one, and the old
+    model is refused.
+    """
     torch.manual_seed(0)
     net = torch.nn.Linear(2, 1)
     with torch.no_grad():

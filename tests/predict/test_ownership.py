@@ -133,7 +133,9 @@ def test_a_learned_body_belongs_to_its_guide() -> None:
 
 
 def test_what_is_no_other_model() -> None:
-    """A model made twice, a copy, a network whose random weights moved on, draws, and what does not say whose it is."""
+    """A model made twice, a copy, a network whose random weights moved on, draws, and what does
+    not say whose it is.
+    """
     model = model_of()
     for other in (
         MeanField(model_of()),

@@ -154,7 +154,9 @@ def test_not_all_draws_are_held(
 
 
 WIDE = nn.Sequential(nn.Linear(50, 1000), nn.Tanh(), nn.Linear(1000, 5))
-COSTS = {  # numbers: those of the draw and made of it alone, activations that it changes, activations that it keeps
+# numbers: those of the draw and made of it alone, activations that it changes, activations that it
+# keeps
+COSTS = {
     "last": (lambda: subset.last_layer(WIDE), 5005, 5, 2000),
     "all": (lambda: subset.everything(WIDE), 51_000 + 5005, 2005, 0),
     # Full tensors of the first layer are made from its few random entries.

@@ -50,7 +50,9 @@ def test_the_likelihood_of_every_draw_mixed(kind: str, untouched: Untouched) -> 
 
 
 def latent(name: str = "") -> tuple[BNN, dict[str, Tensor]]:
-    """A network with a latent noise scale for each of its two outputs, and three draws that are told apart."""
+    """A network with a latent noise scale for each of its two outputs, and
+    three draws that are told apart.
+    """
     net = mlp()
     scale = dist.LogNormal(torch.zeros(2), 1.0)
     model = BNN(net, subset.last_layer(net), priors.normal(1.0), likelihoods.normal(scale), name=name)

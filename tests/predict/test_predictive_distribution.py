@@ -70,7 +70,8 @@ def test_density(kind: str) -> None:
     y = FAMILIES[kind].components.sample((4,))[:, 0]
     frozen = FAMILIES[kind].frozen
     log = frozen.logpmf if FAMILIES[kind].discrete else frozen.logpdf
-    each = torch.from_numpy(log(y.unsqueeze(1).numpy())).sum(-1)  # [4, draw, batch]: the event is one draw's
+    # [4, draw, batch]: the event is one draw's
+    each = torch.from_numpy(log(y.unsqueeze(1).numpy())).sum(-1)
     found = mixture(kind).log_prob(y)
     assert found.shape == (4, BATCH)
     torch.testing.assert_close(found, each.logsumexp(1) - math.log(DRAWS))
@@ -191,7 +192,8 @@ def test_single_precision() -> None:
     p = PredictiveDistribution(dist.Normal(loc, 1.0).to_event(1))
     assert p.icdf(0.975).dtype == torch.float
     torch.testing.assert_close(p.cdf(p.icdf(0.3)).item(), 0.3, rtol=1e-6, atol=0)
-    counts = PredictiveDistribution(dist.Poisson(torch.full((1, 1), 1e9)))  # beyond the integers of this precision
+    # beyond the integers of this precision
+    counts = PredictiveDistribution(dist.Poisson(torch.full((1, 1), 1e9)))
     assert counts.icdf(0.5).item() == pytest.approx(1e9, rel=1e-3)
 
 

@@ -86,7 +86,8 @@ def test_equal_draws_have_no_information() -> None:
 COUNTS = torch.arange(60.0, dtype=torch.double)
 MAPS = torch.tensor(list(itertools.product(range(2), repeat=4))).reshape(16, 2, 2)
 
-# Components of event shapes other than one label, and all their values that matter: [value, *event].
+# Components of event shapes other than one label, and all their values that matter:
+# [value, *event].
 ENUMERATED: dict[str, tuple[Any, Tensor]] = {
     "poisson": (dist.Poisson(LOGITS[..., :1].exp() * 3).to_event(1), COUNTS.unsqueeze(1)),
     "negative binomial": (
@@ -105,7 +106,8 @@ ENUMERATED: dict[str, tuple[Any, Tensor]] = {
 def test_monte_carlo_agrees_with_enumeration(kind: str) -> None:
     components, values = ENUMERATED[kind]
     p, n = PredictiveDistribution(components), 4_000
-    each = components.log_prob(values.reshape(len(values), 1, 1, *values.shape[1:]))  # [value, draw, batch]
+    # [value, draw, batch]
+    each = components.log_prob(values.reshape(len(values), 1, 1, *values.shape[1:]))
     log = each.logsumexp(1) - math.log(DRAWS)
     torch.testing.assert_close(log.exp().sum(0), torch.ones(BATCH).double(), rtol=1e-6, atol=0)
     torch.testing.assert_close(p.log_prob(values.unsqueeze(1).expand(-1, BATCH, *values.shape[1:])), log)

@@ -1,4 +1,6 @@
-"""The posterior interval of a probability: quantiles over draws, in closed form where draws are ordered."""
+"""The posterior interval of a probability: quantiles over draws, in closed form
+where draws are ordered.
+"""
 
 import pytest
 import torch

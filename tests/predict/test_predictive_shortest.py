@@ -1,4 +1,6 @@
-"""The shortest interval of a mixture: closed forms, a dense grid, tails, bounds, and how often it is looked at."""
+"""The shortest interval of a mixture: closed forms, a dense grid, tails,
+bounds, and how often it is looked at.
+"""
 
 import math
 from typing import Any
@@ -57,7 +59,8 @@ def test_monotone_densities_end_at_the_bound(level: float) -> None:
     low, high = p.highest_density_interval(level)
     assert low.item() == 0
     assert high.item() == pytest.approx(-math.log1p(-level) / 2, rel=1e-12)
-    powers = PredictiveDistribution(torch.distributions.Kumaraswamy(3 * ONE, ONE))  # F = y^3 on [0, 1]
+    # F = y^3 on [0, 1]
+    powers = PredictiveDistribution(torch.distributions.Kumaraswamy(3 * ONE, ONE))
     low, high = powers.highest_density_interval(level)
     assert high.item() == 1
     assert low.item() == pytest.approx((1 - level) ** (1 / 3), rel=1e-12)
@@ -65,7 +68,9 @@ def test_monotone_densities_end_at_the_bound(level: float) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_log_normal(level: float) -> None:
-    """log y = m + s z at the ends: equal densities mean z1 + z2 = -2 s, and Phi(z2) - Phi(z1) = level."""
+    """log y = m + s z at the ends: equal densities mean z1 + z2 = -2 s, and
+    Phi(z2) - Phi(z1) = level.
+    """
     s, phi = 0.8, torch.special.ndtr
     z = torch.linspace(-9, 0, 400_001, dtype=torch.double) - s
     z1 = z[(phi(-2 * s - z) - phi(z) - level).abs().argmin()]
@@ -129,7 +134,9 @@ def test_single_precision_and_batches() -> None:
 
 @pytest.mark.parametrize("components", [Voigt(A, 0.5, 0.1), dist.Gamma(A.exp(), 1.0), dist.StudentT(1.0, A, 1.0)])
 def test_it_is_cheap(components: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few hundred evaluations of the cdf, whatever the tails: a golden section over quantiles needs thousands."""
+    """A few hundred evaluations of the cdf, whatever the tails: a golden section over quantiles
+    needs thousands.
+    """
     calls = []
 
     def counted(*args: Any) -> Tensor:

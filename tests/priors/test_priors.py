@@ -1,4 +1,6 @@
-"""One contract for every prior: closed forms, shapes, particles, own sites, precision, devices, pickling."""
+"""One contract for every prior: closed forms, shapes, particles, own sites,
+precision, devices, pickling.
+"""
 
 import math
 import pickle
@@ -25,12 +27,15 @@ from bayesnn.subset import Subset, everything
 CENTRE = 0.3
 
 
-SINGLE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}  # learned scales are made in single precision
+# learned scales are made in single precision
+SINGLE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A prior of `mlp()` and what it must be: `log_prob(name, value, latent)` elementwise, by SciPy."""
+    """A prior of `mlp()` and what it must be: `log_prob(name, value, latent)`
+    elementwise, by SciPy.
+    """
 
     build: Callable[[nn.Module], Prior]
     log_prob: Callable[[str, Any, float], Any]
@@ -222,7 +227,9 @@ def test_pickling(name: str) -> None:
 
 @every_prior
 def test_draws_have_the_priors_distribution(name: str) -> None:
-    """P(w < the median of the reference) = 1/2 and P(w < its upper decile) = 0.9, the latent scale given."""
+    """P(w < the median of the reference) = 1/2 and P(w < its upper
+    decile) = 0.9, the latent scale given.
+    """
     model, case = build(name)
     value = torch.zeros(4, 3, dtype=torch.double)
     with poutine.condition(data={"0.weight" + case.own_site: torch.tensor(case.latent, dtype=torch.double)}):

@@ -1,4 +1,6 @@
-"""`largest_variance`: the diagonal Gauss-Newton ranking of Daxberger et al. (2021), against the dense oracle."""
+"""`largest_variance`: the diagonal Gauss-Newton ranking of Daxberger et al.
+(2021), against the dense oracle.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +55,9 @@ def test_batches_do_not_matter() -> None:
 
 
 def test_weights_without_fisher_information_never_fill_it() -> None:
-    """A dead unit's weights have the prior's variance, the largest there is, and no effect on any output."""
+    """A dead unit's weights have the prior's variance, the largest there is,
+    and no effect on any output.
+    """
     net: Any = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     with torch.no_grad():
         net[0].bias[1] = -100.0

@@ -75,7 +75,9 @@ def test_logistic_ridge_is_at_its_optimum() -> None:
 
 
 def test_conformal_quantiles() -> None:
-    """The k-th smallest error; over all choices of the left-out error coverage is exactly k / (n + 1)."""
+    """The k-th smallest error; over all choices of the left-out error coverage
+    is exactly k / (n + 1).
+    """
     nine = ConformalQuantiles(torch.zeros(1), torch.arange(-9.0, 0.0))
     assert [float(interval(nine, level)[1]) for level in (0.5, 0.8, 0.9)] == [5, 8, 9]
     assert [float(end) for end in interval(nine, 0.95)] == [-math.inf, math.inf]
@@ -172,7 +174,9 @@ def with_network(*, binary: bool) -> TransferData:
 @pytest.mark.parametrize("method", [last_layer, last_layer_laplace, fine_tuned, pooled, target_only, recast])
 @pytest.mark.parametrize("binary", [False, True])
 def test_methods_leave_the_source_alone_and_fit(method, *, binary: bool) -> None:
-    """Where the last layer differs, those that change it beat the source, which none of them touches."""
+    """Where the last layer differs, those that change it beat the source, which
+    none of them touches.
+    """
     data = with_network(binary=binary)
     assert isinstance(data.source, nn.Module)
     before = copy.deepcopy(data.source.state_dict())
@@ -190,7 +194,9 @@ def test_methods_leave_the_source_alone_and_fit(method, *, binary: bool) -> None
 
 
 def test_recast_has_the_exact_quantiles() -> None:
-    """Of the mixture over its draws, up to the Monte-Carlo error of 10,000; no false alarm in a million."""
+    """Of the mixture over its draws, up to the Monte-Carlo error of 10,000; no
+    false alarm in a million.
+    """
     data = linear_design(0, n_train=40, noise=1.0, n_test=10, n_source=200)
     torch.manual_seed(0)
     found = recast(data, 7)
@@ -227,11 +233,14 @@ def test_what_is_refused() -> None:
 
 
 def test_the_design() -> None:
-    """One source population for all seeds; without noise the target is the source's; binary responses are binary."""
+    """One source population for all seeds; without noise the target is the source's; binary
+    responses are binary.
+    """
     a, b = linear_design(0, n_train=20, noise=0.0), linear_design(1, n_train=20, noise=0.0)
     assert isinstance(a.source, nn.Linear)
     assert isinstance(b.source, nn.Linear)
-    torch.testing.assert_close(a.source.weight, b.source.weight, atol=0.15, rtol=0)  # least squares on 1,000 each
+    # least squares on 1,000 each
+    torch.testing.assert_close(a.source.weight, b.source.weight, atol=0.15, rtol=0)
     size = torch.cat([a.source.weight.squeeze(0), a.source.bias]).abs()
     assert 0.8 < size.min() < size.max() < 5.2
     assert float((a.y_test - a.f_test).std()) == pytest.approx(0.5, abs=0.12)

@@ -1,4 +1,6 @@
-"""The transfer study: what is kept is not done again, tables are tidy, scores are those of closed forms."""
+"""The transfer study: what is kept is not done again, tables are tidy, scores
+are those of closed forms.
+"""
 
 import json
 import math
@@ -64,7 +66,9 @@ def values(study: Study) -> list[tuple[object, ...]]:
 
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
-    """Finished seeds are not done again, and the numbers are those of a run that was never stopped."""
+    """Finished seeds are not done again, and the numbers are those of a run
+    that was never stopped.
+    """
     killed = Counted(stop=3)
     with pytest.raises(KeyboardInterrupt):
         transfer_study({"easy": easy}, {"truth": truth, "shaken": killed}, range(6), folder=tmp_path / "a")

@@ -132,7 +132,9 @@ class Nameless(dist.Normal):
 
 @pytest.mark.parametrize("noise", [True, False])
 def test_a_source_that_does_not_help(*, noise: bool) -> None:
-    """Predictions of the wrong sign that are believed, and some that have nothing to do with y and are not."""
+    """Predictions of the wrong sign that are believed, and some that have
+    nothing to do with y and are not.
+    """
     f, y = simulated(60, 0.1)
     model = recast.continuous(None) if noise else recast.binary(None)
     y = y if noise else (y > 0).double()

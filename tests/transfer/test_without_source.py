@@ -7,12 +7,15 @@ from bayesnn.transfer import without_source
 
 
 def test_numbers_against_quadrature() -> None:
-    """p(y_i | others) = integral of N(y_i | m, s^2) prod N(y_j | m, s^2) / s over that without y_i, on a grid."""
+    """p(y_i | others) = integral of N(y_i | m, s^2) prod N(y_j | m, s^2) / s
+    over that without y_i, on a grid.
+    """
     y = torch.tensor([0.3, -1.2, 0.8, 2.0, 0.1], dtype=torch.double)
     m, log_s = torch.meshgrid(
         torch.linspace(-60, 60, 2001).double(), torch.linspace(-4, 6, 401).double(), indexing="ij"
     )
-    each = torch.distributions.Normal(m.unsqueeze(-1), log_s.exp().unsqueeze(-1)).log_prob(y)  # flat in log s
+    # flat in log s
+    each = torch.distributions.Normal(m.unsqueeze(-1), log_s.exp().unsqueeze(-1)).log_prob(y)
     everything = each.sum(-1)
     expected = torch.stack(
         [everything.logsumexp((0, 1)) - (everything - each[..., i]).logsumexp((0, 1)) for i in range(5)]

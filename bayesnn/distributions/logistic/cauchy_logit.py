@@ -1,4 +1,6 @@
-"""The mean of sigmoid(t) over a Cauchy distributed logit t, as a logit, with its gradient in closed form."""
+"""The mean of sigmoid(t) over a Cauchy distributed logit t, as a logit, with
+its gradient in closed form.
+"""
 
 import math
 from typing import Any
@@ -17,18 +19,24 @@ COEFFICIENTS = [
 LAST = 2 * math.pi * TERMS
 """B, where the formula takes over."""
 NARROW = 1.0
-"""Where the Cauchy scale is smaller, the tail is written as the logistic one plus a term of the order of the scale."""
+"""Where the Cauchy scale is smaller, the tail is written as the logistic one plus a term of the
+order of the scale.
+"""
 TINY = 1e-290
 """Where the tail is smaller, it is the logistic one: the scale is 0."""
 STEEPEST = 1e30
-"""Bounds the slope in the scale, which overflows where the scale is 0 far from the centre: inf * 0 would be NaN."""
+"""Bounds the slope in the scale, which overflows where the scale is 0 far from
+the centre: inf * 0 would be NaN.
+"""
 
 
 def logit_of_mean(loc: Tensor, scale: Tensor) -> Tensor:
-    """logit(P), P = E sigmoid(t) over t ~ Cauchy(loc, scale) = 1/2 + Im psi(1/2 + (scale + i loc) / (2 pi)) / pi.
+    """logit(P), P = E sigmoid(t) over t ~ Cauchy(loc, scale) = 1/2 + Im psi(1/2 + (scale + i
+    loc) / (2 pi)) / pi.
 
-    psi is the digamma function: sigmoid(t) - 1/2 is the sum of 2 t / (t^2 + b^2) over b = pi, 3 pi, 5 pi, ..., and the
-    mean of each over t is 2 loc / (loc^2 + (scale + b)^2). Double precision, of one shape.
+    psi is the digamma function: sigmoid(t) - 1/2 is the sum of 2 t / (t^2 + b^2) over b = pi, 3
+    pi, 5 pi, ..., and the mean of each over t is 2 loc / (loc^2 + (scale + b)^2). Double
+    precision, of one shape.
     """
     return _LogitOfMean.apply(loc, scale)[0]
 
@@ -66,7 +74,9 @@ def logit_and_slopes(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def _smaller_probability(m: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """E sigmoid(-t) over t ~ Cauchy(m, g), m >= 0, with relative accuracy, and its slopes in m and g."""
+    """E sigmoid(-t) over t ~ Cauchy(m, g), m >= 0, with relative accuracy, and
+    its slopes in m and g.
+    """
     wide, narrow = _wide(torch.complex(g, m)), _narrow(torch.complex(m, g.clamp(max=NARROW)))
     tail, in_m, in_g = (torch.where(g > NARROW, *pair) for pair in zip(wide, narrow, strict=True))
     return tail, in_m, in_g
@@ -78,24 +88,28 @@ def _wide(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rest, rest_slope, square = torch.zeros_like(w), torch.zeros_like(w), last**2
     for j, c in reversed(list(enumerate(COEFFICIENTS, 1))):
         rest, rest_slope = (rest + c / (2 * j)) * square, (rest_slope - c) * square
-    # log(B + w) has the imaginary part pi/2 - atan2(B + g, m): its 1/2 is gone with the 1/2 of the tail
+    # log(B + w) has the imaginary part pi/2 - atan2(B + g, m): its 1/2 is gone with the 1/2 of the
+    # tail
     tail = torch.atan2(w.real + LAST, w.imag) / math.pi + 2 * (each.sum(-1) + rest).imag
     slope = (rest_slope - 1 / (2 * math.pi)) * last - (each**2).sum(-1)
     return tail, 2 * slope.real, 2 * slope.imag
 
 
 def _narrow(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Re sigmoid(-z) - 2 Im r(z^2) at z = m + i g, r(z^2) = sum_b b / (b^2 + z^2) = (s(i z) + s(-i z)) / 2.
+    """Re sigmoid(-z) - 2 Im r(z^2) at z = m + i g, r(z^2) = sum_b b / (b^2 + z^2) = (s(i z) + s(-i
+    z)) / 2.
 
-    The first is even in g, and the second is odd. As r is real for real z^2, all products and sums in its imaginary
-    part have the order of g: nothing cancels for g -> 0, where the tail is that of sigmoid(m).
+    The first is even in g, and the second is odd. As r is real for real z^2, all products and sums
+    in its imaginary part have the order of g: nothing cancels for g -> 0, where the tail is that
+    of sigmoid(m).
     """
     q, poles, square = torch.exp(-z), _poles(z), z**2
     logistic = q / (1 + q)
     logistic_slope = -logistic / (1 + q)
     each, last = 1 / (poles**2 + square.unsqueeze(-1)), 1 / (LAST**2 + square)
     r, slope = (poles * each).sum(-1) + last.log() / (4 * math.pi), -last / (4 * math.pi) - (poles * each**2).sum(-1)
-    # sums of powers (B + i z)^-2j + (B - i z)^-2j by the recurrence of the sums of powers of two numbers
+    # sums of powers (B + i z)^-2j + (B - i z)^-2j by the recurrence of the sums of powers of two
+    # numbers
     product = last**2
     total, total_slope = 2 * (LAST**2 - square) * product, 2 * product * (1 - 4 * LAST**2 * last)
     sums, slopes = [torch.full_like(z, 2), total], [torch.zeros_like(z), total_slope]

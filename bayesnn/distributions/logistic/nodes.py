@@ -16,16 +16,20 @@ LEAST = 1e-200
 
 @torch.no_grad()
 def effect_nodes(df: float, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes t and weights, [*batch, node], of E h(loc + scale t) for a smooth h that switches around 0.
+    """Nodes t and weights, [*batch, node], of E h(loc + scale t) for a smooth h that switches
+    around 0.
 
-    With t = tan of a uniform angle the Cauchy density is gone. The angle at which loc + scale t = 0 splits it into two
-    panels, of angle a = atan2(scale, -loc) and pi - a, and in each of them
+    With t = tan of a uniform angle the Cauchy density is gone. The angle at which loc + scale
+    t = 0 splits it into two panels, of angle a = atan2(scale, -loc) and pi - a, and in each of
+    them
 
-        t = cot(a (1 - s)), s = 1 / (1 + exp(-pi sinh x)), by the trapezoidal rule in x: the tanh-sinh rule.
+        t = cot(a (1 - s)), s = 1 / (1
+            + exp(-pi sinh x)), by the trapezoidal rule in x: the tanh-sinh rule.
 
-    Nodes crowd at both ends: where loc + scale t is 0, so that h may switch at any scale, and where t is infinite.
-    Other families weigh the nodes by the ratio of their density to the Cauchy's. Nodes and weights are constants:
-    derivatives of the mean are means of derivatives, by the same nodes.
+    Nodes crowd at both ends: where loc + scale t is 0, so that h may switch at any scale, and
+    where t is infinite. Other families weigh the nodes by the ratio of their density to the
+    Cauchy's. Nodes and weights are constants: derivatives of the mean are means of derivatives, by
+    the same nodes.
 
     Reference: Takahasi, Mori (1974), Double exponential formulas for numerical integration.
 

@@ -6,7 +6,9 @@ from torch import Tensor
 from bayesnn.distributions.logistic.nodes import effect_nodes
 
 NUMBERS = 2**18
-"""How many numbers are held at a time where no gradient is asked for: what a processor keeps at hand."""
+"""How many numbers are held at a time where no gradient is asked for: what a
+processor keeps at hand.
+"""
 TINY = 1e-300
 """Where a probability is smaller, it is that of the effect's centre: the scale is 0."""
 

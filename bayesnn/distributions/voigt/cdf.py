@@ -29,8 +29,9 @@ def cdf(deviation: Tensor, sigma: Tensor, gamma: Tensor) -> Tensor:
 
     All tensors are double and of one shape.
 
-    The trapezoidal rule for w is integrated term by term, and its residue by a Gauss-Legendre rule. The smaller tail is
-    the one computed, with relative accuracy. Slopes are closed forms in w.
+    The trapezoidal rule for w is integrated term by term, and its residue by a Gauss-Legendre
+    rule. The smaller tail is the one computed, with relative accuracy. Slopes are closed forms in
+    w.
     """
     return _Cdf.apply(deviation, sigma, gamma)
 
@@ -113,8 +114,8 @@ def _gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
 def _solve(probability: Tensor, sigma: Tensor, gamma: Tensor) -> Tensor:
     """The quantile of a probability <= 1/2, which is <= 0.
 
-    It lies below that of either part, as symmetric unimodal noise spreads, and above the sum of theirs at half the
-    probability.
+    It lies below that of either part, as symmetric unimodal noise spreads, and above the sum of
+    theirs at half the probability.
     """
     low = sigma * torch.special.ndtri(probability / 2) - gamma / torch.tan(math.pi / 2 * probability)
     high = torch.minimum(sigma * torch.special.ndtri(probability), -gamma / torch.tan(math.pi * probability))

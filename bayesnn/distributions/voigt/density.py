@@ -13,7 +13,9 @@ TINY = 1e-290
 FAR = 1e100
 """Bounds |y - loc| / sigma, so that squares are finite where y is not."""
 STEEPEST = 1e30
-"""Bounds the slope in gamma, which overflows where gamma = 0 far from the centre: inf * 0 would be NaN."""
+"""Bounds the slope in gamma, which overflows where gamma = 0 far from the
+centre: inf * 0 would be NaN.
+"""
 
 
 def log_density(deviation: Tensor, sigma: Tensor, gamma: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""The Faddeeva function w(z) = exp(-z^2) erfc(-i z) of the upper half plane, with its derivatives in closed form."""
+"""The Faddeeva function w(z) = exp(-z^2) erfc(-i z) of the upper half plane,
+with its derivatives in closed form.
+"""
 
 import math
 from typing import Any
@@ -17,15 +19,18 @@ HIGHEST = 3
 
 
 def faddeeva(x: Tensor, y: Tensor, highest: int = 0) -> tuple[Tensor, ...]:
-    """(w(z), w'(z), ..., the derivative of order `highest` <= 3) at z = x + i y, y >= 0: complex tensors.
+    """(w(z), w'(z), ..., the derivative of order `highest` <= 3) at z = x + i y, y >= 0: complex
+    tensors.
 
-    By the trapezoidal rule for w(z) = i/pi int exp(-t^2) / (z - t) dt, with the residue at its pole t = z,
+    By the trapezoidal rule for w(z) = i/pi int exp(-t^2) / (z - t) dt, with the residue at its
+    pole t = z,
 
         w(z) ~ i h/pi sum_k exp(-t_k^2) / (z - t_k) + 2 exp(-z^2) / (1 + exp(2 pi y / h)),
 
-    whose nodes t_k lie h apart and x in the middle between two of them. The real part of w is accurate to 3e-14
-    relative, for small y too, as it is a sum of positive terms, and w to 1e-15 of its modulus. Its derivatives are
-    those of the same sum: for large |z| nothing cancels as it does in w' = -2 z w + 2i/sqrt(pi).
+    whose nodes t_k lie h apart and x in the middle between two of them. The real part of w is
+    accurate to 3e-14 relative, for small y too, as it is a sum of positive terms, and w to 1e-15
+    of its modulus. Its derivatives are those of the same sum: for large |z| nothing cancels as it
+    does in w' = -2 z w + 2i/sqrt(pi).
 
     Args:
         x: real part of z, double.
@@ -35,8 +40,8 @@ def faddeeva(x: Tensor, y: Tensor, highest: int = 0) -> tuple[Tensor, ...]:
     Raises:
         NotImplementedError: a fourth derivative, by autograd.
 
-    Reference: Chiarella and Reichel, Mathematics of Computation 22 (1968); Al Azah and Chandler-Wilde, SIAM Journal on
-    Numerical Analysis 59 (2021).
+    Reference: Chiarella and Reichel, Mathematics of Computation 22 (1968); Al Azah and
+    Chandler-Wilde, SIAM Journal on Numerical Analysis 59 (2021).
 
     >>> w, = faddeeva(torch.tensor([0.0, 1.0]).double(), torch.tensor([1.0, 0.0]).double())
     >>> w
@@ -91,7 +96,9 @@ def _real_part(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _in_strip(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether the pole lies in the strip that the rule integrates around; only there it has a residue."""
+    """Whether the pole lies in the strip that the rule integrates around; only
+    there it has a residue.
+    """
     edge = math.pi / STEP
     return y < edge, y.clamp(max=edge)
 
@@ -110,7 +117,9 @@ def _evaluate(x: Tensor, y: Tensor, highest: int) -> tuple[Tensor, ...]:
 
 
 def _residues(x: Tensor, y: Tensor, highest: int) -> list[Tensor]:
-    """The derivatives of 2 exp(-z^2) g(z), g = 1 / (1 - exp(-i b (z - t_k))) = 1 / (1 + exp(b y)), b = 2 pi / h."""
+    """The derivatives of 2 exp(-z^2) g(z), g = 1 / (1 - exp(-i b
+    (z - t_k))) = 1 / (1 + exp(b y)), b = 2 pi / h.
+    """
     b = 2 * math.pi / STEP
     inside, y = _in_strip(y)
     g, z = torch.sigmoid(-b * y), torch.complex(x, y)

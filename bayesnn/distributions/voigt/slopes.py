@@ -1,4 +1,6 @@
-"""The log of the Voigt function with its slopes, in NumPy: in small arrays a third of what tensors and graphs cost."""
+"""The log of the Voigt function with its slopes, in NumPy: in small arrays a third of what tensors
+and graphs cost.
+"""
 
 import math
 
@@ -10,15 +12,19 @@ from bayesnn.distributions.voigt.faddeeva import NODES, STEP
 T = (np.arange(NODES)[:, None] - (NODES - 1) / 2) * STEP
 """Nodes of the rule, [node, 1]."""
 EDGE = math.pi / STEP
-"""Below it the pole of the integrand lies in the strip that the rule integrates around, and has a residue."""
+"""Below it the pole of the integrand lies in the strip that the rule integrates
+around, and has a residue.
+"""
 
 
 def log_voigt_function(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """log Re w(x + i y), y >= 0, and its slopes in x and in y: what `faddeeva` gives, in real arithmetic.
+    """log Re w(x + i y), y >= 0, and its slopes in x and in y: what `faddeeva` gives, in real
+    arithmetic.
 
-    log p = log Re w(z) - log(sigma sqrt(2 pi)) is a Voigt density at z = (deviation + i gamma) / (sigma sqrt 2); its
-    slope in log sigma is -1 minus x and y times the slopes here. Where it cancels, it does so next to -1: good for
-    sampling, not to relative accuracy, which the gradient of `voigt_density.log_density` has.
+    log p = log Re w(z) - log(sigma sqrt(2 pi)) is a Voigt density at z = (deviation + i
+    gamma) / (sigma sqrt 2); its slope in log sigma is -1 minus x and y times the slopes here.
+    Where it cancels, it does so next to -1: good for sampling, not to relative accuracy, which the
+    gradient of `voigt_density.log_density` has.
 
     Args:
         x: real part [batch], double.
@@ -59,7 +65,9 @@ def log_voigt_function(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _residue(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
-    """2 exp(-z^2) = cosine - i sine; g = 1 / (1 + exp(b y)), b = 2 pi / h; and g' - 2 z g = lean + i bend."""
+    """2 exp(-z^2) = cosine - i sine; g = 1 / (1 + exp(b y)), b = 2 pi / h; and g' - 2 z
+    g = lean + i bend.
+    """
     b, held = 2 * math.pi / STEP, np.minimum(y, EDGE)
     share = 1 / (1 + np.exp(b * held))
     size = np.exp((held - x) * (held + x))

@@ -21,10 +21,11 @@ class Voigt(TorchDistribution):
 
         p(y) = Re w(z) / (sigma sqrt(2 pi)), z = (y - loc + i gamma) / (sigma sqrt 2),
 
-    where w is the Faddeeva function. It is N(loc, sigma^2) for gamma = 0, which is allowed, and tends to
-    Cauchy(loc, gamma) for sigma -> 0. Density, cdf, quantiles and all their gradients are computed in double precision
-    whatever the dtype of the arguments, to a relative accuracy of 1e-12 for gamma / sigma from 0 to 1e5; second
-    derivatives exist too, third ones do not. Draws are reparameterised.
+    where w is the Faddeeva function. It is N(loc, sigma^2) for gamma = 0, which is allowed, and
+    tends to Cauchy(loc, gamma) for sigma -> 0. Density, cdf, quantiles and all their gradients are
+    computed in double precision whatever the dtype of the arguments, to a relative accuracy of
+    1e-12 for gamma / sigma from 0 to 1e5; second derivatives exist too, third ones do not. Draws
+    are reparameterised.
 
     No moment exists: the mean is NaN and the variance infinite unless gamma = 0. Use the median,
     which is loc, and intervals between quantiles.
@@ -34,14 +35,15 @@ class Voigt(TorchDistribution):
         scale_normal: standard deviation sigma > 0 of the normal part, in units of y.
         scale_cauchy: half width at half maximum gamma >= 0 of the Cauchy part, in units of y.
 
-    Shapes: the arguments broadcast to the batch shape; y is one number. Units: log densities in nats.
+    Shapes: the arguments broadcast to the batch shape; y is one number. Units: log densities in
+    nats.
 
     Raises:
         ValueError: scales out of their range, NaN, or a probability outside [0, 1].
 
-    Reference: Voigt, Sitzungsberichte der Bayerischen Akademie (1912); as the likelihood of a random effect in
-    Hickey, Williams and Hector, "Transfer learning with uncertainty quantification: random effect calibration of source
-    to target (RECaST)", arXiv 2211.16557.
+    Reference: Voigt, Sitzungsberichte der Bayerischen Akademie (1912); as the likelihood of a
+    random effect in Hickey, Williams and Hector, "Transfer learning with uncertainty
+    quantification: random effect calibration of source to target (RECaST)", arXiv 2211.16557.
 
     >>> y = Voigt(0.0, 0.5, torch.tensor([0.0, 0.35]))
     >>> y.icdf(torch.tensor(0.975))

@@ -1,4 +1,6 @@
-"""A generative classifier on learned features: one normal distribution of the features for each class."""
+"""A generative classifier on learned features: one normal distribution of the
+features for each class.
+"""
 
 import math
 
@@ -13,30 +15,37 @@ from bayesnn.scales import Scale, check, resolve
 
 
 class GenerativeClassifier(LastLayerModel):
-    """mu_k ~ N(0, scale^2); p(y = k | x, mu) ~ rho_k N(phi(x); mu_k, diag(noise^2)): class means in feature space.
+    """mu_k ~ N(0, scale^2); p(y = k | x, mu) ~ rho_k N(phi(x); mu_k, diag(noise^2)): class means
+    in feature space.
 
-    The random matrix holds the class means. The likelihood is that of y given x by Bayes' rule: outputs are
-    f_k = log rho_k + log N(phi; mu_k, diag(noise^2)), and y ~ Categorical(softmax(f)).
+    The random matrix holds the class means. The likelihood is that of y given x by Bayes' rule:
+    outputs are f_k = log rho_k + log N(phi; mu_k, diag(noise^2)), and y ~ Categorical(softmax(f)).
 
-    As in `NeuralLinear`, the body is **a deep copy** of `features`, learned as a point estimate, and yours is never
-    touched. Train it with `LastLayer` and `LastLayerELBO`; `guide.target_distribution(x)` predicts in closed form, by
-    the marginal densities N(phi; E mu_k, diag(noise^2) + Cov mu_k) of the features.
+    As in `NeuralLinear`, the body is **a deep copy** of `features`, learned as a point estimate,
+    and yours is never touched. Train it with `LastLayer` and `LastLayerELBO`;
+    `guide.target_distribution(x)` predicts in closed form, by the marginal densities N(phi; E
+    mu_k, diag(noise^2) + Cov mu_k) of the features.
 
     Args:
         features: x -> phi [batch, feature], in evaluation mode.
         in_features: features that the body gives.
         classes: labels are 0 ... classes - 1.
-        scale: prior standard deviation of the means, in units of the features: a number, `learned(1.0)`, a
-            distribution.
-        noise: standard deviation of the features within a class, one number or one for each: fixed, or `learned(1.0)`.
-        class_probs: rho [class], positive; uniform by default. Give the training data's frequencies where they differ.
-        size: examples in the training data, by which batches are scaled; None = each call is all data.
+        scale: prior standard deviation of the means, in units of the features: a number,
+            `learned(1.0)`, a distribution.
+        noise: standard deviation of the features within a class, one number or one for each:
+            fixed, or `learned(1.0)`.
+        class_probs: rho [class], positive; uniform by default. Give the training data's
+            frequencies where they differ.
+        size: examples in the training data, by which batches are scaled; None = each call is all
+            data.
         name: prefixes sites and plate.
 
-    Shapes: mu, at the site "means", is [class, feature]; outputs [batch, class], log densities in nats; y [batch].
+    Shapes: mu, at the site "means", is [class, feature]; outputs [batch, class], log densities in
+    nats; y [batch].
 
     Raises:
-        ValueError: a body in training mode or of another width, scales or probabilities that are not positive.
+        ValueError: a body in training mode or of another width, scales or probabilities that are
+            not positive.
         TypeError: a latent `noise`.
 
     Reference: Harrison, Willes, Snoek (2024), Variational Bayesian last layers.

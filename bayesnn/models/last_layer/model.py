@@ -21,8 +21,8 @@ from bayesnn.scales import Scale
 class LastLayerModel(nn.Module):
     """A model with one random matrix [row, feature] on the features phi(x) of a learned body.
 
-    A model adds `matrix_prior()`, the distribution of the matrix, `outputs_of_features(matrix, phi)` and
-    `start()`, where guides begin.
+    A model adds `matrix_prior()`, the distribution of the matrix,
+    `outputs_of_features(matrix, phi)` and `start()`, where guides begin.
     """
 
     block = "weight"  # the site's name, without the model's
@@ -95,7 +95,9 @@ class LastLayerModel(nn.Module):
         raise NotImplementedError
 
     def phi(self, x: Inputs) -> Tensor:
-        """The features [batch, feature], a last column of ones included where the layer has a bias; with gradients."""
+        """The features [batch, feature], a last column of ones included where the layer has a
+        bias; with gradients.
+        """
         check_layers(self._mode_dependent[0], type(self).__name__)
         check_inputs(x)
         prefix = prefix_of(self.name) + "features."
@@ -103,7 +105,9 @@ class LastLayerModel(nn.Module):
         return self._with_constant(call(self.features, values, x))
 
     def outputs(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
-        """The outputs at a value of the matrix, [batch, out]: without Pyro, and without gradients of the body."""
+        """The outputs at a value of the matrix, [batch, out]: without Pyro, and
+        without gradients of the body.
+        """
         return self.outputs_of_features(self._matrix(values), self._with_constant(call(self.features, {}, x)))
 
     def outputs_of_chunks(self, values: Mapping[str, Tensor], parts: Sequence[Inputs]) -> Tensor:
@@ -135,9 +139,11 @@ class LastLayerModel(nn.Module):
             matrix = pyro.sample(self.site, self.matrix_prior())
         check_outside(plates, type(self).__name__, "its last layer is")
         lead = matrix.shape[:-2]
-        lead = lead + (1,) * (plates.depth - len(lead))  # Predictive(parallel=True) leaves some of these out
+        # Predictive(parallel=True) leaves some of these out
+        lead = lead + (1,) * (plates.depth - len(lead))
         if plates.depth:
-            matrix = matrix.reshape(lead[:-1] + matrix.shape[-2:])  # the data plate's axis, of size 1
+            # the data plate's axis, of size 1
+            matrix = matrix.reshape(lead[:-1] + matrix.shape[-2:])
         return self.outputs_of_features(matrix, phi)
 
     def _matrix(self, values: Mapping[str, Tensor]) -> Tensor:

@@ -15,43 +15,50 @@ from bayesnn.scales import Learned, Scale, check, moved, resolve
 
 
 class NeuralLinear(LastLayerModel):
-    """W ~ N(0, scale^2); y_i ~ likelihood(W phi(x_i)): a Bayesian linear layer on learned features.
+    """W ~ N(0, scale^2); y_i ~ likelihood(W phi(x_i)): a Bayesian linear layer on learned
+    features.
 
-    `BNN` with `subset.last_layer` puts a posterior on the head of a network that is trained already. Here body and
-    posterior are trained together, so the body must be written to: the model owns **a deep copy** of `features`, its
-    own sub-module and a point estimate, and never touches yours. The trained body is `model.features`;
-    `model.network(W)` is a plain network with a given last layer.
+    `BNN` with `subset.last_layer` puts a posterior on the head of a network that is trained
+    already. Here body and posterior are trained together, so the body must be written to: the
+    model owns **a deep copy** of `features`, its own sub-module and a point estimate, and never
+    touches yours. The trained body is `model.features`; `model.network(W)` is a plain network with
+    a given last layer.
 
-    Train it with `LastLayer` and `LastLayerELBO` (any size of data, in batches), or with `LastLayerEvidence` (normal
-    likelihood, all data at once). SVI with any guide, NUTS over W, `Predictive` and `predict` work as with a `BNN`.
+    Train it with `LastLayer` and `LastLayerELBO` (any size of data, in batches), or with
+    `LastLayerEvidence` (normal likelihood, all data at once). SVI with any guide, NUTS over W,
+    `Predictive` and `predict` work as with a `BNN`.
 
     Args:
-        features: x -> phi [batch, feature], in evaluation mode: no active dropout, no batch statistics.
+        features: x -> phi [batch, feature], in evaluation mode: no active dropout, no batch
+            statistics.
         in_features: features that the body gives.
         out_features: outputs.
         likelihood: outputs [*draw, batch, out] -> distribution of y.
-        scale: prior standard deviation of the weights: a number, a tensor that broadcasts to W, `learned(1.0)`, or a
-            distribution (latent site "weight_scale"). Harrison et al. take feature^-1/2 for regression and
-            (2 / feature)^1/2 for classification.
-        relative: whether `scale` is in units of the noise of each output: then scale^2 is the signal-to-noise ratio
-            alpha of Fiedler and Lucia. The likelihood is `normal` without a latent scale.
-        noise_variance_prior: distribution of the noise *variance* of each output, whose log density
-            (nats, once for all data) is added for a `normal(learned(...))`: the scale becomes a
-            maximum a posteriori estimate. The inverse Wishart prior of Harrison et al. is
-            InverseGamma((nu + out - 1) / 2, M / 2), with its constant.
+        scale: prior standard deviation of the weights: a number, a tensor that broadcasts to W,
+            `learned(1.0)`, or a distribution (latent site "weight_scale"). Harrison et al. take
+            feature^-1/2 for regression and (2 / feature)^1/2 for classification.
+        relative: whether `scale` is in units of the noise of each output: then scale^2 is the
+            signal-to-noise ratio alpha of Fiedler and Lucia. The likelihood is `normal` without a
+            latent scale.
+        noise_variance_prior: distribution of the noise *variance* of each output, whose log
+            density (nats, once for all data) is added for a `normal(learned(...))`: the scale
+            becomes a maximum a posteriori estimate. The inverse Wishart prior of Harrison et al.
+            is InverseGamma((nu + out - 1) / 2, M / 2), with its constant.
         bias: append a constant 1 to the features; its weights have the same prior.
-        size: examples in the training data, by which batches are scaled; None = each call is all data.
+        size: examples in the training data, by which batches are scaled; None = each call is all
+            data.
         name: prefixes sites and plate.
 
-    Shapes: W, at the site "weight", is [out, feature (+ 1)], the constant last; outputs [batch, out].
+    Shapes: W, at the site "weight", is [out, feature (+ 1)], the constant last; outputs
+    [batch, out].
 
     Raises:
         ValueError: a body in training mode or of another width; a `relative` scale or
             `noise_variance_prior` without the noise that it needs; a scale that is not positive.
 
-    References: Snoek et al. (2015), Scalable Bayesian optimization using deep neural networks; Harrison, Willes, Snoek
-    (2024), Variational Bayesian last layers; Fiedler, Lucia (2023), Improved uncertainty quantification for neural
-    networks with Bayesian last layer.
+    References: Snoek et al. (2015), Scalable Bayesian optimization using deep neural networks;
+    Harrison, Willes, Snoek (2024), Variational Bayesian last layers; Fiedler, Lucia (2023),
+    Improved uncertainty quantification for neural networks with Bayesian last layer.
 
     >>> from bayesnn import learned, likelihoods
     >>> body = nn.Sequential(nn.Linear(3, 8), nn.Tanh())
@@ -120,7 +127,9 @@ class NeuralLinear(LastLayerModel):
         return torch.empty_like(self._zero).uniform_(-bound, bound)
 
     def network(self, weight: Tensor) -> nn.Sequential:
-        """A plain network: copies of the body and of the given last layer [out, feature], in evaluation mode."""
+        """A plain network: copies of the body and of the given last layer [out, feature], in
+        evaluation mode.
+        """
         if weight.shape != self._zero.shape:
             raise ValueError(
                 f"NeuralLinear.network: the last layer has shape {tuple(self._zero.shape)}, not {tuple(weight.shape)}"
@@ -148,7 +157,9 @@ class NeuralLinear(LastLayerModel):
         )
 
     def factors(self) -> None:
-        """The site "y_scale_prior": the log density of the learned noise under `noise_variance_prior`."""
+        """The site "y_scale_prior": the log density of the learned noise under
+        `noise_variance_prior`.
+        """
         if self.noise_variance_prior is not None:
             variance = self.noise_scale() ** 2
             density = moved(self.noise_variance_prior, variance).expand(variance.shape).log_prob(variance).sum()

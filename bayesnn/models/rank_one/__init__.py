@@ -1,4 +1,6 @@
-"""Ensembles whose members share all weights but vectors: BatchEnsemble, LP-BNN and the rank-1 BNN."""
+"""Ensembles whose members share all weights but vectors: BatchEnsemble, LP-BNN
+and the rank-1 BNN.
+"""
 
 from bayesnn.models.rank_one.convert import batch_ensemble as batch_ensemble
 from bayesnn.models.rank_one.convert import latent_rank_one as latent_rank_one

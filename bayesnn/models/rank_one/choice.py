@@ -50,7 +50,8 @@ class Choice:
         """Names of the layers to convert, in the network's order.
 
         Raises:
-            ValueError: there are none; a part of the network with weights that cannot be converted.
+            ValueError: there are none; a part of the network with weights that cannot be
+                converted.
         """
         names = self._of(Convertible)
         for name in names:
@@ -102,7 +103,9 @@ class Choice:
         return chosen and not any(_below(name, top) for top in self.shared)
 
     def _unconvertible(self) -> Iterator[tuple[str, str]]:
-        """(name, class) of chosen parts that have weights of their own but are no layer of a known kind."""
+        """(name, class) of chosen parts that have weights of their own but are
+        no layer of a known kind.
+        """
         for name, module in self.net.named_modules():
             kind = type(module).__name__
             if isinstance(module, _FUSED) and self._in(name):

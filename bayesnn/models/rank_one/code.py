@@ -7,14 +7,16 @@ from torch import Tensor, nn
 class LayerCode(nn.Module):
     """h = ReLU(E r); z ~ N(M h, exp(V h)); r_hat = D z + c: a member's vector r through a code z.
 
-    The decoder's bias c starts at 1, so that r_hat starts around 1 (weights D as `nn.Linear` has them give it a
-    standard deviation of about 0.6). As `nn.Linear` starts it, r_hat would be 0.1 to 0.6 in size and every layer would
-    shrink its activations by that; batch normalisation hides this, a network without it does not train.
+    The decoder's bias c starts at 1, so that r_hat starts around 1 (weights D as `nn.Linear` has
+    them give it a standard deviation of about 0.6). As `nn.Linear` starts it, r_hat would be 0.1
+    to 0.6 in size and every layer would shrink its activations by that; batch normalisation hides
+    this, a network without it does not train.
 
     Args:
         width: entries of r.
         latent: entries of z.
-        bypassed: r_hat = D h + c, without z, mean and variance: what the published code does in convolutions.
+        bypassed: r_hat = D h + c, without z, mean and variance: what the published code does in
+            convolutions.
     """
 
     def __init__(self, width: int, latent: int, *, bypassed: bool = False) -> None:

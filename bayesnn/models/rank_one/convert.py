@@ -25,29 +25,34 @@ def batch_ensemble(
     initial: Initialisation | None = None,
     per_member_norm: bool = False,
 ) -> RankOneNet:
-    """W_j = W with its entries times s_j r_j^T, j = 1 ... M: a network whose members share all but vectors.
+    """W_j = W with its entries times s_j r_j^T, j = 1 ... M: a network whose members share all but
+    vectors.
 
-    Every Linear, Conv1d, 2d, 3d and ConvTranspose1d, 2d, 3d of **a deep copy** of the network becomes a layer
-    y = (W (x r_j)) s_j + b_j, where r, s and b have one row a member; in convolutions they act on channels. All members
-    are evaluated in one pass over a tiled batch. Weights and biases start as the network's. Other parameters
-    (normalisations, a positional embedding named in `shared`) are one for all members.
+    Every Linear, Conv1d, 2d, 3d and ConvTranspose1d, 2d, 3d of **a deep copy** of the network
+    becomes a layer y = (W (x r_j)) s_j + b_j, where r, s and b have one row a member; in
+    convolutions they act on channels. All members are evaluated in one pass over a tiled batch.
+    Weights and biases start as the network's. Other parameters (normalisations, a positional
+    embedding named in `shared`) are one for all members.
 
     A layer costs M (in + out) numbers, and (M - 1) out for the biases.
 
     Args:
         net: any network, which is not touched; untrained or trained.
         members: M.
-        layers: names of the layers, or of modules that hold them, to convert; None = all. The others stay shared.
+        layers: names of the layers, or of modules that hold them, to convert; None = all. The
+            others stay shared.
         shared: names, or classes, of modules or parameters to leave shared by the members.
-        initial: how r and s start: `near_one(0.5)` where None, `random_signs()`, or a function (members, width) ->
-            [member, width].
-        per_member_norm: whether each member has weights and running statistics of its own in BatchNorm layers.
+        initial: how r and s start: `near_one(0.5)` where None, `random_signs()`, or a function
+            (members, width) -> [member, width].
+        per_member_norm: whether each member has weights and running statistics of its own in
+            BatchNorm layers.
 
     Raises:
-        ValueError: fewer than one member; a name that the network does not have; no layer to convert; a layer that
-            cannot be converted and is not named in `shared` (it says which).
+        ValueError: fewer than one member; a name that the network does not have; no layer to
+            convert; a layer that cannot be converted and is not named in `shared` (it says which).
 
-    Reference: Wen, Tran, Ba (2020), BatchEnsemble: an alternative approach to efficient ensemble and lifelong learning.
+    Reference: Wen, Tran, Ba (2020), BatchEnsemble: an alternative approach to efficient ensemble
+    and lifelong learning.
 
     >>> import torch
     >>> net = batch_ensemble(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), members=4)
@@ -70,33 +75,38 @@ def latent_rank_one(
     initial: Initialisation | None = None,
     per_member_norm: bool = True,
 ) -> RankOneNet:
-    """r_hat_j = D z_j + c, z_j ~ q(z | r_j): BatchEnsemble whose input-side vectors pass a small autoencoder, LP-BNN.
+    """r_hat_j = D z_j + c, z_j ~ q(z | r_j): BatchEnsemble whose input-side vectors pass a small
+    autoencoder, LP-BNN.
 
-    In every layer the vectors r of the members are encoded, a code z is drawn, and what the decoder makes of it takes
-    the place of r: weights of one member are then random and dependent through z. With a linear decoder
-    Cov(r_hat_j) = D diag(variance_j) D^T, of rank `latent` at most. Codes are drawn at every call, in training and
-    prediction. Fit it as `RankOneEnsemble` with `RankOneELBO`.
+    In every layer the vectors r of the members are encoded, a code z is drawn, and what the
+    decoder makes of it takes the place of r: weights of one member are then random and dependent
+    through z. With a linear decoder Cov(r_hat_j) = D diag(variance_j) D^T, of rank `latent` at
+    most. Codes are drawn at every call, in training and prediction. Fit it as `RankOneEnsemble`
+    with `RankOneELBO`.
 
-    A layer costs in latent + latent + 2 (latent^2 + latent) + latent in + in numbers more than BatchEnsemble.
+    A layer costs in latent + latent + 2 (latent^2 + latent) + latent in + in numbers more than
+    BatchEnsemble.
 
     Args:
         net: any network, which is not touched.
         members: M.
         latent: entries of z.
-        train_r: whether the vectors r are trained; the published code freezes them in convolutions.
-        official_conv: r_hat = D h + c in convolutions, as the published code has it: h is the encoder's hidden layer,
-            so that codes, though drawn and priced, do not reach the output.
+        train_r: whether the vectors r are trained; the published code freezes them in
+            convolutions.
+        official_conv: r_hat = D h + c in convolutions, as the published code has it: h is the
+            encoder's hidden layer, so that codes, though drawn and priced, do not reach the
+            output.
         layers: as in `batch_ensemble`.
         shared: as in `batch_ensemble`.
         initial: as in `batch_ensemble`.
-        per_member_norm: as in the published code, True; its BatchEnsemble has shared ones, which makes them hard to
-            compare.
+        per_member_norm: as in the published code, True; its BatchEnsemble has shared ones, which
+            makes them hard to compare.
 
     Raises:
         ValueError: as `batch_ensemble`; a latent length below 1.
 
-    Reference: Franchi, Bursuc, Aldea, Dubuisson, Bloch (2024), Encoding the latent posterior of Bayesian neural
-    networks for uncertainty quantification.
+    Reference: Franchi, Bursuc, Aldea, Dubuisson, Bloch (2024), Encoding the latent posterior of
+    Bayesian neural networks for uncertainty quantification.
 
     >>> import torch
     >>> net = latent_rank_one(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), members=4, latent=16)

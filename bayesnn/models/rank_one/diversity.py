@@ -10,7 +10,9 @@ from bayesnn.models.rank_one.layer import RankOne
 from bayesnn.models.rank_one.network import RankOneNet
 
 COLLAPSED = 0.1
-"""Members whose mean vectors differ by less than this share of the noise of a code are one member."""
+"""Members whose mean vectors differ by less than this share of the noise of a
+code are one member.
+"""
 
 
 class LayerDiversity(NamedTuple):
@@ -18,8 +20,8 @@ class LayerDiversity(NamedTuple):
 
     Attributes:
         between: standard deviation over members of E[r_hat_j], the root mean square over entries.
-        within: standard deviation of r_hat_j for one member, the root mean square over members and entries; 0 without
-            codes.
+        within: standard deviation of r_hat_j for one member, the root mean square over members and
+            entries; 0 without codes.
         kl: KL(q(z | r_j) || N(0, I)) in nats, the mean over members; 0 without codes.
     """
 
@@ -34,9 +36,9 @@ def diversity(net: RankOneNet) -> dict[str, LayerDiversity]:
 
     No data are needed.
 
-    Warns where codes have collapsed: with a heavy KL term q(z | r_j) becomes the prior for every j, so that all members
-    are one and the ensemble is a noisy single network. For the disagreement of predictions, see
-    `bayesnn.metrics.disagreement`.
+    Warns where codes have collapsed: with a heavy KL term q(z | r_j) becomes the prior for every
+    j, so that all members are one and the ensemble is a noisy single network. For the disagreement
+    of predictions, see `bayesnn.metrics.disagreement`.
 
     Args:
         net: of `batch_ensemble` or `latent_rank_one`.

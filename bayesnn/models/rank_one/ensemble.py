@@ -1,4 +1,6 @@
-"""One network drawn from an ensemble of rank-one members: the Pyro model of BatchEnsemble, rank-1 BNN and LP-BNN."""
+"""One network drawn from an ensemble of rank-one members: the Pyro model of
+BatchEnsemble, rank-1 BNN and LP-BNN.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,44 +32,52 @@ class Reconstruction(NamedTuple):
 
 
 class RankOneEnsemble(nn.Module):
-    """member ~ Uniform(1 ... M); y_i ~ likelihood(f(x_i; W with entries times s_j r_j^T)): one network of M.
+    """member ~ Uniform(1 ... M); y_i ~ likelihood(f(x_i; W with entries times s_j r_j^T)): one
+    network of M.
 
-    A draw is one member with its vectors, and the outputs are those of a plain network with that member's weights, so
-    `predict`, `predictive` and `to_arviz` see an ordinary posterior; the mixture over draws is the ensemble.
+    A draw is one member with its vectors, and the outputs are those of a plain network with that
+    member's weights, so `predict`, `predictive` and `to_arviz` see an ordinary posterior; the
+    mixture over draws is the ensemble.
 
     - `batch_ensemble(net)`: the member is the only site.
-    - `batch_ensemble(net)` with a `prior`, the rank-1 BNN: sites "<layer>.r" [in] and "<layer>.s" [out] too, whose
-      entries have this prior; the members are the components of the guide's mixture.
-    - `latent_rank_one(net)`, LP-BNN: a site "<layer>.z" ~ N(0, I) for every layer, r_hat = decoder(z), and the
-      member's vector r_j observed at "<layer>.reconstruction" ~ N(r_hat, 1 / 2) to the power 1 / (M in) (in its
-      equal form without a constant); r_j is a trained parameter and counts as data here.
+    - `batch_ensemble(net)` with a `prior`, the rank-1 BNN: sites "<layer>.r" [in] and "<layer>.s"
+      [out] too, whose entries have this prior; the members are the components of the guide's
+      mixture.
+    - `latent_rank_one(net)`, LP-BNN: a site "<layer>.z" ~ N(0, I) for every layer,
+      r_hat = decoder(z), and the member's vector r_j observed at
+      "<layer>.reconstruction" ~ N(r_hat, 1 / 2) to the power 1 / (M in) (in its equal form without
+      a constant); r_j is a trained parameter and counts as data here.
 
-    The published loss of LP-BNN adds, for L layers, 1 / (L + 1) sum_l [sum_j KL_jl + mean_j |r_hat_jl - r_jl|^2 / in]
-    to the *mean* of the cross entropy. Times `size` it is -ELBO of one network with its KL weighted by
-    size M / (L + 1), thousands where Bayes' rule has 1: posteriors are pulled to the prior, and the reconstruction,
-    with weight kl_weight / (M in), is all but free. `kl_weight=1` is Bayes' rule. The likelihood of a map is a sum over
-    its pixels, the published loss their mean: there its weight is size * pixels * M / (L + 1), to be given.
+    The published loss of LP-BNN adds, for L layers, 1 / (L + 1) sum_l [sum_j KL_jl + mean_j
+    |r_hat_jl - r_jl|^2 / in] to the *mean* of the cross entropy. Times `size` it is -ELBO of one
+    network with its KL weighted by size M / (L + 1), thousands where Bayes' rule has 1: posteriors
+    are pulled to the prior, and the reconstruction, with weight kl_weight / (M in), is all but
+    free. `kl_weight=1` is Bayes' rule. The likelihood of a map is a sum over its pixels, the
+    published loss their mean: there its weight is size * pixels * M / (L + 1), to be given.
 
-    Fit it with `RankOneGuide` and `RankOneELBO`, all members in one pass; Pyro's own ELBOs see one random member a
-    step. The model **owns and trains** `net`, itself a copy of yours.
+    Fit it with `RankOneGuide` and `RankOneELBO`, all members in one pass; Pyro's own ELBOs see one
+    random member a step. The model **owns and trains** `net`, itself a copy of yours.
 
     Args:
         net: of `batch_ensemble` or `latent_rank_one`.
         likelihood: outputs [*draw, batch, ...] -> distribution of y.
-        size: examples in the training data, by which batches are scaled; None = each call is all data.
-        prior: of the entries of r and s, one number: `dist.Normal(1.0, 0.1)` or `dist.Cauchy(1.0, 0.1)`.
-        kl_weight: of latent vectors or codes, with the reconstruction in proportion; None = the published weight for
-            codes, 1 for a `prior`.
+        size: examples in the training data, by which batches are scaled; None = each call is all
+            data.
+        prior: of the entries of r and s, one number: `dist.Normal(1.0, 0.1)` or
+            `dist.Cauchy(1.0, 0.1)`.
+        kl_weight: of latent vectors or codes, with the reconstruction in proportion; None = the
+            published weight for codes, 1 for a `prior`.
         name: prefixes sites and plate with `name + "."`.
 
     Raises:
         TypeError: a net of another kind.
-        ValueError: a prior for encoded vectors, or of more than one number; a size or weight out of range; a BatchNorm
-            or dropout in training mode where a single member is evaluated (`RankOneELBO` evaluates all, and trains
-            with them); inputs or targets that do not fit.
+        ValueError: a prior for encoded vectors, or of more than one number; a size or weight out
+            of range; a BatchNorm or dropout in training mode where a single member is evaluated
+            (`RankOneELBO` evaluates all, and trains with them); inputs or targets that do not fit.
 
-    Reference: Wen et al. (2020), BatchEnsemble; Dusenberry et al. (2020), Efficient and scalable Bayesian neural nets
-    with rank-1 factors; Franchi et al. (2024), Encoding the latent posterior of Bayesian neural networks.
+    Reference: Wen et al. (2020), BatchEnsemble; Dusenberry et al. (2020), Efficient and scalable
+    Bayesian neural nets with rank-1 factors; Franchi et al. (2024), Encoding the latent posterior
+    of Bayesian neural networks.
 
     >>> from bayesnn import likelihoods
     >>> from bayesnn.models import batch_ensemble
@@ -164,10 +174,13 @@ class RankOneEnsemble(nn.Module):
         return found
 
     def reconstructions(self, vectors: Mapping[str, Tensor], member: Tensor) -> Iterator[tuple[str, Reconstruction]]:
-        """(site, what is observed there) for every layer with codes; the weight is that without `kl_weight`."""
+        """(site, what is observed there) for every layer with codes; the weight
+        is that without `kl_weight`.
+        """
         for name, layer in self._layers[0].items():
             if layer.code is not None:
-                # N(r; r_hat, 1 / 2) to a power is this density to another power, up to a constant, which this lacks.
+                # N(r; r_hat, 1 / 2) to a power is this density to another power, up to a constant,
+                # which this lacks.
                 fn = dist.Normal(vectors[f"{name}.r"], (2 * torch.pi) ** -0.5, validate_args=False).to_event(1)
                 weight = 1 / (torch.pi * self.members * layer.r.shape[1])
                 # Detached: data that move with the parameters that explain them make no ELBO.
@@ -176,7 +189,8 @@ class RankOneEnsemble(nn.Module):
     def weight_of_kl(self, x: "Inputs | None" = None, y: Tensor | None = None) -> float | None:
         """The weight of KL(q || p) in -ELBO, 1 for Bayes' rule.
 
-        Without `size` the examples of x are all data; the published weight is then None where there is no x.
+        Without `size` the examples of x are all data; the published weight is then None where
+        there is no x.
         """
         if self.kl_weight is not None:
             return float(self.kl_weight)
@@ -186,7 +200,9 @@ class RankOneEnsemble(nn.Module):
         return None if examples is None else examples * self.members / (len(self._layers[0]) + 1)
 
     def weighted(self, *args: Any) -> AbstractContextManager[Any]:
-        """The scale of latent sites in a call with these arguments; in the guide it must be the same."""
+        """The scale of latent sites in a call with these arguments; in the
+        guide it must be the same.
+        """
         weight = self.weight_of_kl(*args)
         scaled: AbstractContextManager[Any] = nullcontext() if weight in (None, 1) else poutine.scale(scale=weight)
         return scaled
@@ -196,7 +212,9 @@ class RankOneEnsemble(nn.Module):
         return call(self.net.plain, self._dense(values), x)
 
     def outputs_of_chunks(self, values: Mapping[str, Tensor], parts: Sequence[Inputs]) -> Tensor:
-        """`outputs` on consecutive parts of one set of inputs, joined; the weights are made once."""
+        """`outputs` on consecutive parts of one set of inputs, joined; the
+        weights are made once.
+        """
         return call_chunks(self.net.plain, self._dense(values), parts)
 
     def announce(self) -> None:
@@ -232,7 +250,8 @@ class RankOneEnsemble(nn.Module):
             member = values[self.site("member")]
             for site, (fn, observed, weight) in self.reconstructions(self.vectors(values, member), member):
                 with self.weighted(x), poutine.scale(scale=weight):
-                    pyro.sample(site, fn, obs=observed, infer={"is_auxiliary": True})  # vectors, no data
+                    # vectors, no data
+                    pyro.sample(site, fn, obs=observed, infer={"is_auxiliary": True})
 
     def _dense(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         member = self._value(values, "member")
@@ -247,12 +266,16 @@ class RankOneEnsemble(nn.Module):
         return values[self.site(own)]
 
     def _aligned(self, site: str, value: Tensor, depth: int) -> Tensor:
-        """With an axis for every plate around: `Predictive(parallel=True)` leaves some of size 1 out, on the right."""
+        """With an axis for every plate around: `Predictive(parallel=True)` leaves some of size 1
+        out, on the right.
+        """
         lead = value.shape[: value.dim() - len(self.sites[site])]
         return value.reshape(lead + (1,) * (depth - len(lead)) + value.shape[len(lead) :])
 
     def _outputs_of_draws(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
-        """[*lead, batch, ...]; the last of the values' leading axes, of size 1, is that of the data plate."""
+        """[*lead, batch, ...]; the last of the values' leading axes, of size 1,
+        is that of the data plate.
+        """
         shapes = self.sites
         leads = [value.shape[: value.dim() - len(shapes[site])] for site, value in values.items()]
         lead = torch.broadcast_shapes(*leads)

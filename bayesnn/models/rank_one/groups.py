@@ -9,12 +9,14 @@ from bayesnn.scales import Learned
 
 
 def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """[shared weights, with weight decay; the members' own, without]: parameter groups for a torch optimiser.
+    """[shared weights, with weight decay; the members' own, without]: parameter groups for a torch
+    optimiser.
 
-    Without decay are what the layers say of themselves (`undecayed()`), that is r, s, bias of every converted layer,
-    the decoders' biases of encoded vectors and the scales of a `RankOneGuide`, and learned scales of the likelihood.
-    Decay would pull r and s to 0, which switches units off, and the members together. Frozen parameters are left out.
-    A published variant trains the second group at half the learning rate: `groups[1]["lr"] = ...`.
+    Without decay are what the layers say of themselves (`undecayed()`), that is r, s, bias of
+    every converted layer, the decoders' biases of encoded vectors and the scales of a
+    `RankOneGuide`, and learned scales of the likelihood. Decay would pull r and s to 0, which
+    switches units off, and the members together. Frozen parameters are left out. A published
+    variant trains the second group at half the learning rate: `groups[1]["lr"] = ...`.
 
     Args:
         module: a `RankOneNet`, a model of one, or the loss module.

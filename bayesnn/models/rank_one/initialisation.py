@@ -23,7 +23,8 @@ def near_one(scale: float = 0.5) -> Initialisation:
 
 
 def random_signs(probability: float = 0.5) -> Initialisation:
-    """Entries +1 with this probability, else -1, independent: every |weight| of every member is that of the network.
+    """Entries +1 with this probability, else -1, independent: every |weight| of every member is
+    that of the network.
 
     >>> random_signs()(4, 100).abs().unique()
     tensor([1.])

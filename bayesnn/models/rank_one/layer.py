@@ -14,15 +14,17 @@ from bayesnn.models.rank_one.layout import by_member
 Convertible = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _OF_WEIGHT, _OF_CALL = 4, 100_000
-"""Entries of the rows whose products take as long as one entry of a member's weight, and as one more call of the layer;
-measured on CPUs by examples/benchmarks/latents_layers.py."""
+"""Entries of the rows whose products take as long as one entry of a member's weight, and as one
+more call of the layer; measured on CPUs by examples/benchmarks/latents_layers.py."""
 
 
 class RankOne(nn.Module):
-    """y = layer(x r_j) s_j + b_j: member j's weight is W with its entries times s_j r_j^T, for M members at once.
+    """y = layer(x r_j) s_j + b_j: member j's weight is W with its entries times s_j r_j^T, for M
+    members at once.
 
-    Rows come in blocks, the first member's first. In a convolution the vectors act on channels, with groups too. How
-    many members there are follows from the vectors, so that those of one member, [1, width], run that member alone.
+    Rows come in blocks, the first member's first. In a convolution the vectors act on channels,
+    with groups too. How many members there are follows from the vectors, so that those of one
+    member, [1, width], run that member alone.
 
     Args:
         layer: the linear layer; its weight is shared, its bias becomes the members'.
@@ -59,11 +61,14 @@ class RankOne(nn.Module):
     def large(self, rows: Tensor) -> bool:
         """Whether `by_weights` is the faster one for rows of this size."""
         inputs, outputs = widths(self.layer)
-        entries = rows.numel() // len(rows) * (1 + outputs / inputs)  # of one member, as of stride 1
+        # of one member, as of stride 1
+        entries = rows.numel() // len(rows) * (1 + outputs / inputs)
         return entries > _OF_WEIGHT * self.layer.weight.numel() + _OF_CALL
 
     def by_weights(self, rows: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Each member's rows by its own weight: M weights are made, and inputs and outputs are touched once."""
+        """Each member's rows by its own weight: M weights are made, and inputs
+        and outputs are touched once.
+        """
         values = {"weight": self.dense(self.r, self.s).unbind()}
         if self.bias is not None:
             values["bias"] = self.bias.unbind()
@@ -74,7 +79,9 @@ class RankOne(nn.Module):
         return torch.cat(each)
 
     def by_rows(self, rows: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """All rows by the shared weight in one call: inputs are multiplied by r before, outputs by s after."""
+        """All rows by the shared weight in one call: inputs are multiplied by r
+        before, outputs by s after.
+        """
         linear = isinstance(self.layer, nn.Linear)
         y = self.layer((rows * _beside(self.r, rows, linear)).flatten(0, 1), *args, **kwargs)
         scaled = by_member(y, len(rows))
@@ -84,7 +91,9 @@ class RankOne(nn.Module):
         return scaled.flatten(0, 1)
 
     def dense(self, r: Tensor, s: Tensor) -> Tensor:
-        """Members' weights, W with its entries times s r^T, [..., *shape of W], from r [..., in] and s [..., out]."""
+        """Members' weights, W with its entries times s r^T, [..., *shape of W], from r [..., in]
+        and s [..., out].
+        """
         weight: Tensor = self.layer.weight
         groups: int = getattr(self.layer, "groups", 1)
         r, s = r.unflatten(-1, (groups, -1)), s.unflatten(-1, (groups, -1))
@@ -119,7 +128,9 @@ def _started(initial: Initialisation, members: int, width: int) -> Tensor:
 
 
 def _beside(vectors: Tensor, rows: Tensor, linear: bool) -> Tensor:
-    """[member, width] to broadcast with [member, batch, ...], the width in the last axis or in that of channels."""
+    """[member, width] to broadcast with [member, batch, ...], the width in the last axis or in
+    that of channels.
+    """
     members, width = vectors.shape
     axes = rows.dim() - 3
     return vectors.view(members, 1, *(1,) * axes, width) if linear else vectors.view(members, 1, width, *(1,) * axes)

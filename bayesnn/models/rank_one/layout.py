@@ -8,7 +8,8 @@ from bayesnn.functional import Inputs, batch_size
 
 
 def tile(x: Inputs, members: int) -> Inputs:
-    """The batch once for every member, [member * batch, ...]: rows 0 ... batch - 1 are the first member's.
+    """The batch once for every member, [member * batch, ...]: rows 0 ... batch - 1 are the first
+    member's.
 
     Raises:
         ValueError: fewer than one member; tensors without a common batch axis.
@@ -18,12 +19,14 @@ def tile(x: Inputs, members: int) -> Inputs:
     """
     check_members(members, "tile")
     batch_size(x)  # raises where the tensors have no common batch axis
-    tiled: Inputs = pytree.tree_map_only(Tensor, lambda leaf: torch.cat([leaf] * members), x)  # keeps channels_last
+    # keeps channels_last
+    tiled: Inputs = pytree.tree_map_only(Tensor, lambda leaf: torch.cat([leaf] * members), x)
     return tiled
 
 
 def shared_batch(x: Inputs, members: int) -> Inputs:
-    """The batch as it is, every member having an equal share: the first batch / member rows are the first member's.
+    """The batch as it is, every member having an equal share: the first batch / member rows are
+    the first member's.
 
     Raises:
         ValueError: a batch that cannot be divided by the members.

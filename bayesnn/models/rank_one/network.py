@@ -18,8 +18,8 @@ from bayesnn.models.rank_one.norm import MemberNorm
 class RankOneNet(nn.Module):
     """x -> the outputs of all members, [member, batch, ...], in one pass over the tiled batch.
 
-    Made by `batch_ensemble` and `latent_rank_one`. With encoded vectors every call draws fresh codes, one a member and
-    layer.
+    Made by `batch_ensemble` and `latent_rank_one`. With encoded vectors every call draws fresh
+    codes, one a member and layer.
 
     Args:
         net: the network with converted layers.
@@ -35,7 +35,8 @@ class RankOneNet(nn.Module):
         self.net, self.members = net, members
         self.training = net.training
         self._checked: set[tuple[tuple[int, ...], ...]] = set()
-        self._plain = (_plain(net),)  # in a tuple: it has no values, and is not to be trained or moved
+        # in a tuple: it has no values, and is not to be trained or moved
+        self._plain = (_plain(net),)
 
     @property
     def layers(self) -> dict[str, RankOne]:
@@ -79,7 +80,8 @@ class RankOneNet(nn.Module):
         return {f"{name}.r": layer.code.draw(layer.r) for name, layer in self.layers.items() if layer.code is not None}
 
     def dense(self, member: "int | Tensor", vectors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """One member's parameters and buffers, by the names that the given network had; differentiable.
+        """One member's parameters and buffers, by the names that the given network had;
+        differentiable.
 
         Args:
             member: which.
@@ -100,7 +102,9 @@ class RankOneNet(nn.Module):
 
     @torch.no_grad()
     def member(self, j: int) -> nn.Module:
-        """A copy of member j as a plain network, in evaluation mode and with codes at their mean."""
+        """A copy of member j as a plain network, in evaluation mode and with
+        codes at their mean.
+        """
         if not 0 <= j < self.members:
             raise ValueError(f"RankOneNet.member: there are members 0 to {self.members - 1}, not {j}")
         codes = {name: (layer.code, layer.r[j]) for name, layer in self.layers.items() if layer.code is not None}
@@ -118,8 +122,9 @@ class RankOneNet(nn.Module):
     def check(self, x: Inputs) -> None:
         """Compare every member's rows of the tiled pass with that member alone.
 
-        They differ where a network moves the batch from the first axis before a converted layer (sequences first), or
-        mixes examples: a layer would then take one member's rows for another's, without an error of its own.
+        They differ where a network moves the batch from the first axis before a converted layer
+        (sequences first), or mixes examples: a layer would then take one member's rows for
+        another's, without an error of its own.
 
         The vectors r are multiplied by random numbers here, so that members differ also where they
         began as equals. Of a network that is random in evaluation mode nothing can be said.
@@ -164,7 +169,9 @@ class RankOneNet(nn.Module):
 
     @property
     def plain(self) -> nn.Module:
-        """The given network's layers in evaluation mode, without values: what `dense` is put into."""
+        """The given network's layers in evaluation mode, without values: what
+        `dense` is put into.
+        """
         return self._plain[0]
 
     def extra_repr(self) -> str:
@@ -198,7 +205,9 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def _plain(net: nn.Module) -> nn.Module:
-    """A copy with plain layers; its parameters and buffers have shapes, and no values or memory."""
+    """A copy with plain layers; its parameters and buffers have shapes, and no
+    values or memory.
+    """
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in net.parameters()}
     memo.update((id(buffer), buffer.to("meta")) for buffer in net.buffers())
     plain = copy.deepcopy(net, memo)

@@ -13,7 +13,8 @@ Separable = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class MemberNorm(_BatchNorm):
-    """BatchNorm(x_j; mean_j, variance_j, weight_j, bias_j): each member's block of rows is normalised by itself.
+    """BatchNorm(x_j; mean_j, variance_j, weight_j, bias_j): each member's block of rows is
+    normalised by itself.
 
     Weights and running statistics are [member, channel], and start as copies of the given layer's.
 

@@ -7,7 +7,8 @@ from typing_extensions import override
 
 
 class Output(nn.Module):
-    """net(x)[key]: the one tensor that the likelihood is about, of a network that returns a dict or a tuple.
+    """net(x)[key]: the one tensor that the likelihood is about, of a network that returns a dict
+    or a tuple.
 
     >>> class TwoHeads(nn.Module):
     ...     def forward(self, x: Tensor) -> dict[str, Tensor]:

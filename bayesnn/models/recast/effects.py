@@ -19,8 +19,9 @@ from bayesnn.distributions import (
 class Effect(Protocol):
     """The distribution of the linear predictor eta = location + scale e, and of a response to it.
 
-    `outputs` are [..., 2] (location, scale) for binary and [..., 3] (location, scale, sigma) for continuous responses.
-    For labels they are [..., 2 + class]: delta, gamma, and the centred logits c that beta multiplies.
+    `outputs` are [..., 2] (location, scale) for binary and [..., 3] (location, scale, sigma) for
+    continuous responses. For labels they are [..., 2 + class]: delta, gamma, and the centred
+    logits c that beta multiplies.
     """
 
     def continuous(self, outputs: Tensor) -> dist.TorchDistribution:
@@ -37,7 +38,9 @@ class Effect(Protocol):
 
 
 class CauchyEffect:
-    """beta ~ Cauchy(delta, gamma), as published: y is Voigt, or Bernoulli of a logit with a Cauchy density."""
+    """beta ~ Cauchy(delta, gamma), as published: y is Voigt, or Bernoulli of a
+    logit with a Cauchy density.
+    """
 
     def continuous(self, outputs: Tensor) -> dist.TorchDistribution:
         """Voigt(location, sigma, scale)."""

@@ -18,13 +18,16 @@ def continuous(
     priors: Mapping[str, dist.TorchDistribution] | None = None,
     name: str = "",
 ) -> RECaST:
-    """y_i = beta_i f_i + sigma e_i, beta_i ~ Cauchy(delta, gamma): y_i ~ Voigt(delta f_i, sigma, gamma |f_i|).
+    """y_i = beta_i f_i + sigma e_i, beta_i ~ Cauchy(delta, gamma): y_i ~ Voigt(delta f_i, sigma,
+    gamma |f_i|).
 
     Args:
-        source: x -> f [batch] or [batch, 1], in units of y; None where x is f itself; `SourceDraws` where it is
-            uncertain.
-        effect: another family of beta, such as `NormalEffect()`: a comparison, not the published method.
-        priors: {"delta", "log_gamma", "log_sigma"} -> distribution, on the scale of y; `PRIORS` otherwise.
+        source: x -> f [batch] or [batch, 1], in units of y; None where x is f itself;
+            `SourceDraws` where it is uncertain.
+        effect: another family of beta, such as `NormalEffect()`: a comparison, not the published
+            method.
+        priors: {"delta", "log_gamma", "log_sigma"} -> distribution, on the scale of y; `PRIORS`
+            otherwise.
         name: prefixes sites and plate.
 
     Shapes: y [batch].
@@ -50,7 +53,8 @@ def binary(
     """P(y_i = 1) = E expit(beta_i f_i), beta_i ~ Cauchy(delta, gamma).
 
     Args:
-        source: x -> f [batch] or [batch, 1], logits; None where x is f itself; `SourceDraws` where it is uncertain.
+        source: x -> f [batch] or [batch, 1], logits; None where x is f itself; `SourceDraws` where
+            it is uncertain.
         link: what takes the source's predictions to logits: `torch.logit` for probabilities.
         effect: as of `continuous`.
         priors: {"delta", "log_gamma"} -> distribution; `PRIORS` otherwise.
@@ -76,16 +80,19 @@ def categorical(
     priors: Mapping[str, dist.TorchDistribution] | None = None,
     name: str = "",
 ) -> RECaST:
-    """P(y_i = k) = E softmax(beta_i c_i)_k, beta_i ~ Cauchy(delta, gamma): labels of several classes.
+    """P(y_i = k) = E softmax(beta_i c_i)_k, beta_i ~ Cauchy(delta, gamma): labels of several
+    classes.
 
-    c_i are the source's logits minus their mean over classes. One effect for each example makes all its log odds
-    steeper or flatter together; a negative one turns the order of the classes around. With two classes it is `binary`
-    of c_1 - c_0. This extension is ours, not in the paper, which has binary labels only. There is no closed form: see
-    `distributions.StudentTCategorical` for accuracy and cost: corrected draws take 3 s for 60 examples of three
-    classes, 20 s for 250 of ten.
+    c_i are the source's logits minus their mean over classes. One effect for each example makes
+    all its log odds steeper or flatter together; a negative one turns the order of the classes
+    around. With two classes it is `binary` of c_1 - c_0. This extension is ours, not in the paper,
+    which has binary labels only. There is no closed form: see `distributions.StudentTCategorical`
+    for accuracy and cost: corrected draws take 3 s for 60 examples of three classes, 20 s for 250
+    of ten.
 
     Args:
-        source: x -> logits [batch, class]; None where x is the logits; `SourceDraws` where it is uncertain.
+        source: x -> logits [batch, class]; None where x is the logits; `SourceDraws` where it is
+            uncertain.
         link: what takes the source's predictions to logits: `torch.log` for probabilities.
         effect: as of `continuous`.
         priors: as of `binary`.

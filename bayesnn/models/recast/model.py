@@ -24,24 +24,30 @@ PRIORS: Mapping[str, dist.TorchDistribution] = {
     "log_gamma": dist.Normal(0.0, 3.0),
     "log_sigma": dist.Normal(0.0, 3.0),
 }
-"""As published: delta is centred at 1, where the target is the source's population; log scales are wide."""
+"""As published: delta is centred at 1, where the target is the source's
+population; log scales are wide.
+"""
 
 
 class RECaST(nn.Module):
-    """beta_i ~ Cauchy(delta, gamma); y_i ~ N(beta_i f_i, sigma^2) or Bernoulli(expit(beta_i f_i)), beta integrated out.
+    """beta_i ~ Cauchy(delta, gamma); y_i ~ N(beta_i f_i, sigma^2) or Bernoulli(expit(beta_i f_i)),
+    beta integrated out.
 
-    A random effect for each target example multiplies the prediction f_i of a frozen source on the link scale. With
-    beta integrated out, two or three global numbers are left: delta, log gamma and, for a continuous response, log
-    sigma. Make it with `recast.continuous(source)`, `recast.binary(source)` or `recast.categorical(source)`; sample
-    with `guides.recast`, or with NUTS as any Pyro model. Predictions are exact mixtures over draws, `predictive(draws,
-    x, model=model)`; the means of Cauchy mixtures do not exist, their medians do: `icdf(0.5)`.
+    A random effect for each target example multiplies the prediction f_i of a frozen source on the
+    link scale. With beta integrated out, two or three global numbers are left: delta, log gamma
+    and, for a continuous response, log sigma. Make it with `recast.continuous(source)`,
+    `recast.binary(source)` or `recast.categorical(source)`; sample with `guides.recast`, or with
+    NUTS as any Pyro model. Predictions are exact mixtures over draws,
+    `predictive(draws, x, model=model)`; the means of Cauchy mixtures do not exist, their medians
+    do: `icdf(0.5)`.
 
-    `outputs` are what the likelihood takes, in double precision: the location delta f_i and scale gamma |f_i| of the
-    linear predictor beta_i f_i, [batch, 2], and sigma, [batch, 3]; for labels delta, gamma and the centred logits.
+    `outputs` are what the likelihood takes, in double precision: the location delta f_i and scale
+    gamma |f_i| of the linear predictor beta_i f_i, [batch, 2], and sigma, [batch, 3]; for labels
+    delta, gamma and the centred logits.
 
-    A source may be uncertain itself, `SourceDraws`: then the index of its draw is one more site, "source". Predictions
-    of many draws are faster as `predictive(draws, model.predictions(x), model=model.of_predictions())`, which calls it
-    once.
+    A source may be uncertain itself, `SourceDraws`: then the index of its draw is one more site,
+    "source". Predictions of many draws are faster as `predictive(draws, model.predictions(x),
+    model=model.of_predictions())`, which calls it once.
 
     Attributes:
         likelihood: outputs -> distribution of y, [*draw, batch].
@@ -49,11 +55,11 @@ class RECaST(nn.Module):
         response: what y is.
 
     Raises:
-        ValueError: a source in training mode or with gradients on; predictions that are not finite, or in training
-            constant, zero, or fewer than three; targets that do not fit.
+        ValueError: a source in training mode or with gradients on; predictions that are not
+            finite, or in training constant, zero, or fewer than three; targets that do not fit.
 
-    Reference: Hickey, Williams, Hector (2022), Transfer learning with uncertainty quantification: random effect
-    calibration of source to target (RECaST).
+    Reference: Hickey, Williams, Hector (2022), Transfer learning with uncertainty quantification:
+    random effect calibration of source to target (RECaST).
     """
 
     def __init__(
@@ -115,7 +121,8 @@ class RECaST(nn.Module):
     def predictions(self, x: Inputs) -> Tensor:
         """The source's predictions on the link scale, in double precision.
 
-        f [batch]; for labels the centred logits [batch, class]; of an uncertain source [batch, draw, ...].
+        f [batch]; for labels the centred logits [batch, class]; of an uncertain source
+        [batch, draw, ...].
         """
         return checked(self.source, self.link, x, self.response.shaped, "RECaST")
 
@@ -175,7 +182,8 @@ class RECaST(nn.Module):
         return y.detach().to(f)
 
     def log_joint(self, values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
-        """log p(values) + sum_i log p(y_i | f_i, values) in nats, [*draw]: without Pyro, for samplers.
+        """log p(values) + sum_i log p(y_i | f_i, values) in nats, [*draw]: without Pyro, for
+        samplers.
 
         The draw of an uncertain source is summed over.
 
@@ -200,7 +208,8 @@ class RECaST(nn.Module):
         if self.source_count > 1:
             uniform = dist.Categorical(f.new_ones(self.source_count))
             index = pyro.sample(prefix + "source", uniform, infer={"enumerate": "parallel"})
-            values[prefix + "source"] = index.squeeze(-1) if index.dim() else index  # enumerated: [S, 1]
+            # enumerated: [S, 1]
+            values[prefix + "source"] = index.squeeze(-1) if index.dim() else index
         return self.outputs_at(values, f)
 
 

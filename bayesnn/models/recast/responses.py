@@ -29,11 +29,15 @@ class Response(Protocol):
     numbers: ClassVar[tuple[str, ...]]
 
     def shaped(self, f: Tensor, leading: int, caller: str) -> Tensor:
-        """Predictions with their last axes as `outputs` takes them, after so many leading ones; refuses others."""
+        """Predictions with their last axes as `outputs` takes them, after so
+        many leading ones; refuses others.
+        """
         ...
 
     def check(self, f: Tensor, caller: str, *, linked: bool) -> None:
-        """Refuse predictions [batch, ...] that the numbers cannot be learned from; warn of wrong scales."""
+        """Refuse predictions [batch, ...] that the numbers cannot be learned
+        from; warn of wrong scales.
+        """
         ...
 
     def outputs(self, numbers: Sequence[Tensor], f: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from bayesnn.models.inputs import check_inputs
 from bayesnn.models.recast.source_draws import SourceDraws
 
 Source: TypeAlias = "nn.Module | Callable[[Any], Tensor] | None"
-"""x -> f on the link scale, [batch] or [batch, 1], logits [batch, class] for labels; None where x is f itself."""
+"""x -> f on the link scale, [batch] or [batch, 1], logits [batch, class] for labels; None
+where x is f itself.
+"""
 
 
 def check_source(source: Source, caller: str) -> None:
@@ -54,7 +56,9 @@ def checked(
     shaped: Callable[[Tensor, int, str], Tensor],
     caller: str,
 ) -> Tensor:
-    """f [batch, ...] or, of a `SourceDraws`, [batch, draw, ...], as `shaped` gives and refuses its last axes."""
+    """f [batch, ...] or, of a `SourceDraws`, [batch, draw, ...], as `shaped`
+    gives and refuses its last axes.
+    """
     check_inputs(x)
     with torch.no_grad():
         if isinstance(source, nn.Module):

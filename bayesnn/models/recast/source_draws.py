@@ -12,20 +12,22 @@ from bayesnn.models.protocol import Model
 
 
 class SourceDraws:
-    """f_s(x), s = 1 ... S: draws of a Bayesian source's predictions, as the source of a RECaST model.
+    """f_s(x), s = 1 ... S: draws of a Bayesian source's predictions, as the source of a RECaST
+    model.
 
         s ~ Uniform{1 ... S}; y_i ~ RECaST with f_i = f_s(x_i), one s for all examples
 
-    The target's data then weigh the draws, p(s | y, numbers) proportional to prod_i p(y_i | f_s(x_i), numbers): the
-    model sums over s exactly, and its posterior has a draw of s, site "source", beside every draw of the numbers. This
-    is importance sampling from the source's posterior. Where the target's data say much of the source, few draws bear
-    all weight, whatever their number: see `recast.source_weights` and `CorrectedDraws.effective_sources`.
+    The target's data then weigh the draws, p(s | y, numbers) proportional to prod_i
+    p(y_i | f_s(x_i), numbers): the model sums over s exactly, and its posterior has a draw of s,
+    site "source", beside every draw of the numbers. This is importance sampling from the source's
+    posterior. Where the target's data say much of the source, few draws bear all weight, whatever
+    their number: see `recast.source_weights` and `CorrectedDraws.effective_sources`.
 
     Not in the RECaST paper, whose source is one fixed function: our extension.
 
     Args:
-        function: x -> [draw, batch], [draw, batch, 1] or, for labels, [draw, batch, class], on the source's own scale;
-            the same draws at every call.
+        function: x -> [draw, batch], [draw, batch, 1] or, for labels, [draw, batch, class], on the
+            source's own scale; the same draws at every call.
         count: S, two or more.
 
     Raises:

@@ -12,7 +12,8 @@ from bayesnn.models.recast.model import RECaST, log_likelihoods_of_sources
 def source_weights(model: RECaST, values: Mapping[str, Tensor], f: Tensor, y: Tensor) -> Tensor:
     """p(source = s | y, values), [*draw, S]: the posterior of the source's index.
 
-    With w their mean over draws of the numbers, 1 / sum_s w_s^2 is the effective number of the source's draws.
+    With w their mean over draws of the numbers, 1 / sum_s w_s^2 is the effective number of the
+    source's draws.
 
     Args:
         model: RECaST.
@@ -33,7 +34,8 @@ def source_weights(model: RECaST, values: Mapping[str, Tensor], f: Tensor, y: Te
 def with_source(
     model: RECaST, values: Mapping[str, Tensor], f: Tensor, y: Tensor, *, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """Draws of the numbers, each with an exact draw of the uncertain source's index; the numbers alone otherwise.
+    """Draws of the numbers, each with an exact draw of the uncertain source's index; the numbers
+    alone otherwise.
 
     Arguments as of `source_weights`; values are [draw].
     """

@@ -2,15 +2,16 @@
 
     python -m examples.studies.calibrate_a_classifier --seeds 0 1 2 3 4 --out docs/tables
 
-Stage one is a convolutional network of 314,506 weights on 800 images of MNIST, without weight decay: accurate and too
-sure of itself. Stage two freezes its features and trains a new head on the same images: two-stage training (TST), and
-its variational form (V-TST), whose head has a latent vector z for each image. The 200 other images choose the epoch,
-the temperature, and where it says so the weight of the KL divergence. 4,000 images, letters and turned digits are
-looked at once, in the end.
+Stage one is a convolutional network of 314,506 weights on 800 images of MNIST, without weight
+decay: accurate and too sure of itself. Stage two freezes its features and trains a new head on the
+same images: two-stage training (TST), and its variational form (V-TST), whose head has a latent
+vector z for each image. The 200 other images choose the epoch, the temperature, and where it says
+so the weight of the KL divergence. 4,000 images, letters and turned digits are looked at once, in
+the end.
 
-Writes calibrate_a_classifier.md and .png: means over seeds with standard errors, paired differences to MAP, and what
-the KL weight does. About two minutes a seed on one core; what a seed gave is kept under --runs, so a stopped run goes
-on.
+Writes calibrate_a_classifier.md and .png: means over seeds with standard errors, paired
+differences to MAP, and what the KL weight does. About two minutes a seed on one core; what a seed
+gave is kept under --runs, so a stopped run goes on.
 """
 
 import math

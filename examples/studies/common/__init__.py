@@ -1,1 +1,3 @@
-"""What studies share: data, networks and their training, choices, scores, seeds, tables and curves."""
+"""What studies share: data, networks and their training, choices, scores,
+seeds, tables and curves.
+"""

@@ -1,4 +1,6 @@
-"""The prior scale of a Laplace approximation, chosen on images that were held out of the training."""
+"""The prior scale of a Laplace approximation, chosen on images that were held
+out of the training.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +48,9 @@ class Choice:
 
 
 def choose_scale(rule: Rule, folds: Sequence[Fold], name: str) -> Choice:
-    """Cross-validate the prior scale: fit Laplace in every fold, score its held-out part under every scale."""
+    """Cross-validate the prior scale: fit Laplace in every fold, score its
+    held-out part under every scale.
+    """
     total, without, count = [0.0] * len(SCALES), 0.0, 0
     for fold in tqdm(folds, desc=f"prior of the {name}", unit="fold"):
         model = BNN(fold.net, rule(fold.net, fold.train), priors.normal(1.0), likelihoods.categorical)
@@ -60,10 +64,12 @@ def choose_scale(rule: Rule, folds: Sequence[Fold], name: str) -> Choice:
 
 
 def _under_every_scale(model: BNN, train: TensorDataset, x: Tensor) -> Iterator[Tensor]:
-    """p(y | x, D) [batch, class] of the linearised predictive, for every prior scale s in `SCALES`.
+    """p(y | x, D) [batch, class] of the linearised predictive, for every prior scale s in
+    `SCALES`.
 
-    With H = Q diag(l) Q^T the covariance (H + 1/s^2)^-1 is Q diag(1 / (l + 1/s^2)) Q^T: one decomposition and one
-    Jacobian do for all scales. The same random numbers do too, which makes the curve smooth.
+    With H = Q diag(l) Q^T the covariance (H + 1/s^2)^-1 is Q diag(1 / (l + 1/s^2)) Q^T: one
+    decomposition and one Jacobian do for all scales. The same random numbers do too, which makes
+    the curve smooth.
     """
     values, full = model.values(), Laplace(model).fit(batches(train)).fitted.curvature
     assert isinstance(full, Full)
@@ -73,7 +79,8 @@ def _under_every_scale(model: BNN, train: TensorDataset, x: Tensor) -> Iterator[
     half = torch.cat([part[1] for part in parts]).double() @ eigenvectors
     noise = torch.randn(half.shape[-1], DRAWS, dtype=half.dtype, device=half.device)
     for scale in SCALES:
-        deviation = (half / (eigenvalues.clamp(min=0) + scale**-2).sqrt()) @ noise  # [batch, class, draw]
+        # [batch, class, draw]
+        deviation = (half / (eigenvalues.clamp(min=0) + scale**-2).sqrt()) @ noise
         yield (mean.unsqueeze(-1) + deviation).softmax(1).mean(-1)
 
 

@@ -33,7 +33,8 @@ def curves(
     *,
     methods: Sequence[str],
 ) -> Figure:
-    """A column for each of `panels`, {title: {n: design}}, and a row for each (metric, level, label).
+    """A column for each of `panels`, {title: {n: design}}, and a row for each (metric, level,
+    label).
 
     Bars are two Monte-Carlo standard errors; a grey line is the nominal level of a coverage.
     """
@@ -48,7 +49,8 @@ def curves(
                 found = [point for point in found if math.isfinite(point[1])]
                 if not found:
                     continue
-                spread = 0.97 + 0.06 * i / max(len(methods) - 1, 1)  # so that bars do not hide each other
+                # so that bars do not hide each other
+                spread = 0.97 + 0.06 * i / max(len(methods) - 1, 1)
                 n, mean, se = zip(*found, strict=True)
                 bars = [2 * one if one == one else 0.0 for one in se]
                 at = [spread * one for one in n]

@@ -1,4 +1,6 @@
-"""Digits to learn from and to be tested on, and images that no digit should be read from with confidence."""
+"""Digits to learn from and to be tested on, and images that no digit should be
+read from with confidence.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,7 +45,9 @@ class Sets:
 
 
 def load(options: Options) -> Sets:
-    """MNIST's 5,000 images split into training and test, and three kinds of images from outside."""
+    """MNIST's 5,000 images split into training and test, and three kinds of
+    images from outside.
+    """
     generator = torch.Generator().manual_seed(options.seed)
     train, _, rest = data.split(*data.mnist5k(), train=options.train_size, generator=generator)
     test = Images(*(part[: options.largest].to(options.device) for part in rest.tensors))
@@ -60,7 +64,9 @@ def load(options: Options) -> Sets:
 
 
 def batches(dataset: TensorDataset) -> DataLoader[tuple[Tensor, ...]]:
-    """One pass over a data set in order: what curvature is summed over. Small batches stay in the processor's cache."""
+    """One pass over a data set in order: what curvature is summed over. Small batches stay in the
+    processor's cache.
+    """
     return DataLoader(dataset, batch_size=25)
 
 

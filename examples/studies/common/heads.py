@@ -30,7 +30,9 @@ FEATURES = 576
 
 @dataclass(frozen=True)
 class Head:
-    """A trained head, its loss on the held-out images in nats, what it cost in CPU seconds, and its size."""
+    """A trained head, its loss on the held-out images in nats, what it cost in
+    CPU seconds, and its size.
+    """
 
     predictor: Predictor
     loss: float
@@ -78,7 +80,8 @@ def _head(net: nn.Module, task: Task, held: TensorDataset, model: LatentHead) ->
     trained(MeanFieldELBO()(model, fast), cached, loss)
 
     def predictor(images: Tensor) -> Tensor:
-        return predictive(fast, features(images), draws).component_probs  # one pass of the network for all draws
+        # one pass of the network for all draws
+        return predictive(fast, features(images), draws).component_probs
 
     held_out = float(log_losses(predictor, *held.tensors).mean())
     size = sum(parameter.numel() for part in (guide, model) for parameter in part.parameters())

@@ -18,7 +18,9 @@ BATCH, RATE = 100, 3e-3
 
 
 def lenet() -> nn.Sequential:
-    """LeNet-5 with rectified units, 61,706 weights; pooling first and rectifying then is the same and less work."""
+    """LeNet-5 with rectified units, 61,706 weights; pooling first and
+    rectifying then is the same and less work.
+    """
     return nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
         nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU(),
@@ -63,7 +65,9 @@ def train(dataset: TensorDataset, *, seed: int, epochs: int, prior_scale: float 
 def train_all(
     options: Options, data: TensorDataset, prior_scale: float = 1.0
 ) -> tuple[list[nn.Module], History, list[Fold]]:
-    """The ensemble, whose first member is the network to be made Bayesian, and the networks of the cross-validation."""
+    """The ensemble, whose first member is the network to be made Bayesian, and the networks of the
+    cross-validation.
+    """
     members: list[nn.Module] = []
     held: list[Fold] = []
     first: History | None = None

@@ -15,7 +15,9 @@ LEAST, MOST = 100, 4_500  # training images: ten of each class, and something le
 
 @dataclass(frozen=True)
 class Options:
-    """What a run does by default; SMOKE=1 in the environment makes everything small, to see only that it runs."""
+    """What a run does by default; SMOKE=1 in the environment makes everything
+    small, to see only that it runs.
+    """
 
     out: Path = Path("quickstart-output")
     seed: int = 0

@@ -1,4 +1,6 @@
-"""From images to class probabilities: a network's own, those of cooled logits, and their losses."""
+"""From images to class probabilities: a network's own, those of cooled logits,
+and their losses.
+"""
 
 from collections.abc import Callable
 

@@ -1,4 +1,6 @@
-"""From predictions to tables: how good they are on the test set, and whether uncertainty tells what lies outside."""
+"""From predictions to tables: how good they are on the test set, and whether uncertainty tells
+what lies outside.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +16,15 @@ from examples.studies.common.datasets import Images, Sets
 SURE = 0.95
 
 Predictions = dict[str, Tensor]
-"""{name of the set: class probabilities of every draw [draw, batch, class]}; their mean is the prediction."""
+"""{name of the set: class probabilities of every draw [draw, batch, class]};
+their mean is the prediction.
+"""
 
 
 def predict_everywhere(predictor: Callable[[Tensor], Tensor], sets: Sets, name: str) -> Predictions:
-    """Probabilities of all sets, some images at a time, which bounds the memory that Jacobians take."""
+    """Probabilities of all sets, some images at a time, which bounds the memory
+    that Jacobians take.
+    """
     total = sum(len(images.x) for images in sets.everywhere.values())
     with tqdm(total=total, desc=f"predict: {name}", unit="image") as bar, torch.no_grad():
 
@@ -36,8 +42,10 @@ class Scores:
     """One line of the table.
 
     Attributes:
-        gain: NLL minus that of the first method on the same images, paired: its error is far below that of either.
-        auroc: {kind: how well predictive entropy tells these images from the test set, which is the negative class}.
+        gain: NLL minus that of the first method on the same images, paired: its error is far below
+            that of either.
+        auroc: {kind: how well predictive entropy tells these images from the test set, which is
+            the negative class}.
         shift: {kind: (accuracy, NLL, ECE)} of sets from outside whose images have classes of ours.
     """
 
@@ -92,7 +100,9 @@ def sure_and_wrong(draws: Tensor, y: Tensor | None) -> Tensor:
 
 
 def as_table(scores: Mapping[str, Scores]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows to read: value ± standard error; the ECE with its 95 % interval and its noise floor."""
+    """Header and rows to read: value ± standard error; the ECE with its 95 %
+    interval and its noise floor.
+    """
     first = next(iter(scores.values()))
     header = ["method", "accuracy (%)", "NLL (nats)", "NLL - MAP's", "Brier", "ECE [95 % interval]", "if calibrated"]
     header += [f"AUROC {kind}" for kind in first.auroc]
@@ -114,7 +124,9 @@ def as_table(scores: Mapping[str, Scores]) -> tuple[list[str], list[list[str]]]:
 
 
 def shift_table(scores: Mapping[str, Scores]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the sets whose images have classes of ours, though they look different."""
+    """Header and rows of the sets whose images have classes of ours, though
+    they look different.
+    """
     kinds = list(next(iter(scores.values())).shift)
     header = ["method"] + [f"{what}, {kind}" for kind in kinds for what in ("accuracy (%)", "NLL (nats)", "ECE")]
     rows = []
@@ -133,7 +145,9 @@ def percent(share: metrics.Estimate) -> str:
 
 
 def as_numbers(scores: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
-    """{method: {column: number}}: everything of the tables, for a CSV file and for means over seeds."""
+    """{method: {column: number}}: everything of the tables, for a CSV file and
+    for means over seeds.
+    """
     result = {}
     for name, one in scores.items():
         found = {

@@ -1,4 +1,6 @@
-"""Several seeds: each run once, then means over them with standard errors, and paired differences to MAP."""
+"""Several seeds: each run once, then means over them with standard errors, and
+paired differences to MAP.
+"""
 
 import argparse
 import math
@@ -28,12 +30,13 @@ KINDS = ("letters", "rotated_digits", "other_digits")
 
 
 def each_seed(one_seed: Callable[[Options], Any], name: str, description: str) -> tuple[list[Any], Path]:
-    """What every seed of the command line gave, and the folder for tables; a seed that has run is not run again.
+    """What every seed of the command line gave, and the folder for tables; a seed that has run is
+    not run again.
 
     Args:
         one_seed: a run.
-        name: of the study, a folder of `examples/studies`. What a seed gave is kept as JSON under `--runs`,
-            `quickstart-output/{name}` by default.
+        name: of the study, a folder of `examples/studies`. What a seed gave is kept as JSON under
+            `--runs`, `quickstart-output/{name}` by default.
         description: what `--help` says of it.
     """
     smoke = bool(os.environ.get("SMOKE"))

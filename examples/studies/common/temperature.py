@@ -1,4 +1,6 @@
-"""One temperature for all logits: the candidates, and how networks of a cross-validation judge them."""
+"""One temperature for all logits: the candidates, and how networks of a
+cross-validation judge them.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -23,7 +23,9 @@ FASTER = 10.0
 
 @dataclass(frozen=True)
 class Task:
-    """What every method gets: images to learn from, a seed of the start, passes over the images."""
+    """What every method gets: images to learn from, a seed of the start, passes
+    over the images.
+    """
 
     data: TensorDataset
     seed: int
@@ -35,7 +37,8 @@ class Setting:
     """What is chosen by validation.
 
     Attributes:
-        gain: the prior of a weight is N(0, gain^2 / fan-in), that of a bias N(0, 1); infinite for none.
+        gain: the prior of a weight is N(0, gain^2 / fan-in), that of a bias N(0, 1); infinite for
+            none.
         kl_weight: of the KL divergence; 1 is Bayes' rule.
         rate: SWAG's learning rate.
     """
@@ -46,7 +49,9 @@ class Setting:
 
 
 def network(seed: int) -> nn.Sequential:
-    """Two convolutions and two dense layers, 314,506 weights: several hundred for each training image."""
+    """Two convolutions and two dense layers, 314,506 weights: several hundred
+    for each training image.
+    """
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(1, 16, 5, stride=2), nn.ReLU(),
@@ -58,7 +63,9 @@ def network(seed: int) -> nn.Sequential:
 
 
 def bayesian(net: nn.Module, setting: Setting, size: int) -> BNN:
-    """All weights random under the prior of the setting; `size` is how many images the likelihood counts."""
+    """All weights random under the prior of the setting; `size` is how many
+    images the likelihood counts.
+    """
     return BNN(net, subset.everything(net), priors.fan_in(net, setting.gain), likelihoods.categorical, size=size)
 
 
@@ -68,7 +75,8 @@ def loader(task: Task) -> DataLoader[tuple[Tensor, ...]]:
 
 
 def train(loss: nn.Module, task: Task, setting: Setting, validate: Callable[[], float] | None = None) -> None:
-    """Adam, the same number of steps for every method; rates rise for a tenth of them and then fall to zero.
+    """Adam, the same number of steps for every method; rates rise for a tenth of them and then
+    fall to zero.
 
     `validate` is called after each pass over the images.
     """

@@ -1,1 +1,3 @@
-"""What the hierarchical regression leaves out of its story: simulated data, options, printing and the figure."""
+"""What the hierarchical regression leaves out of its story: simulated data,
+options, printing and the figure.
+"""

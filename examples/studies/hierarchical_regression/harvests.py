@@ -47,5 +47,7 @@ def least_squares(weather: nn.Module, response: nn.Module, data: Data, steps: in
 
 
 def centred(values: Tensor) -> Tensor:
-    """The networks' offsets and the mean of the effects share one constant, which no data can divide among them."""
+    """The networks' offsets and the mean of the effects share one constant, which no data can
+    divide among them.
+    """
     return values - values.mean()

@@ -10,7 +10,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Options:
-    """What a run does; SMOKE=1 in the environment makes everything small, to see only that it runs."""
+    """What a run does; SMOKE=1 in the environment makes everything small, to
+    see only that it runs.
+    """
 
     out: Path
     seed: int

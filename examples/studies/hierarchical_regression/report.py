@@ -1,4 +1,6 @@
-"""What a run prints and draws: ArviZ's summary, LOO and k-hat of each fit, and the curves beside the truth."""
+"""What a run prints and draws: ArviZ's summary, LOO and k-hat of each fit, and
+the curves beside the truth.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +47,9 @@ def show(name: str, tree: Any) -> None:
 
 
 def figure(trees: Mapping[str, Any], effect: Tensor) -> Figure:
-    """The curves and the fields' effects: posterior means, central 90 % intervals, and the truth."""
+    """The curves and the fields' effects: posterior means, central 90 %
+    intervals, and the truth.
+    """
     drawing = Figure(figsize=(12, 3.8), layout="constrained")
     axes = drawing.subplots(1, 3)
     grid = GRID.flatten().numpy()

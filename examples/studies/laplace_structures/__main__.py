@@ -1,13 +1,15 @@
-"""Every structure and subset of a Laplace approximation on the quickstart's digits: what each gains, and costs.
+"""Every structure and subset of a Laplace approximation on the quickstart's digits: what each
+gains, and costs.
 
     python -m examples.studies.laplace_structures --seeds 0 1 2 3 4 --out docs/tables
 
-Beside MAP, one temperature and an ensemble of five. All predictions are linearised, with the probit formula; every
-prior scale is cross-validated within the 1,000 training images, and, for comparison, chosen by the evidence. Costs are
-CPU times on one thread: of the fit in epochs of plain training, of predictions in forward passes of the network.
+Beside MAP, one temperature and an ensemble of five. All predictions are linearised, with the
+probit formula; every prior scale is cross-validated within the 1,000 training images, and, for
+comparison, chosen by the evidence. Costs are CPU times on one thread: of the fit in epochs of
+plain training, of predictions in forward passes of the network.
 
-Writes laplace_structures.md: means over seeds with standard errors. About six minutes a seed on one core; what a seed
-gave is kept under --runs, so a stopped run goes on.
+Writes laplace_structures.md: means over seeds with standard errors. About six minutes a seed on
+one core; what a seed gave is kept under --runs, so a stopped run goes on.
 """
 
 import os

@@ -1,1 +1,3 @@
-"""What the study of latents is made of: methods, members over training, scores, the tables and the figure."""
+"""What the study of latents is made of: methods, members over training, scores,
+the tables and the figure.
+"""

@@ -1,14 +1,16 @@
-"""Latents instead of weights on digits: V-TST, BatchEnsemble, rank-1, LP-BNN beside what users compare with.
+"""Latents instead of weights on digits: V-TST, BatchEnsemble, rank-1, LP-BNN beside what users
+compare with.
 
     python -m examples.studies.lp_bnn_digits --seeds 0 1 2 3 4 --out docs/tables
 
-A convolutional network of 314,506 weights on 800 images of MNIST, without weight decay: several hundred weights for
-each image. The 200 other images choose the temperature, the dropout rate, the rank-1 prior and one KL weight of LP-BNN.
-4,000 images, letters, and digits under noise and turned are looked at once, in the end.
+A convolutional network of 314,506 weights on 800 images of MNIST, without weight decay: several
+hundred weights for each image. The 200 other images choose the temperature, the dropout rate, the
+rank-1 prior and one KL weight of LP-BNN. 4,000 images, letters, and digits under noise and turned
+are looked at once, in the end.
 
-Writes lp_bnn_digits.md and lp_bnn_digits.png: means over seeds with standard errors, what LP-BNN's KL weight does, and
-how far members lie apart over the training. About three minutes of CPU time a seed on one core; what a seed gave is
-kept under --runs, so a stopped run goes on.
+Writes lp_bnn_digits.md and lp_bnn_digits.png: means over seeds with standard errors, what LP-BNN's
+KL weight does, and how far members lie apart over the training. About three minutes of CPU time a
+seed on one core; what a seed gave is kept under --runs, so a stopped run goes on.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""Numbers of one predictor: test set, letters, and digits under noise and turned, five severities each."""
+"""Numbers of one predictor: test set, letters, and digits under noise and
+turned, five severities each.
+"""
 
 import time
 from dataclasses import dataclass

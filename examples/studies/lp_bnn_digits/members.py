@@ -87,7 +87,9 @@ def fitted(
 
 @torch.no_grad()
 def apart(net: RankOneNet, x: Tensor) -> EPOCH:
-    """How far the members, with their codes at the mean, lie apart: in predictions at x, and in r_hat of each layer."""
+    """How far the members, with their codes at the mean, lie apart: in predictions at x, and in
+    r_hat of each layer.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # collapse is what is looked for
         layers = diversity(net).values()

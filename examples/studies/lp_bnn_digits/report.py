@@ -101,7 +101,9 @@ def _times(runs: Sequence[Run], name: str, *prefixes: str) -> list[str]:
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Over the epochs: how often members disagree, how far their vectors lie apart, and the noise of one member's."""
+    """Over the epochs: how often members disagree, how far their vectors lie apart, and the noise
+    of one member's.
+    """
     drawing = Figure(figsize=(11.0, 3.4), layout="constrained")
     panels = drawing.subplots(1, 3)
     keys = ("disagreement", "between", "within")

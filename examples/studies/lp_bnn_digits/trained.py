@@ -12,7 +12,9 @@ from examples.studies.common.predictors import Predictor
 from examples.studies.common.training import Setting
 
 EPOCH = dict[str, Any]
-"""After one pass over the images: {"disagreement": share of pairs of members, "between", "within", "kl": [layer]}."""
+"""After one pass over the images: {"disagreement": share of pairs of members,
+"between", "within", "kl": [layer]}.
+"""
 
 NONE = Setting(math.inf)
 """No weight decay, for all methods alike."""
@@ -20,7 +22,8 @@ NONE = Setting(math.inf)
 
 @dataclass(frozen=True)
 class Trained:
-    """A predictor with its numbers of parameters, its CPU seconds of training, and what was looked at on the way.
+    """A predictor with its numbers of parameters, its CPU seconds of training, and what was looked
+    at on the way.
 
     Attributes:
         chosen: what validation chose, to print.

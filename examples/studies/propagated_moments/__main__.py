@@ -1,11 +1,13 @@
-"""Propagated moments against drawn weights on torchvision's networks: what diagonal propagation loses.
+"""Propagated moments against drawn weights on torchvision's networks: what diagonal propagation
+loses.
 
     python -m examples.studies.propagated_moments --out docs/tables
 
-Both networks learn 3,000 of MNIST's digits, padded to 32 x 32. Every matrix of weights then has relative noise of
-variance 0.01, W (1 + 0.1 e), and the guide's propagated mean and standard deviation of the logits are compared with
-those of 200 weights drawn from the same guide, before and after training, on images that were not learned. Then what
-may be done about it, on the trained networks.
+Both networks learn 3,000 of MNIST's digits, padded to 32 x 32. Every matrix of weights then has
+relative noise of variance 0.01, W (1 + 0.1 e), and the guide's propagated mean and standard
+deviation of the logits are compared with those of 200 weights drawn from the same guide, before
+and after training, on images that were not learned. Then what may be done about it, on the trained
+networks.
 
 Writes propagated_moments.md; about 10 minutes on one core.
 """
@@ -179,7 +181,9 @@ def row_of_means(case: Case, state: str) -> list[str]:
 
 
 def dependent(pool: Callable[..., Tensor]) -> Callable[..., Moments]:
-    """The rule of an average over positions that move as one: deviations are averaged, not variances."""
+    """The rule of an average over positions that move as one: deviations are
+    averaged, not variances.
+    """
 
     def rule(input: Moments, *args: Any, **kwargs: Any) -> Moments:
         return Moments(pool(input.loc, *args, **kwargs), pool(input.variance.sqrt(), *args, **kwargs).square())
@@ -188,7 +192,9 @@ def dependent(pool: Callable[..., Tensor]) -> Callable[..., Moments]:
 
 
 def remedies(case: Case) -> dict[str, tuple[Tensor, float]]:
-    """{name: (standard deviations of the test images' logits, forward passes that a prediction takes)}."""
+    """{name: (standard deviations of the test images' logits, forward passes
+    that a prediction takes)}.
+    """
     x, guide = case.sets.test[0], case.guide
     with torch.no_grad():
         forward = cpu_seconds(lambda: [case.net(part) for part in x.split(50)])

@@ -96,7 +96,9 @@ def _rejection(sets: Sets, predictions: Mapping[str, Predictions]) -> Figure:
 
 
 def _images(sets: Sets, predictions: Mapping[str, Predictions], count: int = 8) -> Figure:
-    """Mistakes that the network makes with confidence, and letters that it takes for digits; the first in the set."""
+    """Mistakes that the network makes with confidence, and letters that it takes for digits; the
+    first in the set.
+    """
     (first, before), (second, after) = list(predictions.items())[:2]
     assert sets.test.y is not None
     y = sets.test.y.cpu()

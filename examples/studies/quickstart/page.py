@@ -1,4 +1,6 @@
-"""What a run leaves in its folder: tables, figures, and one self-contained HTML page that explains them."""
+"""What a run leaves in its folder: tables, figures, and one self-contained HTML
+page that explains them.
+"""
 
 import base64
 import html
@@ -102,7 +104,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _verdict(name: str, scores: Mapping[str, Scores]) -> str:
-    """What the numbers say of a method beside the first one; a difference counts from two standard errors on."""
+    """What the numbers say of a method beside the first one; a difference
+    counts from two standard errors on.
+    """
     first, one = next(iter(scores.values())), scores[name]
     clear = abs(one.gain.value) > 2 * one.gain.se
     better = one.gain.value < 0

@@ -2,16 +2,20 @@
 
     python -m examples.studies.quickstart_seeds --seeds 0 1 2 3 4 --out docs/tables
 
-Each seed is another split of the data, other networks, other draws. Beside the quickstart's four methods:
+Each seed is another split of the data, other networks, other draws. Beside the quickstart's four
+methods:
 
-- one temperature for all logits, chosen on the same validation images: does Laplace do more than cool down?
+- one temperature for all logits, chosen on the same validation images: does Laplace do more than
+  cool down?
 - the prior scale that maximises the evidence instead of the validated one;
 - weights drawn and put into the network, instead of the network linearised in them;
 - as many weights at random instead of those with the largest variance;
-- the same comparison around networks whose own prior scale (weight decay) was cross-validated, too.
+- the same comparison around networks whose own prior scale (weight decay) was cross-validated,
+  too.
 
-Writes quickstart.md and quickstart.csv: means over seeds with their standard errors, and differences to MAP of the same
-seed. Three to four minutes a seed on one core. What a seed gave is kept under --runs, so a stopped run goes on.
+Writes quickstart.md and quickstart.csv: means over seeds with their standard errors, and
+differences to MAP of the same seed. Three to four minutes a seed on one core. What a seed gave is
+kept under --runs, so a stopped run goes on.
 """
 
 import os
@@ -74,7 +78,9 @@ def compare(options: Options, sets: Sets, prior_scale: float, *, extras: bool) -
 
 
 def validated_scale(options: Options, sets: Sets) -> float:
-    """The prior scale of training whose networks predict held-out images best; no ensemble is needed for that."""
+    """The prior scale of training whose networks predict held-out images best; no ensemble is
+    needed for that.
+    """
     losses = {}
     for scale in (WIDER, *NARROWER):
         _, _, held = train_all(replace(options, members=1), sets.train, scale)

@@ -2,12 +2,13 @@
 
     python -m examples.studies.segmentation --seeds 0 1 2 3 --out docs/tables
 
-torchvision's deeplabv3_resnet50, 39.6 million weights from a random start, on 480 small scenes made on the spot:
-ellipses, boxes and triangles that hide each other, a label for every pixel. Test scenes have known shapes, the same
-under noise, or one cross each, whose pixels are out of distribution. All methods go on from one network a seed.
+torchvision's deeplabv3_resnet50, 39.6 million weights from a random start, on 480 small scenes
+made on the spot: ellipses, boxes and triangles that hide each other, a label for every pixel. Test
+scenes have known shapes, the same under noise, or one cross each, whose pixels are out of
+distribution. All methods go on from one network a seed.
 
-Writes segmentation.md and segmentation.png. About five minutes of CPU time a seed on one core; what a method gave on a
-seed is kept under --runs, so a stopped run goes on.
+Writes segmentation.md and segmentation.png. About five minutes of CPU time a seed on one core;
+what a method gave on a seed is kept under --runs, so a stopped run goes on.
 """
 
 import argparse
@@ -25,7 +26,9 @@ IMAGES = 4 if SMOKE else 60
 
 
 def one_seed(seed: int, folder: Path) -> report.Run:
-    """{method: numbers} of a seed; methods that are not in the folder are trained and put there."""
+    """{method: numbers} of a seed; methods that are not in the folder are
+    trained and put there.
+    """
     file = folder / f"seed_{seed}.json"
     found: report.Run = kept.read(file) or {}
     missing = [name for name in METHODS if name not in found]

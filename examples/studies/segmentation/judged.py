@@ -1,4 +1,6 @@
-"""Numbers of one predictor: known shapes, the same under noise, and scenes with a shape that training never saw."""
+"""Numbers of one predictor: known shapes, the same under noise, and scenes with a shape that
+training never saw.
+"""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +22,9 @@ SHOWN = 4
 """Scenes of the figure."""
 
 Maps = dict[str, Any]
-"""{"predicted", "entropy", "information": nested lists [image, size, size]} of the scenes of the figure."""
+"""{"predicted", "entropy", "information": nested lists [image, size, size]} of
+the scenes of the figure.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def _asked(trained: Trained, asked: Scenes, pixels: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def probabilities(predictor: Predictor, x: Tensor) -> Tensor:
-    """[draw, image, size, size, class], nowhere 0: one network may be so sure of a wrong class that its NLL is not
-    finite."""
+    """[draw, image, size, size, class], nowhere 0: one network may be so sure of a wrong class
+    that its NLL is not finite."""
     p = predictor(x).clamp(min=1e-12)
     return p / p.sum(-1, keepdim=True)
 
@@ -81,14 +85,18 @@ def quality(draws: Tensor, y: Tensor, pixels: Tensor) -> dict[str, float]:
 
 
 def iou(predicted: Tensor, labels: Tensor, classes: int = len(CLASSES)) -> Tensor:
-    """[class]: |predicted and labelled| / |predicted or labelled|, over the pixels of all images together."""
+    """[class]: |predicted and labelled| / |predicted or labelled|, over the
+    pixels of all images together.
+    """
     counts = torch.bincount(classes * labels.flatten() + predicted.flatten(), minlength=classes**2)
     both = counts.view(classes, classes).double()
     return both.diag() / (both.sum(0) + both.sum(1) - both.diag())
 
 
 def detection(draws: Tensor, y: Tensor) -> dict[str, float]:
-    """How well scores tell pixels of the unseen shape (positive) from all others, and from those of known shapes."""
+    """How well scores tell pixels of the unseen shape (positive) from all others, and from those
+    of known shapes.
+    """
     p, unseen = draws.mean(0), y == UNSEEN
     known = (y > 0) & ~unseen
     scores = {"max": 1 - p.amax(-1), "entropy": metrics.entropy(p)}

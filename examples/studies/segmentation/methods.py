@@ -40,7 +40,9 @@ PASSES = 4
 """Of MC dropout and LP-BNN, whose members have one draw each, as published."""
 
 NEAR = 0.2
-"""Spread of the members' vectors at the start; the network is trained already, and 0.5 would undo it."""
+"""Spread of the members' vectors at the start; the network is trained already,
+and 0.5 would undo it.
+"""
 
 KL_WEIGHTS: tuple[float, ...] = () if SMOKE else (1.0,)
 """Besides the published one."""
@@ -87,7 +89,9 @@ class Task:
 
 
 def begin(seed: int, folder: Path) -> Task:
-    """The task of a seed; its network is kept in the folder, so that a stopped study need not train it again."""
+    """The task of a seed; its network is kept in the folder, so that a stopped
+    study need not train it again.
+    """
     data, held = (scenes(n, seed=1000 * seed + i, size=SIZE) for i, n in enumerate((IMAGES, HELD)))
     net, clock = deeplab(seed), folder / f"start_{seed}.json"
     start = time.process_time()
@@ -129,7 +133,9 @@ def plain(task: Task) -> dict[str, Trained]:
 
 
 def ensemble(task: Task) -> dict[str, Trained]:
-    """BatchEnsemble: every member sees its own quarter of a batch, so that a step costs that of one network."""
+    """BatchEnsemble: every member sees its own quarter of a batch, so that a
+    step costs that of one network.
+    """
     torch.manual_seed(task.seed)
     return {ENSEMBLE: fitted(batch_ensemble(task.net, MEMBERS, initial=near_one(NEAR)), task, draws=1)}
 
@@ -148,7 +154,9 @@ def latent(task: Task, kl_weight: float | None = None) -> dict[str, Trained]:
 
 
 def published_weight(net: RankOneNet, data: Scenes) -> float:
-    """images * pixels * M / (L + 1): what the published loss gives the KL divergence, where Bayes' rule has 1."""
+    """images * pixels * M / (L + 1): what the published loss gives the KL
+    divergence, where Bayes' rule has 1.
+    """
     return data.y.numel() * net.members / (len(net.layers) + 1)
 
 

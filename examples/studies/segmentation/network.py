@@ -1,4 +1,6 @@
-"""torchvision's DeepLab on scenes: what goes in, what comes out, and the one way in which every method trains it."""
+"""torchvision's DeepLab on scenes: what goes in, what comes out, and the one way in which every
+method trains it.
+"""
 
 import os
 from functools import partial
@@ -21,10 +23,12 @@ MIDDLE, SPREAD = 0.45, 0.25
 
 
 class Logits(nn.Module):
-    """Images [batch, 3, size, size] in [0, 1] -> logits [batch, class, size, size]; convolutions in bfloat16.
+    """Images [batch, 3, size, size] in [0, 1] -> logits [batch, class, size, size]; convolutions
+    in bfloat16.
 
-    Under SMOKE they stay in single precision: a step in bfloat16 takes 40 s on a processor without instructions for it.
-    torchvision's segmentation networks return a dict; a likelihood is about one tensor of it.
+    Under SMOKE they stay in single precision: a step in bfloat16 takes 40 s on a processor without
+    instructions for it. torchvision's segmentation networks return a dict; a likelihood is about
+    one tensor of it.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -39,7 +43,9 @@ class Logits(nn.Module):
 
 
 def deeplab(seed: int) -> Logits:
-    """`deeplabv3_resnet50` as it is, 39.6 million weights from nothing; its residual branches start at zero."""
+    """`deeplabv3_resnet50` as it is, 39.6 million weights from nothing; its
+    residual branches start at zero.
+    """
     torch.manual_seed(seed)
     net = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=len(CLASSES))
     for block in net.modules():
@@ -51,7 +57,9 @@ def deeplab(seed: int) -> Logits:
 def train(
     loss: nn.Module, data: Scenes, *, epochs: int, batch: int, rate: float, checkpoint: Path | None = None
 ) -> None:
-    """Adam whose rate rises for a tenth of the steps and then falls to nothing; dropout and batch statistics are on."""
+    """Adam whose rate rises for a tenth of the steps and then falls to nothing; dropout and batch
+    statistics are on.
+    """
     loader = DataLoader(TensorDataset(data.x, data.y), batch_size=batch, shuffle=True, drop_last=True)
     fit(
         loss.train(),

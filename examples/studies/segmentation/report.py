@@ -25,7 +25,9 @@ COLOURS = ListedColormap(["#E6E6E6", "#0072B2", "#E69F00", "#009E73", "#D55E00"]
 
 
 def to_markdown(runs: Sequence[Run], unseen: Sequence[Scenes]) -> str:
-    """Known shapes, the unseen shape, noise and cost, members; `unseen` are the scenes with crosses of every seed."""
+    """Known shapes, the unseen shape, noise and cost, members; `unseen` are the scenes with
+    crosses of every seed.
+    """
     images = len(unseen[0])
     names = [name for name in runs[0] if not name.startswith(SWEPT)]
     share = mean(values(runs, MAP, "share"))
@@ -78,7 +80,9 @@ def _detection(runs: Sequence[Run], names: Sequence[str], unseen: Sequence[Scene
 
 
 def any_object(unseen: Tensor, objects: Tensor) -> dict[str, float]:
-    """The score that knows exactly where objects are, and of no object whether it was seen before."""
+    """The score that knows exactly where objects are, and of no object whether
+    it was seen before.
+    """
     pair = objects[~unseen].double(), objects[unseen].double()
     options: dict[str, Any] = {"resamples": 0}
     return {
@@ -120,7 +124,9 @@ def _percent(runs: Sequence[Run], name: str, column: str) -> str:
 
 
 def figure(run: Run, unseen: Scenes) -> Figure:
-    """A row a scene: image, truth, then prediction, entropy and mutual information of three methods."""
+    """A row a scene: image, truth, then prediction, entropy and mutual
+    information of three methods.
+    """
     methods = {"MAP": MAP, "BatchEnsemble": ENSEMBLE, "LP-BNN": CHOSEN}
     shown = len(run[MAP]["maps"]["predicted"])
     drawing = Figure(figsize=(13.0, 1.3 * shown + 0.5), layout="constrained")

@@ -1,4 +1,6 @@
-"""Scenes of shapes made on the spot: a label for every pixel, and in some of them a shape that training never saw."""
+"""Scenes of shapes made on the spot: a label for every pixel, and in some of them a shape that
+training never saw.
+"""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ UNSEEN = len(CLASSES)
 
 OBJECTS = 3
 TYPICAL = 0.8
-"""How often an object has the surface that is typical of its class; the others have 0.1 each, crosses a third each."""
+"""How often an object has the surface that is typical of its class; the others have 0.1 each,
+crosses a third each.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,15 +34,17 @@ class Scenes:
 
 
 def scenes(images: int, *, seed: int, unseen: bool = False, noise: float = 0.05, size: int = 48) -> Scenes:
-    """Three shapes, one above the other, on mottled, greyish ground under light that falls from one side.
+    """Three shapes, one above the other, on mottled, greyish ground under light that falls from
+    one side.
 
-    Position, size, elongation, turn and colour are random and the same for all classes. Surfaces are plain, striped or
-    spotted; each class has a typical one, which `TYPICAL` of its objects have. So neither colour nor surface tells the
-    class, and parts may be hidden.
+    Position, size, elongation, turn and colour are random and the same for all classes. Surfaces
+    are plain, striped or spotted; each class has a typical one, which `TYPICAL` of its objects
+    have. So neither colour nor surface tells the class, and parts may be hidden.
 
     Args:
         images: how many.
-        seed: equal seeds give equal scenes; with `unseen` or more `noise` the seen shapes and lights are the same.
+        seed: equal seeds give equal scenes; with `unseen` or more `noise` the seen shapes and
+            lights are the same.
         unseen: whether one object of each scene, at a random depth, is a cross instead.
         noise: standard deviation of the noise of each pixel and colour.
         size: pixels of a side.

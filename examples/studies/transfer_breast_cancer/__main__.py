@@ -1,11 +1,13 @@
-"""RECaST beside its baselines on real cohorts: from Rotterdam's breast cancer patients to a German trial.
+"""RECaST beside its baselines on real cohorts: from Rotterdam's breast cancer patients to a German
+trial.
 
     python -m examples.studies.transfer_breast_cancer --out docs/tables --workers 2
 
-A network trained on 2,982 patients of the Rotterdam tumour bank is transferred to 20 to 250 of the 686 patients of the
-German Breast Cancer Study Group, and judged on the others: recurrence or death within three years (binary), and
-the logarithm of the oestrogen receptors (a real number). Each seed's numbers are kept under --runs, so that a run that
-was stopped goes on. Writes transfer_breast_cancer*.md and transfer_breast_cancer.png; half an hour of CPU.
+A network trained on 2,982 patients of the Rotterdam tumour bank is transferred to 20 to 250 of the
+686 patients of the German Breast Cancer Study Group, and judged on the others: recurrence or death
+within three years (binary), and the logarithm of the oestrogen receptors (a real number). Each
+seed's numbers are kept under --runs, so that a run that was stopped goes on. Writes
+transfer_breast_cancer*.md and transfer_breast_cancer.png; half an hour of CPU.
 """
 
 import argparse

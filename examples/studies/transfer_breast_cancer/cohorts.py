@@ -89,7 +89,8 @@ def rotterdam_of(table: Any) -> Cohort:
 
 
 def gbsg_of(table: Any) -> Cohort:
-    """Of rows coded as in R's `survival::gbsg`: sizes in mm become classes, 20 and 50 in the lower one.
+    """Of rows coded as in R's `survival::gbsg`: sizes in mm become classes, 20 and 50 in the lower
+    one.
 
     Raises:
         ValueError: a value that is missing.

@@ -1,4 +1,6 @@
-"""Tables of what goes into the study: the cohorts, what censoring does to them, and the sources."""
+"""Tables of what goes into the study: the cohorts, what censoring does to them,
+and the sources.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,6 @@
-"""RECaST's predictions for a binary response by quadrature over its two numbers: what the guide is checked with."""
+"""RECaST's predictions for a binary response by quadrature over its two
+numbers: what the guide is checked with.
+"""
 
 import math
 
@@ -10,7 +12,9 @@ from bayesnn.transfer import Prediction, Probabilities, TransferData
 from bayesnn.transfer.recalibration import recast_model
 
 RATIO = 1e-4
-"""delta / (1 + gamma) = RATIO sinh(t): near zero where gamma is large, and up to some hundred where it is small."""
+"""delta / (1 + gamma) = RATIO sinh(t): near zero where gamma is large, and up to some hundred
+where it is small.
+"""
 COARSE, FINE = (161, 81), (201, 121)
 """Points of t and of log gamma."""
 LEAST = 1e-7
@@ -18,7 +22,8 @@ LEAST = 1e-7
 
 
 def exact_recast(data: TransferData, seed: int) -> Prediction:
-    """P(y = 1) under the posterior of (delta, log gamma) on a grid; no draws, and no approximation but the grid's.
+    """P(y = 1) under the posterior of (delta, log gamma) on a grid; no draws, and no approximation
+    but the grid's.
 
     A coarse grid finds where the posterior is, a fine one within that box gives the weights.
 

@@ -1,4 +1,6 @@
-"""The methods that are compared: those of the library, and three more that readers of such a study ask for."""
+"""The methods that are compared: those of the library, and three more that
+readers of such a study ask for.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,11 +32,14 @@ from bayesnn.transfer.ridge import logistic_at, with_constant
 from examples.studies.transfer_breast_cancer.exact import exact_recast
 
 STRENGTH = 1e-3
-"""Of the ridge around (0, 1) of intercept and slope, which have no best value where f separates the classes."""
+"""Of the ridge around (0, 1) of intercept and slope, which have no best value
+where f separates the classes.
+"""
 
 
 def intercept_and_slope(data: TransferData, seed: int) -> Prediction:
-    """P(y = 1) = expit(a + b f) by maximum likelihood: the recalibration of clinical prediction models.
+    """P(y = 1) = expit(a + b f) by maximum likelihood: the recalibration of clinical prediction
+    models.
 
     Raises:
         ValueError: a response that is not binary; `recalibrated` has both numbers then.
@@ -49,7 +54,8 @@ def intercept_and_slope(data: TransferData, seed: int) -> Prediction:
 
 
 def centred_recast(data: TransferData, seed: int) -> Prediction:
-    """RECaST of y - c and f - c, c the mean response of the source's data: not the published method.
+    """RECaST of y - c and f - c, c the mean response of the source's data: not the published
+    method.
 
     A random effect multiplies the distance of f from zero, so that the origin of y matters.
 
@@ -69,8 +75,8 @@ def centred_recast(data: TransferData, seed: int) -> Prediction:
 def with_excess(method: Method, data: TransferData, seed: int) -> Prediction:
     """The same prediction with two more notes, for the study to keep.
 
-    "excess" is the mean probability minus the share of ones, or the mean of medians minus that of y; "ece_floor" the
-    ECE that would be seen if these probabilities were right.
+    "excess" is the mean probability minus the share of ones, or the mean of medians minus that of
+    y; "ece_floor" the ECE that would be seen if these probabilities were right.
     """
     found = method(data, seed)
     y = data.y_test
@@ -90,7 +96,9 @@ EXACT, NORMAL = "RECaST, exact posterior", "RECaST, normal effect"
 CENTRED, NARROW = "RECaST, centred", "RECaST, narrow priors"
 RECAST = ("RECaST", EXACT, NARROW, NORMAL, CENTRED)
 PRIORS = {"delta": dist.Normal(1.0, 0.5), "log_gamma": dist.Normal(-2.0, 1.0)}
-"""Of `NARROW`, for logits: the source is about right, and gamma 0.02 to 1. Not the published priors."""
+"""Of `NARROW`, for logits: the source is about right, and gamma 0.02 to 1. Not
+the published priors.
+"""
 _OURS: Mapping[str, Method] = {"RECaST": recast, NORMAL: partial(recast, effect=NormalEffect())}
 _REST: Mapping[str, Method] = {
     "last layer": last_layer,

@@ -77,7 +77,9 @@ ASIDE: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Budget:
-    """Seeds of RECaST, of what takes ten seconds for one (`SLOW`), and of all methods but RECaST's."""
+    """Seeds of RECaST, of what takes ten seconds for one (`SLOW`), and of all
+    methods but RECaST's.
+    """
 
     recast: int = 20
     slow: int = 10

@@ -50,7 +50,9 @@ SHOWN: Mapping[bool, Sequence[tuple[str, str, float]]] = {
 
 
 def tables(studies: Mapping[str, Study]) -> dict[str, str]:
-    """{file: Markdown}, and comma-separated values of everything as "transfer_breast_cancer.csv"."""
+    """{file: Markdown}, and comma-separated values of everything as
+    "transfer_breast_cancer.csv".
+    """
     found = {"transfer_breast_cancer_cohorts.md": cohorts(), "transfer_breast_cancer_sources.md": sources()}
     for name, study in studies.items():
         question, file = QUESTIONS[name], f"transfer_breast_cancer_{name.replace('-', '_')}"
@@ -82,7 +84,9 @@ def overview(question: Question, study: Study, name: str) -> str:
 
 
 def scored(question: Question, study: Study, name: str) -> str:
-    """One line for each size and method; log loss or CRPS also minus that of the source alone on the same seeds."""
+    """One line for each size and method; log loss or CRPS also minus that of
+    the source alone on the same seeds.
+    """
     columns = BINARY if question.response.binary else CONTINUOUS
     main = "nll" if question.response.binary else "crps"
     held = {row[:4]: row[4:] for row in study.summary().rows}
@@ -101,7 +105,9 @@ def scored(question: Question, study: Study, name: str) -> str:
 
 
 def against(question: Question, study: Study, name: str) -> str:
-    """RECaST minus its rivals on the same seeds, whether the source harms, and how many k-hats are too large."""
+    """RECaST minus its rivals on the same seeds, whether the source harms, and
+    how many k-hats are too large.
+    """
     main = "nll" if question.response.binary else "crps"
     verdicts = {row[0]: row[-1] for row in study.negative_transfer(metric=main).rows}
     rivals = ["target only", "source only"]

@@ -14,12 +14,13 @@ class Response:
     """What is predicted from the features that are left.
 
     Attributes:
-        binary: recurrence or death by the horizon, of patients thinned so that nobody seems censored; else the
-            feature `predicted`.
+        binary: recurrence or death by the horizon, of patients thinned so that nobody seems
+            censored; else the feature `predicted`.
         predicted: the name of a feature.
         without: features that are not used.
         years: the horizon.
-        thinned: False for all patients of whom the state at the horizon is known, which has too many events.
+        thinned: False for all patients of whom the state at the horizon is known, which has too
+            many events.
     """
 
     binary: bool
@@ -41,7 +42,9 @@ RECEPTORS = Response(binary=False, predicted="log(1 + ER)", without=("log(1 + ER
 
 
 def labelled(cohort: Cohort, response: Response) -> tuple[Tensor, Tensor]:
-    """(features, response) of the cohort's patients that the response can use; thinned by torch's global generator."""
+    """(features, response) of the cohort's patients that the response can use; thinned by torch's
+    global generator.
+    """
     features = cohort.features(*response.without)
     if not response.binary:
         return features, cohort.feature(response.predicted)

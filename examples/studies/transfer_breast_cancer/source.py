@@ -1,4 +1,6 @@
-"""Sources trained on Rotterdam alone, and frozen: a small network, or a generalised linear model."""
+"""Sources trained on Rotterdam alone, and frozen: a small network, or a
+generalised linear model.
+"""
 
 import copy
 import os
@@ -26,7 +28,8 @@ class Source:
 
     Attributes:
         net: features -> f [batch, 1] on the link scale, double.
-        centre, unit: a feature is standardised as (x - centre) / unit, by the source's training part.
+        centre, unit: a feature is standardised as (x - centre) / unit, by the source's training
+            part.
         x, y: all of its data, standardised.
         held: rows of the validation part.
     """
@@ -50,8 +53,8 @@ def trained(response: Response, *, linear: bool = False, node_negative: bool = F
     Args:
         response: what it predicts.
         linear: least squares or logistic regression instead of a network with one hidden layer.
-        node_negative: trained on patients without positive lymph nodes only. The number of nodes is then a feature that
-            never varies, and the source ignores it.
+        node_negative: trained on patients without positive lymph nodes only. The number of nodes
+            is then a feature that never varies, and the source ignores it.
         seed: of the split, the thinning of early events and the start.
     """
     with torch.random.fork_rng(devices=[]):
@@ -83,7 +86,8 @@ def _network(learned: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], respon
     first = nn.Linear(x.shape[1], HIDDEN)
     net = nn.Sequential(first, nn.ReLU(), nn.Linear(HIDDEN, 1)).double()
     with torch.no_grad():
-        first.weight[:, x.std(0) == 0] = 0.0  # what never varies has no gradient: its start would stay
+        # what never varies has no gradient: its start would stay
+        first.weight[:, x.std(0) == 0] = 0.0
     optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY)
     best, state, waited = float("inf"), copy.deepcopy(net.state_dict()), 0
     for _ in range(EPOCHS):

@@ -18,7 +18,8 @@ def breast_cancer(
     node_negative: bool = False,
     source_seed: int = 0,
 ) -> TransferData:
-    """`n_train` patients of the trial at random, and all others that the response can use as test data.
+    """`n_train` patients of the trial at random, and all others that the response can use as test
+    data.
 
     The source is the same for all seeds; a seed draws the early events that stay, and the split.
 

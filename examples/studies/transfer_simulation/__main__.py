@@ -1,10 +1,12 @@
-"""RECaST beside its baselines in the published simulation: coverage, length and error with Monte-Carlo errors.
+"""RECaST beside its baselines in the published simulation: coverage, length and error with
+Monte-Carlo errors.
 
     python -m examples.studies.transfer_simulation --out docs/tables --workers 2
 
-Source and target are linear, the target's weights theta_S + N(0, noise^2 I); the source is least squares on 1,000
-examples, a logistic regression with --binary, or a network with --network. Each seed's numbers are kept under --runs,
-so that a run that was stopped goes on. Writes a table and a figure; about 1 s of CPU a seed and design.
+Source and target are linear, the target's weights theta_S + N(0, noise^2 I); the source is least
+squares on 1,000 examples, a logistic regression with --binary, or a network with --network. Each
+seed's numbers are kept under --runs, so that a run that was stopped goes on. Writes a table and a
+figure; about 1 s of CPU a seed and design.
 """
 
 import argparse

@@ -1,1 +1,3 @@
-"""The study of small regression sets: folds, methods, scores, tables and figure, one job a file."""
+"""The study of small regression sets: folds, methods, scores, tables and
+figure, one job a file.
+"""

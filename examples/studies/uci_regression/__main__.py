@@ -1,10 +1,12 @@
-"""Approximations of the posterior on two small regression sets, by the protocol of the UCI benchmarks.
+"""Approximations of the posterior on two small regression sets, by the protocol of the UCI
+benchmarks.
 
     python -m examples.studies.uci_regression --out docs/tables
 
-Boston housing and auto-mpg, one hidden layer of 50 ReLU, ten-fold cross-validation. Settings are chosen within the
-training data of every fold. Writes uci_regression.md, .csv and .png. A fold that has run is kept under `--runs` and not
-run again; a quarter of an hour on one core. `--splits 0 1 ... 19` repeats it with other folds.
+Boston housing and auto-mpg, one hidden layer of 50 ReLU, ten-fold cross-validation. Settings are
+chosen within the training data of every fold. Writes uci_regression.md, .csv and .png. A fold that
+has run is kept under `--runs` and not run again; a quarter of an hour on one core.
+`--splits 0 1 ... 19` repeats it with other folds.
 """
 
 import argparse

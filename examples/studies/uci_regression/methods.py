@@ -59,7 +59,9 @@ METHODS = (
 
 
 def choose(method: Method, given: Settings, train: Data, recipe: Recipe, seed: int) -> Settings:
-    """The settings with the largest log density of every fifth training example, when trained on the others."""
+    """The settings with the largest log density of every fifth training
+    example, when trained on the others.
+    """
     settings = [{**given, **one} for one in method.candidates]
     if len(settings) == 1:
         return settings[0]

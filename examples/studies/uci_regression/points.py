@@ -21,7 +21,8 @@ SNAPSHOTS = 30
 
 
 class LogJoint(nn.Module):
-    """-log p(y, w) = -size / batch sum_i log p(y_i | f(x_i)) + sum_j w_j^2 / (2 scale^2), in nats and up to a constant.
+    """-log p(y, w) = -size / batch sum_i log p(y_i | f(x_i)) + sum_j w_j^2 / (2 scale^2), in nats
+    and up to a constant.
 
     It trains the network itself and the likelihood's learned noise.
     """
@@ -50,7 +51,9 @@ def ensemble(data: Data, recipe: Recipe, *, scale: float, members: int | None = 
 
 
 def held_out_noise(data: Data, recipe: Recipe, *, scale: float) -> Predictor:
-    """MAP, with the noise that its errors show on a fifth of the training data when it is trained on the others."""
+    """MAP, with the noise that its errors show on a fifth of the training data
+    when it is trained on the others.
+    """
     whole = trained(data, recipe, scale)  # first: with the same seed it is MAP's network
     order = torch.randperm(len(data.x))
     left, learned = (data.rows(part) for part in order.tensor_split([len(order) // 5]))
@@ -61,7 +64,9 @@ def held_out_noise(data: Data, recipe: Recipe, *, scale: float) -> Predictor:
 
 
 def laplace(data: Data, recipe: Recipe, *, scale: float) -> Predictor:
-    """Full covariance at the MAP; prior scale and noise then maximise the evidence; outputs linearised."""
+    """Full covariance at the MAP; prior scale and noise then maximise the
+    evidence; outputs linearised.
+    """
     guide = Laplace(_model(_fixed_noise(trained(data, recipe, scale))))
     best = guide.fit([(data.x, data.y)]).maximise_evidence(fit_noise=True)
     return lambda x: gaussian(best.model.likelihood, best.output_distribution(x))
@@ -70,7 +75,8 @@ def laplace(data: Data, recipe: Recipe, *, scale: float) -> Predictor:
 def swag(data: Data, recipe: Recipe, *, scale: float, rate: float) -> Predictor:
     """Snapshots after every epoch of SGD from the MAP on; the noise stays that of the MAP.
 
-    `rate` is that of squared errors (f - y)^2 / 2, whose steps do not grow where the noise is small.
+    `rate` is that of squared errors (f - y)^2 / 2, whose steps do not grow where the noise is
+    small.
     """
     loss = _fixed_noise(trained(data, recipe, scale))
     guide = SWAG(_model(loss), rank=SNAPSHOTS)

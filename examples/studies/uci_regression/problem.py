@@ -1,4 +1,6 @@
-"""A regression problem: training and test data of one split, in units of the training targets' deviation."""
+"""A regression problem: training and test data of one split, in units of the
+training targets' deviation.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +11,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs [n, d] and targets [n, 1]; iterated, it gives all of them, or shuffled batches of a size."""
+    """Inputs [n, d] and targets [n, 1]; iterated, it gives all of them, or
+    shuffled batches of a size.
+    """
 
     x: Tensor
     y: Tensor
@@ -48,7 +52,9 @@ class Problem:
 
 
 def problem(train: Data, test: Data, *, targets: bool = True) -> Problem:
-    """Standardise inputs, and targets if wanted; a column without variation only loses its mean."""
+    """Standardise inputs, and targets if wanted; a column without variation
+    only loses its mean.
+    """
     mean, deviation = train.x.mean(0), train.x.std(0)
     deviation = torch.where(deviation > 0, deviation, 1.0)
     centre, unit = (float(train.y.mean()), float(train.y.std())) if targets else (0.0, 1.0)

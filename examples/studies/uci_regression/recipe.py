@@ -23,10 +23,12 @@ Fit = Callable[..., Predictor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """One hidden layer of 50 ReLU, trained by Adam with a learning rate that falls to zero along a cosine.
+    """One hidden layer of 50 ReLU, trained by Adam with a learning rate that falls to zero along a
+    cosine.
 
     Attributes:
-        heads: 1: y ~ N(f, sigma^2) with a learned sigma; 2: y ~ N(m, exp(s)^2), both from the network.
+        heads: 1: y ~ N(f, sigma^2) with a learned sigma; 2: y ~ N(m, exp(s)^2), both from the
+            network.
         steps, rate: of Adam; each takes all training examples.
         draws: of predictions that need them.
         members: of the ensemble.

@@ -1,4 +1,6 @@
-"""One split: every method with its own settings, judged in the targets' own unit; kept, so that a study goes on."""
+"""One split: every method with its own settings, judged in the targets' own
+unit; kept, so that a study goes on.
+"""
 
 import math
 import time
@@ -46,7 +48,9 @@ def complete(found: Run, name: str, split: int, recipe: Recipe) -> None:
 
 
 def scores(p: PredictiveDistribution, y: Tensor, unit: float) -> dict[str, float]:
-    """Means over the test examples; `unit` is that of y, and densities, errors and widths are per original unit."""
+    """Means over the test examples; `unit` is that of y, and densities, errors
+    and widths are per original unit.
+    """
     low, high = p.interval(NOMINAL)
     low, high, y_flat = low.squeeze(1), high.squeeze(1), y.squeeze(1)
     return {

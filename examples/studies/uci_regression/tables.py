@@ -1,4 +1,6 @@
-"""Tables of a study: means over splits with standard errors, and differences to MAP on the same split."""
+"""Tables of a study: means over splits with standard errors, and differences to
+MAP on the same split.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

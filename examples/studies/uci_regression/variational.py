@@ -47,11 +47,13 @@ def multiplicative_noise(data: Data, recipe: Recipe, *, scale: float, kl_weight:
 
 
 def published(data: Data, recipe: Recipe) -> Predictor:
-    """MNVI as its authors ran it, in 200 epochs: SGD with momentum, prior N(0, 10), the KL's weight 0.01, 0.1, then 1.
+    """MNVI as its authors ran it, in 200 epochs: SGD with momentum, prior N(0, 10), the KL's
+    weight 0.01, 0.1, then 1.
 
-    Learning rate and KL weight change after epochs 100 and 150; each entry of the gradient of the loss per example is
-    limited to 1 by scaling all of them. The authors' biases have no posterior and their second head is the log of a
-    variance; here biases have one and it is that of a deviation.
+    Learning rate and KL weight change after epochs 100 and 150; each entry of the gradient of the
+    loss per example is limited to 1 by scaling all of them. The authors' biases have no posterior
+    and their second head is the log of a variance; here biases have one and it is that of a
+    deviation.
     """
     net = recipe.net(data)
     model = BNN(net, subset.everything(net), priors.normal(10**0.5), likelihoods.heteroscedastic, size=len(data.x))

@@ -1,14 +1,16 @@
-"""Variational inference on digits, judged beside a network with validated weight decay and an ensemble, by five seeds.
+"""Variational inference on digits, judged beside a network with validated weight decay and an
+ensemble, by five seeds.
 
     python -m examples.studies.variational_digits --seeds 0 1 2 3 4 --out docs/tables
 
-1,000 images of MNIST and a convolutional network of 314,506 weights. 800 of the images are learned from, and the other
-200 choose every hyper-parameter of every method: weight decay or prior scale, the weight of the KL divergence, SWAG's
-learning rate, one temperature. 4,000 other images, letters and turned digits only judge.
+1,000 images of MNIST and a convolutional network of 314,506 weights. 800 of the images are learned
+from, and the other 200 choose every hyper-parameter of every method: weight decay or prior scale,
+the weight of the KL divergence, SWAG's learning rate, one temperature. 4,000 other images, letters
+and turned digits only judge.
 
-Writes variational_digits.md and variational_digits.png: means over seeds with standard errors, paired differences to
-MAP, training costs as multiples of MAP's. About four minutes of CPU time a seed on one core; what a seed gave is kept
-under --runs, so a stopped run goes on.
+Writes variational_digits.md and variational_digits.png: means over seeds with standard errors,
+paired differences to MAP, training costs as multiples of MAP's. About four minutes of CPU time a
+seed on one core; what a seed gave is kept under --runs, so a stopped run goes on.
 """
 
 import os

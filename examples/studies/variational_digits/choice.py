@@ -1,4 +1,6 @@
-"""Settings chosen on images that were held out of the training, by the same rule for every method."""
+"""Settings chosen on images that were held out of the training, by the same
+rule for every method.
+"""
 
 import time
 from collections.abc import Callable

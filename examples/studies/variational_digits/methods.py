@@ -78,7 +78,9 @@ def mean_field(elbo: Any, task: Task, setting: Setting) -> Ways:
 
 
 def variational_laplace(task: Task, setting: Setting) -> Ways:
-    """A variance for each weight, by expansion at the mean: a posterior of the linearised network."""
+    """A variance for each weight, by expansion at the mean: a posterior of the
+    linearised network.
+    """
     model = bayesian(network(task.seed), setting, len(task.data))
     guide = MeanField(model, scale=START)
     train(VariationalLaplaceELBO(kl_weight=setting.kl_weight)(model, guide), task, setting)
@@ -99,7 +101,9 @@ def multiplicative_noise(task: Task, setting: Setting) -> Ways:
 
 @dataclass(frozen=True)
 class Method:
-    """A method and what its setting is chosen from: all of `first`, then `gains` at the best KL weight of those."""
+    """A method and what its setting is chosen from: all of `first`, then `gains` at the best KL
+    weight of those.
+    """
 
     fit: Callable[[Task, Setting], Ways]
     first: Sequence[Setting]

@@ -95,7 +95,9 @@ def _times(runs: Sequence[Run], name: str, column: str) -> str:
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """NLL, ECE and reliability of all methods with chosen settings; those that are far off the scale are left out."""
+    """NLL, ECE and reliability of all methods with chosen settings; those that are far off the
+    scale are left out.
+    """
     worst = 1.3 * max(study.average(values(runs, name, "nll"))[0] for name in (MAP, f"{MAP}{COOLED}"))
     names = [name for name in runs[0] if not name.endswith(BAYES)]
     names = [name for name in names if study.average(values(runs, name, "nll"))[0] <= worst]

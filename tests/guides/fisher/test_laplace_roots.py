@@ -1,4 +1,6 @@
-"""Every way to the Fisher information in a Laplace approximation: all signs and labels enumerated."""
+"""Every way to the Fisher information in a Laplace approximation: all signs and
+labels enumerated.
+"""
 
 from itertools import product
 from typing import Any
@@ -26,7 +28,9 @@ class Given:
 
 
 class Gamma(nn.Module):
-    """A user's likelihood without a rule: y ~ Gamma(2, exp(-f)), of Fisher information 2 in every output."""
+    """A user's likelihood without a rule: y ~ Gamma(2, exp(-f)), of Fisher
+    information 2 in every output.
+    """
 
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
         return dist.Gamma(2.0, (-outputs).exp()).to_event(1)
@@ -49,7 +53,9 @@ FAMILIES: dict[str, tuple[Any, int]] = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_probes_have_the_exact_mean(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mean of R R^T over all vectors of signs is L: through the distribution's parameters, or through a root."""
+    """The mean of R R^T over all vectors of signs is L: through the
+    distribution's parameters, or through a root.
+    """
     likelihood, out = FAMILIES[family]
     outputs = torch.randn(1, out, dtype=torch.double)
     total, count = torch.zeros(out, out, dtype=torch.double), 0

@@ -46,7 +46,9 @@ def test_its_density_is_that_of_the_joint_normal_given_the_rest(structure: Any) 
 
 
 def test_khat_of_a_block_whose_posterior_is_normal() -> None:
-    """A linear last layer with a normal likelihood: its weights given the rest are exactly normal."""
+    """A linear last layer with a normal likelihood: its weights given the rest
+    are exactly normal.
+    """
     net = mlp(outputs=1).double()
     model = BNN(net, subset.everything(net), priors.normal(0.7), likelihoods.normal(0.5))
     y = torch.randn(9, 1, dtype=torch.double)

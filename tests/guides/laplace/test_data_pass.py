@@ -1,4 +1,6 @@
-"""One pass over the data: the log likelihood counts every example once, whatever a structure asks, and how often."""
+"""One pass over the data: the log likelihood counts every example once,
+whatever a structure asks, and how often.
+"""
 
 from functools import partial
 from typing import Any

@@ -69,7 +69,9 @@ def test_the_maximum_is_one(prior: str) -> None:
 
 @pytest.mark.parametrize("prior", PRIORS)
 def test_the_new_guide_belongs_to_its_model(prior: str) -> None:
-    """Its model has the prior that its precision contains: a new fit of that model is the same posterior."""
+    """Its model has the prior that its precision contains: a new fit of that
+    model is the same posterior.
+    """
     model, y = classification(prior)
     guide = Laplace(model).fit([(X, y)])
     best = guide.maximise_evidence()
@@ -83,7 +85,8 @@ def test_the_new_guide_belongs_to_its_model(prior: str) -> None:
     values = model.values()
     with torch.no_grad():
         density = dist.MultivariateNormal(best.loc, scale_tril=best.scale_tril).log_prob(best.loc)
-        # For a normal approximation the evidence is the log joint less the log density at the mode.
+        # For a normal approximation the evidence is the log joint less the log density at the
+        # mode.
         torch.testing.assert_close(log_joint(best.model, values, X, y) - density, best.log_evidence())
     pyro.set_rng_seed(0)
     draws = best()
@@ -114,7 +117,9 @@ def test_precisions_are_positive(factor: float | Tensor) -> None:
 @pytest.mark.parametrize("structure", [Full, Diagonal, Kronecker])
 @pytest.mark.parametrize("per", ["block", "weight"])
 def test_precisions_of_blocks_and_weights(per: evidence.Per, structure: type) -> None:
-    """The evidence of a new fit under the found prior is the largest: every factor a little off makes it smaller."""
+    """The evidence of a new fit under the found prior is the largest: every factor a little off
+    makes it smaller.
+    """
     if per == "weight" and structure is Kronecker:
         pytest.skip("Kronecker factors need one precision a block")
     model, y = classification()
@@ -139,7 +144,9 @@ def test_precisions_of_blocks_and_weights(per: evidence.Per, structure: type) ->
 @pytest.mark.parametrize("likelihood", [likelihoods.normal(0.3), likelihoods.normal(learned(0.3))])
 @pytest.mark.parametrize("per", ["network", "block"])
 def test_the_noise(per: evidence.Per, likelihood: Any) -> None:
-    """On a linear model the evidence is exact: its maximum in noise and prior is that of the joint normal density."""
+    """On a linear model the evidence is exact: its maximum in noise and prior
+    is that of the joint normal density.
+    """
     net = nn.Linear(2, 1, bias=False).double()
     model = BNN(net, subset.everything(net), priors.normal(1.0), likelihood)
     x = torch.randn(20, 2, dtype=torch.double)
@@ -165,7 +172,9 @@ def test_the_noise(per: evidence.Per, likelihood: Any) -> None:
 
 @pytest.mark.parametrize("per", ["network", "block"])
 def test_the_noise_of_a_part_of_the_data_counts_for_all(per: evidence.Per) -> None:
-    """Half of a data set whose other half is the same: observations, likelihood and curvature count twice."""
+    """Half of a data set whose other half is the same: observations, likelihood
+    and curvature count twice.
+    """
     net = nn.Linear(2, 1, bias=False).double()
     x = torch.randn(10, 2, dtype=torch.double)
     y = x @ torch.tensor([[1.0], [-0.5]], dtype=torch.double) + 0.7 * torch.randn(10, 1, dtype=torch.double)

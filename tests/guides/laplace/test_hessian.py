@@ -1,4 +1,6 @@
-"""The exact Hessian as a structure of the Laplace guide, and the distance of its weights to a mode."""
+"""The exact Hessian as a structure of the Laplace guide, and the distance of
+its weights to a mode.
+"""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,6 @@
-"""What the Laplace guide refuses, saying how to repair it, and what it holds on to when it does."""
+"""What the Laplace guide refuses, saying how to repair it, and what it holds on
+to when it does.
+"""
 
 import copy
 from typing import Any

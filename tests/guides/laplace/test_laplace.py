@@ -1,4 +1,6 @@
-"""The Laplace guide where the answer is known: conjugate and concave models, and the dense oracle."""
+"""The Laplace guide where the answer is known: conjugate and concave models,
+and the dense oracle.
+"""
 
 from itertools import pairwise
 
@@ -48,7 +50,9 @@ def test_mode_and_evidence_in_turns_find_the_fixed_point() -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_exact_for_linear_regression_with_several_outputs(bias: bool) -> None:
-    """Posterior, evidence and predictive are those of the joint normal distribution of weights and targets."""
+    """Posterior, evidence and predictive are those of the joint normal
+    distribution of weights and targets.
+    """
     net = nn.Linear(3, 2, bias=bias).double()
     noise = torch.tensor([0.3, 0.8], dtype=torch.double)
     prior = priors.around(net, 0.6)
@@ -167,7 +171,9 @@ def poutine_log_joint(model: BNN, x: Tensor, y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("size", [7, 14])
 def test_batches_and_size(size: int) -> None:
-    """Any batches give one posterior; a size beyond the examples seen counts each of them more often."""
+    """Any batches give one posterior; a size beyond the examples seen counts
+    each of them more often.
+    """
     net = mlp(outputs=3).double()
     x, y = torch.randn(7, 3, dtype=torch.double), TARGETS["categorical"]()
     chosen = subset.everything(net)
@@ -196,7 +202,8 @@ def test_samples_have_the_stated_mean_and_covariance() -> None:
     lower = guide.scale_tril
     assert (lower.triu(1) == 0).all()
     assert (lower.diagonal() > 0).all()
-    assert not torch.allclose(lower.T @ lower, guide.covariance, rtol=1e-2)  # the two orders would be told apart
+    # the two orders would be told apart
+    assert not torch.allclose(lower.T @ lower, guide.covariance, rtol=1e-2)
 
 
 def test_order_of_the_hidden_units_does_not_matter() -> None:
@@ -233,7 +240,8 @@ def test_a_subnetwork_has_the_block_of_the_precision_not_of_the_covariance() -> 
         own = torch.cat([position[n][... if i is None else i] for n, i in chosen.index.items()])
         within = covariance(chosen)
         torch.testing.assert_close(within, torch.linalg.inv(torch.linalg.inv(full)[own][:, own]))
-        assert torch.linalg.eigvalsh(full[own][:, own] - within).min() > -1e-12  # ignoring weights shrinks variances
+        # ignoring weights shrinks variances
+        assert torch.linalg.eigvalsh(full[own][:, own] - within).min() > -1e-12
     torch.testing.assert_close(covariance(subset.random(net, 31)), full)
 
 

@@ -107,7 +107,9 @@ FAMILIES = {"softmax": likelihoods.categorical, "not softmax": likelihoods.berno
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("width", [4, 131])
 def test_wide_layers_and_many_batches(width: int, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of the symmetric matrices, gathered batches, and the pairs that follow from the others."""
+    """Blocks of the symmetric matrices, gathered batches, and the pairs that
+    follow from the others.
+    """
     monkeypatch.setattr(last_layer, "ROWS", 5)
     net = mlp(hidden=width, outputs=3).double()
     model = BNN(net, subset.last_layer(net), priors.normal(1.0), FAMILIES[family])

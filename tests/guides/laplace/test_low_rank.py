@@ -1,4 +1,6 @@
-"""The low-rank structure of the Laplace guide, and the products and eigenpairs that it is made of."""
+"""The low-rank structure of the Laplace guide, and the products and eigenpairs
+that it is made of.
+"""
 
 import logging
 from functools import partial
@@ -160,7 +162,9 @@ def test_variances_of_many_weights_by_layers(kind: str, some: bool, monkeypatch:
 
 @pytest.mark.parametrize("prior", PRIORS)
 def test_the_best_rank_for_the_prior(prior: str) -> None:
-    """The pairs are the largest of P^-1/2 H P^-1/2: no other matrix of this rank is closer to the posterior."""
+    """The pairs are the largest of P^-1/2 H P^-1/2: no other matrix of this
+    rank is closer to the posterior.
+    """
     model, x, y = problem(7, prior)
     guide = Laplace(model, structure=partial(LowRank, rank=3, tolerance=1e-9)).fit([(x, y)])
     structure = guide.fitted.curvature

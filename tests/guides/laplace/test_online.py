@@ -1,4 +1,6 @@
-"""Prior and noise fitted while the weights are trained: fixed points, monotone rounds, the untouched network."""
+"""Prior and noise fitted while the weights are trained: fixed points, monotone rounds, the
+untouched network.
+"""
 
 import itertools
 from functools import partial
@@ -62,7 +64,8 @@ def test_rounds_come_where_they_should(burn_in: int, rounds: list[int]) -> None:
         evidences.append(float(guide.log_evidence()))
 
     best = quiet(model, loader, epochs=11, every_epochs=4, burn_in=burn_in, per="network", after_round=note)
-    passes = [part.count("pass") - 1 for part in " ".join(loader.events).split("round")[:-1]]  # one for the curvature
+    # one for the curvature
+    passes = [part.count("pass") - 1 for part in " ".join(loader.events).split("round")[:-1]]
     assert passes == [b - a for a, b in itertools.pairwise([0, *rounds])]
     assert len(evidences) == len(rounds)
     assert float(best.log_evidence()) == max(evidences)
@@ -91,7 +94,8 @@ def test_batches_weigh_the_prior_once_an_epoch() -> None:
     y = x @ torch.tensor([[1.0], [-0.5]]).double() + torch.randn(24, 1).double()
     loader = list(zip(x.split(8), y.split(8), strict=True))
     schedule = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda step: 1 / (1 + 0.05 * step))
-    halves = BNN(model.net, model.subset, model.prior, model.likelihood, size=48)  # each example counts twice
+    # each example counts twice
+    halves = BNN(model.net, model.subset, model.prior, model.likelihood, size=48)
     guide = quiet(halves, loader, epochs=300, every_epochs=100, schedule=schedule, per="network")
     assert distance_to_mode(guide, loader).deviations < 0.02
 

@@ -1,4 +1,6 @@
-"""Curvatures that were once wrong without a word, in every structure and precision, against an oracle."""
+"""Curvatures that were once wrong without a word, in every structure and
+precision, against an oracle.
+"""
 
 from functools import partial
 from typing import Any
@@ -96,7 +98,9 @@ def test_kronecker_refuses_a_matrix_that_is_embedding_and_decoder() -> None:
 
 @pytest.mark.parametrize("order", [(1, 3), (3, 1)])
 def test_kronecker_s_bias_of_short_and_long_sequences(order: tuple[int, int]) -> None:
-    """With one position a bias shares the weight's factor; where another batch has several they part."""
+    """With one position a bias shares the weight's factor; where another batch
+    has several they part.
+    """
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten(), nn.Linear(4, 2))
     batches = [torch.randn(5, length, 3, dtype=torch.double) for length in order]
     model, _, y = problem(net, batches[0], torch.double)
@@ -113,7 +117,9 @@ def test_the_last_batch_may_divide_a_table(rows: int) -> None:
 
 
 def test_a_first_batch_without_derivatives_proves_nothing() -> None:
-    """All pairs of the first batch are identical: the derivatives of |u - v| vanish, and with them all evidence."""
+    """All pairs of the first batch are identical: the derivatives of |u - v|
+    vanish, and with them all evidence.
+    """
     model, x, y = problem(Joined(), pairs(8, same=False), torch.double)
     batches = [(x[0], x[0].clone()), x]
     H = sum((dense(model, x) for x in batches), torch.zeros(()))

@@ -1,4 +1,6 @@
-"""A saved Laplace approximation: two lines bring it back, its prior and noise included, and no other takes it."""
+"""A saved Laplace approximation: two lines bring it back, its prior and noise
+included, and no other takes it.
+"""
 
 import copy
 from functools import partial
@@ -96,7 +98,8 @@ def test_a_learned_noise_comes_back_as_it_was_at_the_fit(tmp_path: Path) -> None
     found = reloaded(guide, Laplace(model), tmp_path)
     torch.testing.assert_close(found.covariance, expected)
     assert found.model.likelihood.scale().item() == pytest.approx(0.4)
-    assert noise().item() == pytest.approx(torch.tensor(2.0).exp().item())  # the guide takes another module
+    # the guide takes another module
+    assert noise().item() == pytest.approx(torch.tensor(2.0).exp().item())
 
 
 def test_training_online_comes_back(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Kronecker and diagonal Laplace approximations against dense matrices: curvature, evidence, draws, predictions."""
+"""Kronecker and diagonal Laplace approximations against dense matrices: curvature, evidence,
+draws, predictions.
+"""
 
 import copy
 import io
@@ -66,7 +68,9 @@ def test_the_diagonal_is_that_of_the_dense_matrix(kind: str, which: str, untouch
 
 
 class OnePosition(nn.Module):
-    """An embedding of one word, an attention of one, a convolution that sees its whole input at once."""
+    """An embedding of one word, an attention of one, a convolution that sees
+    its whole input at once.
+    """
 
     def __init__(self, groups: int = 1) -> None:
         super().__init__()
@@ -109,7 +113,9 @@ def test_groups_of_a_convolution_are_independent() -> None:
 
 
 def kronecker_by_hand(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Sums of products, one example, class and position after the other, for conv - tanh - flatten - linear."""
+    """Sums of products, one example, class and position after the other, for
+    conv - tanh - flatten - linear.
+    """
     conv, linear = net[0], net[3]
     patches = nn.functional.unfold(x, conv.kernel_size).mT  # [batch, position, in]
     found: dict[str, Tensor] = {"A0": 0, "B0": 0, "A3": 0, "B3": 0, "b0": 0}  # type: ignore[dict-item]

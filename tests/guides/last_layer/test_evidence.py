@@ -52,7 +52,9 @@ def test_golden_values(kind: str) -> None:
 
 @pytest.mark.parametrize("relative", [False, True])
 def test_the_loss_is_the_papers_formula(relative: bool) -> None:
-    """J of the paper, times the number of examples, where all outputs share alpha; elsewhere the sum over outputs."""
+    """J of the paper, times the number of examples, where all outputs share alpha; elsewhere the
+    sum over outputs.
+    """
     model, x, y = regression(relative=relative)
     loss = LastLayerEvidence(model)
     with torch.no_grad():
@@ -198,7 +200,8 @@ def test_the_search_stops_where_the_precision_is_ill_conditioned_and_may_change_
     values = torch.linalg.eigvalsh(gram + torch.eye(5).double() / alpha)
     assert 45 < values[-1] / values[0] <= 50
     inside = guide.target_distribution(x).mean
-    same = guide.maximise_predictive(x, inside)  # no error at all: the smallest variance is the best
+    # no error at all: the smallest variance is the best
+    same = guide.maximise_predictive(x, inside)
     torch.testing.assert_close(same.scale_tril, guide.scale_tril)
 
 

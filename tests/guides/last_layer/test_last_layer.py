@@ -193,7 +193,9 @@ def test_batches_are_unbiased() -> None:
 
 
 def test_the_noise_prior_is_the_inverse_wishart_with_its_constant() -> None:
-    """dof logdet Sigma^-1 - M tr Sigma^-1 / 2 with dof = (nu + out + 1) / 2: differences between scales are equal."""
+    """dof logdet Sigma^-1 - M tr Sigma^-1 / 2 with dof = (nu + out + 1) / 2: differences between
+    scales are equal.
+    """
     nu, M, found, expected = 1.0, 0.3, [], []
     prior = dist.InverseGamma((nu + 2 - 1) / 2, M / 2)
     for scale in (torch.tensor([0.3, 0.7]), torch.tensor([0.1, 1.1])):
@@ -221,7 +223,9 @@ def test_handlers_around_the_loss_count(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", GUIDES)
 def test_training_finds_the_exact_posterior(kind: Any) -> None:
-    """With a fixed body and scales: of the full guide all of it, of the diagonal one the mean and the precisions."""
+    """With a fixed body and scales: of the full guide all of it, of the
+    diagonal one the mean and the precisions.
+    """
     model = golden()
     guide, (loc, covariance) = kind(model), exact_posterior(model, PHI, Y)
     loss = LastLayerELBO()(model, guide)

@@ -38,7 +38,9 @@ def test_moments_of_a_linear_layer(elbo: Any) -> None:
 @both
 @pytest.mark.parametrize("kind", ["conv1d", "conv3d", "transposed"])
 def test_moments_of_convolutions(elbo: Any, kind: str) -> None:
-    """Every position has the mean and variance that its weights give it; moments by the other engine."""
+    """Every position has the mean and variance that its weights give it;
+    moments by the other engine.
+    """
     layer: nn.Module
     if kind == "conv1d":
         layer, x = nn.Conv1d(2, 4, 2, stride=2, padding=1, groups=2), torch.randn(2, 2, 3)
@@ -94,7 +96,9 @@ def test_flipout_keeps_the_covariance_of_positions() -> None:
 
 @both
 def test_entries_that_are_not_random_have_no_noise(elbo: Any) -> None:
-    """A row without a random entry is the network's, and its gradients are finite although its variance is 0."""
+    """A row without a random entry is the network's, and its gradients are
+    finite although its variance is 0.
+    """
     net = nn.Linear(3, 2)
     rows = torch.tensor([0, 2])  # of the first unit
     chosen = subset.Subset({"weight": net.weight.shape, "bias": net.bias.shape}, {"weight": rows})
@@ -129,7 +133,8 @@ def test_other_uses_are_drawn_once_and_named(
     model, guide = guided(net)
     values = []
     with untouched(net), caplog.at_level(logging.INFO):
-        for _ in range(2):  # the pass that finds them out uses up no random numbers: fit replays bit for bit
+        # the pass that finds them out uses up no random numbers: fit replays bit for bit
+        for _ in range(2):
             pyro.set_rng_seed(1)
             values.append(loss_and_gradient(elbo(), model, guide, x, torch.tensor([0, 1, 1])))
     assert torch.equal(*values)

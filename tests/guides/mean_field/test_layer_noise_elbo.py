@@ -31,7 +31,9 @@ PROBLEMS: dict[str, Any] = {
 
 @pytest.mark.parametrize(("elbo", "problem"), [(elbo, name) for name in PROBLEMS for elbo in PROBLEMS[name][2]])
 def test_loss_and_gradient_have_the_expectation_of_shared_draws(elbo: Any, problem: str) -> None:
-    """100 batches of either, with independent noise: the error of the difference is that of both."""
+    """100 batches of either, with independent noise: the error of the
+    difference is that of both.
+    """
     make, shape, _ = PROBLEMS[problem]
     model, guide = guided(make())
     x, y = torch.randn(3, *shape), torch.tensor([0, 1, 1])
@@ -42,7 +44,8 @@ def test_loss_and_gradient_have_the_expectation_of_shared_draws(elbo: Any, probl
 
 @both
 def test_gradients_have_less_variance_than_with_shared_draws(elbo: Any) -> None:
-    """64 examples whose gradients agree: 1/23 to 1/34 and 1/16 to 1/20 over five seeds; a fifth is asked for.
+    """64 examples whose gradients agree: 1/23 to 1/34 and 1/16 to 1/20 over five seeds; a fifth is
+    asked for.
 
     Where labels are noise, gradients cancel with shared draws as well: 1/3 to 1/9 and 1/2 to 1/6.
     """

@@ -1,4 +1,6 @@
-"""The mean-field guide against what is known exactly: linear-Gaussian models, dense Jacobians, its sites."""
+"""The mean-field guide against what is known exactly: linear-Gaussian models,
+dense Jacobians, its sites.
+"""
 
 import math
 
@@ -20,7 +22,9 @@ NOISE = 0.5
 
 
 def regression(batch: int = 8, size: int | None = None) -> tuple[BNN, Tensor, Tensor]:
-    """A linear regression with two outputs and six weights, in double precision; the prior is N(0, 0.7^2)."""
+    """A linear regression with two outputs and six weights, in double
+    precision; the prior is N(0, 0.7^2).
+    """
     net = nn.Linear(3, 2, bias=False).double()
     model = BNN(net, subset.everything(net), priors.normal(0.7), likelihoods.normal(NOISE), size=size)
     x = torch.randn(batch, 3, dtype=torch.double)
@@ -119,7 +123,8 @@ def test_training_finds_the_optimum() -> None:
         schedule.step()
     mean, precision = exact_posterior(x, y)
     scale = precision.diagonal().rsqrt()
-    assert ((guide.loc.reshape(2, 3) - mean) / scale).abs().max() < 0.2  # beside posterior standard deviations
+    # beside posterior standard deviations
+    assert ((guide.loc.reshape(2, 3) - mean) / scale).abs().max() < 0.2
     assert (guide.log_scale.reshape(2, 3) - scale.log()).abs().max() < 0.2
 
 

@@ -95,7 +95,9 @@ NET_PRIORS = {
 
 @pytest.mark.parametrize("kind", NET_PRIORS)
 def test_unbiased_under_every_prior(kind: str) -> None:
-    """Draw by draw beside Trace_ELBO with the same noise: the difference has mean zero, and is zero where it should."""
+    """Draw by draw beside Trace_ELBO with the same noise: the difference has mean zero, and is
+    zero where it should.
+    """
     net = mlp()
     model = BNN(net, subset.everything(net), NET_PRIORS[kind](net), likelihoods.categorical, size=18)
     guide = MeanField(model, scale=0.25)

@@ -1,4 +1,6 @@
-"""`MultiplicativeNoise(covariance=True)`: expectations with covariances, the outputs' distribution, and its width."""
+"""`MultiplicativeNoise(covariance=True)`: expectations with covariances, the outputs'
+distribution, and its width.
+"""
 
 from typing import Any
 
@@ -34,7 +36,9 @@ def covariances(examples: int, n: int) -> Tensor:
 
 
 def test_heteroscedastic_golden_value() -> None:
-    """In the log of a variance: mean -0.5, variance 0.2, covariance 0.1; of a standard deviation -0.25, 0.05, 0.05."""
+    """In the log of a variance: mean -0.5, variance 0.2, covariance 0.1; of a standard deviation
+    -0.25, 0.05, 0.05.
+    """
     covariance = double([0.3, 0.05], [0.05, 0.05])
     found = expected_log_likelihood(likelihoods.heteroscedastic, double(0.7, -0.25), covariance, double(1.1))
     torch.testing.assert_close(found.item(), -1.1700212033, rtol=0, atol=6e-11)
@@ -68,7 +72,9 @@ def test_drawn_expectations_have_no_bias(kind: str) -> None:
 
 
 def test_derivatives_of_logit_draws_have_no_bias() -> None:
-    """Beside those of quadrature over the difference of two logits, of variance v_1 + v_2 - 2 c."""
+    """Beside those of quadrature over the difference of two logits, of variance
+    v_1 + v_2 - 2 c.
+    """
     mean, covariance = double(0.4, -0.6).requires_grad_(), double([0.5, 0.6], [0.6, 1.5]).requires_grad_()
     spread = covariance.diagonal(dim1=1, dim2=2).sum(1) - covariance[:, 0, 1] - covariance[:, 1, 0]
     label = torch.ones(1, 1, dtype=torch.double)
@@ -126,7 +132,9 @@ def trained() -> tuple[MultiplicativeNoise, Tensor]:
 
 
 def test_it_closes_most_of_the_gap_to_drawn_deviations() -> None:
-    """The propagated over the drawn standard deviation of a trained network; 300 draws know one to 4 %."""
+    """The propagated over the drawn standard deviation of a trained network;
+    300 draws know one to 4 %.
+    """
     guide, x = trained()
     diagonal = guide.output_distribution(x[:100]).stddev
     guide.covariance = True
@@ -171,7 +179,9 @@ def test_outputs_and_loss() -> None:
 
 
 def test_loss_of_a_linear_network_of_two_layers() -> None:
-    """Normal likelihoods know mean and variance alone: the loss is that of drawn weights, without an approximation."""
+    """Normal likelihoods know mean and variance alone: the loss is that of drawn weights, without
+    an approximation.
+    """
     net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     model = BNN(net, subset.everything(net), priors.normal(0.5), likelihoods.normal(1.0), size=40)
     guide, x, y = MultiplicativeNoise(model, covariance=True), torch.randn(10, 3), torch.randn(10, 2)

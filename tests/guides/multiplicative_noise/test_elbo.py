@@ -1,4 +1,6 @@
-"""`MomentPropagationELBO` and expected log likelihoods beside exact values, draws and Pyro's ELBO."""
+"""`MomentPropagationELBO` and expected log likelihoods beside exact values,
+draws and Pyro's ELBO.
+"""
 
 from typing import Any
 
@@ -25,7 +27,9 @@ def double(*values: float) -> Tensor:
 
 
 def test_heteroscedastic_golden_value() -> None:
-    """In the log of a variance: mean -0.5, variance 0.2; in that of a standard deviation: -0.25 and 0.05."""
+    """In the log of a variance: mean -0.5, variance 0.2; in that of a standard
+    deviation: -0.25 and 0.05.
+    """
     found = expected_log_likelihood(likelihoods.heteroscedastic, double(0.7, -0.25), double(0.3, 0.05), double(1.1))
     torch.testing.assert_close(found.item(), -1.0880258573, rtol=0, atol=6e-11)
 
@@ -59,7 +63,9 @@ def test_drawn_expectations_have_no_bias(kind: str) -> None:
 
 
 def test_derivatives_of_logit_draws_have_no_bias() -> None:
-    """Beside those of quadrature over the difference of two logits, whose variance is v_1 + v_2."""
+    """Beside those of quadrature over the difference of two logits, whose
+    variance is v_1 + v_2.
+    """
     mean, variance = double(0.4, -0.6).requires_grad_(), double(0.5, 1.5).requires_grad_()
     label = torch.ones(1, dtype=torch.double)
     exact = expected_log_likelihood(

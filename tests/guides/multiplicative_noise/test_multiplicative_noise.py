@@ -1,4 +1,6 @@
-"""`MultiplicativeNoise`: its families, KL divergence and moments beside definitions, limits and draws."""
+"""`MultiplicativeNoise`: its families, KL divergence and moments beside
+definitions, limits and draws.
+"""
 
 from typing import Any
 
@@ -125,7 +127,8 @@ def test_shared_noise_has_the_sharing_of_its_inputs() -> None:
     with torch.no_grad():
         first, second = ((m.variance / m.loc.square()) for m in guide.moments().values())
     assert guide.raw.numel() == 2 + 4
-    torch.testing.assert_close(first[:2], first[:1, :, :1, :1].expand(2, 1, 3, 3))  # group 0 sees channel 0
+    # group 0 sees channel 0
+    torch.testing.assert_close(first[:2], first[:1, :, :1, :1].expand(2, 1, 3, 3))
     assert (first[0, 0, 0, 0] - first[2, 0, 0, 0]).abs() > 1e-3
     torch.testing.assert_close(second, second[:, :1, :1, :1].expand_as(second))
 

@@ -1,4 +1,6 @@
-"""RankOneELBO is the published loss times the size of the data, and the mean over members of the Pyro model's own."""
+"""RankOneELBO is the published loss times the size of the data, and the mean over members of the
+Pyro model's own.
+"""
 
 import math
 from typing import Any
@@ -64,7 +66,9 @@ def test_batch_ensemble_has_nothing_but_the_likelihood(shared: bool) -> None:
 
 
 def given_member(model: Any, guide: Any, x: Tensor, y: Tensor, j: int, values: dict[str, Tensor]) -> Tensor:
-    """-ELBO of Pyro's two programs at one member and these values, with log q - log p replaced by the KL divergence."""
+    """-ELBO of Pyro's two programs at one member and these values, with log q - log p replaced by
+    the KL divergence.
+    """
     data = {site: value[j] for site, value in values.items()} | {model.site("member"): torch.tensor(j)}
     guided = poutine.trace(poutine.condition(guide, data=data)).get_trace(x, y)
     modelled = poutine.trace(poutine.condition(model, data=data)).get_trace(x, y)

@@ -1,14 +1,17 @@
-"""Simulation-based calibration of RECaST's inference: numbers from the prior have uniform ranks among posterior draws.
+"""Simulation-based calibration of RECaST's inference: numbers from the prior have uniform ranks
+among posterior draws.
 
-Truths come from priors that are tighter than the published ones, under which data mean little: with delta ~ N(1, 20^2)
-and log gamma ~ N(0, 3^2) a third of all data sets have |delta f| or gamma |f| above 20, so that binary labels are the
-signs of f or coins, and the posterior is the prior. Here f ~ N(0, 2^2) and delta ~ N(1, 0.5^2), gamma around 0.3, sigma
-around 0.5, each within a factor 2 or so: data say something of every number. (Talts, Betancourt, Simpson, Vehtari,
-Gelman 2018; ranks are tested by chi-squared at the false-alarm rate of `statistical.py`.)
+Truths come from priors that are tighter than the published ones, under which data mean little:
+with delta ~ N(1, 20^2) and log gamma ~ N(0, 3^2) a third of all data sets have |delta f| or gamma
+|f| above 20, so that binary labels are the signs of f or coins, and the posterior is the prior.
+Here f ~ N(0, 2^2) and delta ~ N(1, 0.5^2), gamma around 0.3, sigma around 0.5, each within a
+factor 2 or so: data say something of every number. (Talts, Betancourt, Simpson, Vehtari, Gelman
+2018; ranks are tested by chi-squared at the false-alarm rate of `statistical.py`.)
 
-What 150 data sets of 40 examples said (offline): p-values of 0.04 to 0.4 for corrected draws, of 0.01 to 0.3 for the
-plain guide's normal: under these priors and with so many data sets the normal cannot be told from the posterior. (NUTS
-took 40 data sets of 20: 0.05 to 0.7.) That says little of the published priors, under which log gamma is skewed.
+What 150 data sets of 40 examples said (offline): p-values of 0.04 to 0.4 for corrected draws, of
+0.01 to 0.3 for the plain guide's normal: under these priors and with so many data sets the normal
+cannot be told from the posterior. (NUTS took 40 data sets of 20: 0.05 to 0.7.) That says little of
+the published priors, under which log gamma is skewed.
 """
 
 import math
@@ -63,7 +66,9 @@ def simulated(model: RECaST, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_binary_numbers_are_recovered() -> None:
-    """Of 5,000 labels, under the published priors, by the effects themselves: within the bound's standard errors."""
+    """Of 5,000 labels, under the published priors, by the effects themselves: within the bound's
+    standard errors.
+    """
     f = 5 * torch.randn(5000).double()
     y = dist.Bernoulli(logits=(0.9 + 0.3 * torch.empty(5000).double().cauchy_()) * f).sample()
     guide = RECaSTGuide(recast.binary(None)).fit(f, y, adapt=False)
@@ -111,9 +116,11 @@ def test_a_wrong_posterior_is_found(fits: Fits, scale: float, shift: float) -> N
 
 @pytest.mark.parametrize(("kind", "sets"), [("continuous", 40), ("binary", 30)])
 def test_nuts_is_calibrated(kind: str, sets: int) -> None:
-    """Every sixth of 54 draws, five bins: a coarse test, since a chain takes 0.15 s (continuous) to 0.6 s (binary).
+    """Every sixth of 54 draws, five bins: a coarse test, since a chain takes 0.15 s (continuous)
+    to 0.6 s (binary).
 
-    It finds draws that lie on top of each other or all on one side; 2.5 times too narrow it cannot see.
+    It finds draws that lie on top of each other or all on one side; 2.5 times too narrow it cannot
+    see.
     """
     model, truths, kept = model_of(kind), [], []
     for _ in range(sets):

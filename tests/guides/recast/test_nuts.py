@@ -1,4 +1,6 @@
-"""NUTS on RECaST's numbers: its gradients, its draws against a grid, its seeds, and what it gives."""
+"""NUTS on RECaST's numbers: its gradients, its draws against a grid, its seeds,
+and what it gives.
+"""
 
 import math
 import warnings
@@ -44,7 +46,9 @@ def effective(kernel_draws: Tensor) -> float:
 
 
 def test_voigt_function_and_slopes() -> None:
-    """The real part of SciPy's Faddeeva function, and w' = -2 z w + 2i / sqrt(pi) where that does not cancel."""
+    """The real part of SciPy's Faddeeva function, and w' = -2 z
+    w + 2i / sqrt(pi) where that does not cancel.
+    """
     x, y = (np.array(one) for one in zip(*[(a, b) for a in POINTS for b in [0.0, *POINTS]], strict=True))
     value, in_x, in_y = log_voigt_function(x, y)
     z = x + 1j * y
@@ -64,7 +68,9 @@ POINTS = [1e-9, 0.1, 0.24, 0.26, 1.3, 4.7, 6.2, 6.3, 9.0, 27.0, 40.0, 1e3, 1e6]
 
 
 def test_voigt_function_and_slopes_far_out() -> None:
-    """A Cauchy density's slopes, relative to their size; the normal distribution's; and bounds where they overflow."""
+    """A Cauchy density's slopes, relative to their size; the normal distribution's; and bounds
+    where they overflow.
+    """
     x, y = np.array([1e5, 3e4, -1e5, 10.0]), np.array([1.0, 1e5, 2e5, 1e4])
     _, in_x, in_y = log_voigt_function(x, y)
     square = x**2 + y**2
@@ -114,7 +120,8 @@ def test_prior_slopes_need_a_number_each() -> None:
     likelihood = Voigt(0.9 * f, math.exp(-0.5), math.exp(-1.0) * f.abs()).log_prob(y).sum()
     priors = [(1.0, 20.0, 0.9), (0.0, 3.0, -1.0), (0.0, 3.0, -0.5)]
     prior = sum(dist.Normal(loc, scale).log_prob(torch.tensor(at)) for loc, scale, at in priors)
-    assert value == pytest.approx(float(likelihood + prior), abs=1e-5)  # priors in single precision
+    # priors in single precision
+    assert value == pytest.approx(float(likelihood + prior), abs=1e-5)
 
 
 def on_a_grid(model: RECaST, f: Tensor, y: Tensor, *axes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -131,9 +138,11 @@ def line(low: float, high: float, count: int) -> Tensor:
 
 
 def assert_moments(run: MCMC, weights: Tensor, values: dict[str, Tensor]) -> None:
-    """Smooth functions of each number have the grid's means, within standard errors of as many effective draws.
+    """Smooth functions of each number have the grid's means, within standard errors of as many
+    effective draws.
 
-    Six of them: 4.9 would be a false alarm in 10^6 for one normal mean, and the effective numbers are estimates.
+    Six of them: 4.9 would be a false alarm in 10^6 for one normal mean, and the effective numbers
+    are estimates.
     """
     draws = run.get_samples(group_by_chain=True)
     assert bound() < 5
@@ -176,7 +185,9 @@ def correlated_normal() -> SmallNUTS:
 
 
 def test_kernel_on_a_normal_distribution() -> None:
-    """Mean 0 and covariance [[4, 3], [3, 2.34]], within six standard errors; a step that accepts what was asked for."""
+    """Mean 0 and covariance [[4, 3], [3, 2.34]], within six standard errors; a step that accepts
+    what was asked for.
+    """
     pyro.set_rng_seed(2)
     run = MCMC(correlated_normal(), num_samples=2000, warmup_steps=300, disable_progbar=True)
     run.run()
@@ -198,7 +209,9 @@ def test_kernel_on_a_normal_distribution() -> None:
 
 
 def test_kernel_rejects_where_the_density_is_not_finite() -> None:
-    """A half normal by NaN and minus infinity: no draw below zero, trajectories marked as divergent."""
+    """A half normal by NaN and minus infinity: no draw below zero, trajectories
+    marked as divergent.
+    """
 
     def slopes(u: np.ndarray) -> tuple[float, np.ndarray]:
         return (float(-u @ u / 2), -u) if u[0] > 0 else (math.nan if u[0] > -0.5 else -math.inf, np.full(1, np.nan))

@@ -64,7 +64,9 @@ def test_binary_golden(f: float, values: tuple[float, ...], expected: float) -> 
 
 
 def test_limits() -> None:
-    """No random effect: N(delta f, sigma^2). No noise: Cauchy. A prediction of 0: N(0, sigma^2)."""
+    """No random effect: N(delta f, sigma^2). No noise: Cauchy. A prediction of
+    0: N(0, sigma^2).
+    """
     f, y = torch.tensor([0.0, 1.0, -2.0]).double(), torch.tensor([0.3, 0.5, -1.0]).double()
     model = recast.continuous(None)
     nothing = model.likelihood(model.outputs_at(at(0.9, 1e-12, 0.5), f)).log_prob(y)
@@ -114,7 +116,9 @@ def test_parameters_are_recovered() -> None:
 
 @pytest.mark.parametrize("noise", [True, False])
 def test_all_ways_agree(*, noise: bool) -> None:
-    """NUTS on the Pyro model, NUTS on densities, and corrected draws of the guide have the same mean and spread."""
+    """NUTS on the Pyro model, NUTS on densities, and corrected draws of the guide have the same
+    mean and spread.
+    """
     f, y = simulated(40)
     model = recast.continuous(None) if noise else recast.binary(None)
     y = y if noise else (y > 0).double()
@@ -124,7 +128,8 @@ def test_all_ways_agree(*, noise: bool) -> None:
     assert corrected.khat < 0.7
     for site in model.sites:
         spread = corrected.draws[site].std()
-        assert (fast[site].mean() - corrected.draws[site].mean()).abs() < 0.6 * spread  # of 70 effective draws
+        # of 70 effective draws
+        assert (fast[site].mean() - corrected.draws[site].mean()).abs() < 0.6 * spread
         assert 0.5 < fast[site].std() / spread < 1.8
     slow = MCMC(NUTS(model), num_samples=5, warmup_steps=5, disable_progbar=True)
     slow.run(f, y)
@@ -170,7 +175,9 @@ def test_predictions_are_exact_mixtures() -> None:
 
 
 def test_corrected_draws_are_a_posterior() -> None:
-    """They hold draws and know their model: predictions and ArviZ take them as they are, and refuse another model."""
+    """They hold draws and know their model: predictions and ArviZ take them as they are, and
+    refuse another model.
+    """
     torch.manual_seed(0)
     f = torch.randn(30)
     y = (torch.rand(30) < f.sigmoid()).float()
@@ -194,7 +201,9 @@ def source() -> nn.Module:
 
 
 def test_sources(untouched: Untouched) -> None:
-    """A network, a function and an array of predictions are one model; links take probabilities to logits."""
+    """A network, a function and an array of predictions are one model; links
+    take probabilities to logits.
+    """
     net, x = source(), torch.randn(20, 3)
     f = net(x).squeeze(1)
     y = (f + 0.1 * torch.randn(20)).double()
@@ -282,9 +291,12 @@ def test_bad_targets() -> None:
 
 
 def test_laplace_in_the_units_of_the_data() -> None:
-    """Without a random effect to speak of, delta is a regression's slope: sd sigma / |f|, however large that is."""
+    """Without a random effect to speak of, delta is a regression's slope: sd
+    sigma / |f|, however large that is.
+    """
     f, y = simulated(400, gamma=1e-6)
-    f = 0.0015 * f  # delta is 667 times as large, and so is its error: 8, where log scales have priors of 3
+    # delta is 667 times as large, and so is its error: 8, where log scales have priors of 3
+    f = 0.0015 * f
     wide = {"delta": dist.Normal(0.0, 1e4)}
     guide = RECaSTGuide(recast.continuous(None, priors=wide)).fit(f, y, adapt=False)
     slope = (f @ y) / (f @ f)
@@ -307,7 +319,8 @@ def test_nuts_calls_the_source_once() -> None:
 
 
 def test_a_line_search_that_runs_away_is_survived() -> None:
-    # All predictions have one sign, and with growing gamma the density flattens: one start's L-BFGS leaps to nan.
+    # All predictions have one sign, and with growing gamma the density flattens: one start's
+    # L-BFGS leaps to nan.
     generator = torch.Generator().manual_seed(24)
     f = -(2 * torch.rand(20, generator=generator).double() + 1)
     y = (torch.rand(20, generator=generator) < 0.4).double()

@@ -1,8 +1,10 @@
-"""Simulation-based calibration: where truths come from the prior, their ranks among posterior draws are uniform.
+"""Simulation-based calibration: where truths come from the prior, their ranks among posterior
+draws are uniform.
 
-One layer with many outputs and no bias is many independent conjugate regressions, y_ij = w_j x_i + noise, each with its
-own truth and data. So one fit of all of them gives as many independent ranks as there are outputs (Talts, Betancourt,
-Simpson, Vehtari, Gelman 2018). Checks of ranks are chi-squared tests at the false-alarm rate of `statistical.py`.
+One layer with many outputs and no bias is many independent conjugate regressions, y_ij = w_j
+x_i + noise, each with its own truth and data. So one fit of all of them gives as many independent
+ranks as there are outputs (Talts, Betancourt, Simpson, Vehtari, Gelman 2018). Checks of ranks are
+chi-squared tests at the false-alarm rate of `statistical.py`.
 """
 
 import pytest
@@ -21,7 +23,9 @@ NOISE, POINTS = 0.8, 4
 
 
 def replicates(count: int) -> tuple[BNN, Tensor, Tensor, Tensor]:
-    """A model of `count` regressions, its data, and the true weights, drawn from the prior. The net holds the modes."""
+    """A model of `count` regressions, its data, and the true weights, drawn from the prior. The
+    net holds the modes.
+    """
     x = torch.linspace(-1, 1, POINTS).unsqueeze(1)
     truth = torch.randn(count, 1)
     y = x @ truth.T + NOISE * torch.randn(POINTS, count)
@@ -32,7 +36,9 @@ def replicates(count: int) -> tuple[BNN, Tensor, Tensor, Tensor]:
 
 
 def uniformity(truth: Tensor, draws: Tensor) -> float:
-    """The p-value of uniform ranks. truth [replicate, 1], draws [draw, replicate, 1], draw + 1 in BINS."""
+    """The p-value of uniform ranks. truth [replicate, 1], draws
+    [draw, replicate, 1], draw + 1 in BINS.
+    """
     ranks = (draws < truth).sum(0).flatten()
     assert (len(draws) + 1) % BINS == 0
     counts = torch.bincount(ranks * BINS // (len(draws) + 1), minlength=BINS)
@@ -73,9 +79,10 @@ def test_a_wrong_posterior_is_found(scale: float, shift: float) -> None:
 def test_nuts_and_laplace_agree_on_a_small_network() -> None:
     """A classifier whose last layer is random, at 4 x 160 inputs near the data and off them.
 
-    The softmax makes the posterior no normal distribution, so the two agree up to Laplace's own error: 160 points,
-    14 weights: 0.05 in any probability and 0.01 on average; the log odds' spread within 25 % anywhere and 10 %
-    in the median. (300 draws of NUTS have errors of 0.01 and 4 %.)
+    The softmax makes the posterior no normal distribution, so the two agree up to Laplace's own
+    error: 160 points, 14 weights: 0.05 in any probability and 0.01 on average; the log odds'
+    spread within 25 % anywhere and 10 % in the median. (300 draws of NUTS have errors of 0.01 and
+    4 %.)
     """
     x = torch.cat([torch.randn(80, 2) + 0.7, torch.randn(80, 2) - 0.7])
     y = torch.cat([torch.zeros(80), torch.ones(80)]).long()

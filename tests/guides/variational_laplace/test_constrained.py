@@ -1,4 +1,6 @@
-"""Variational Laplace of models with constrained sites: beside the same models written in unconstrained space."""
+"""Variational Laplace of models with constrained sites: beside the same models written in
+unconstrained space.
+"""
 
 import math
 from collections.abc import Callable
@@ -29,7 +31,9 @@ ZERO, ONE = real(0.0).squeeze(), real(1.0).squeeze()
 
 
 class LogHalfCauchy(dist.TorchDistribution):
-    """Of u where exp(u) is half-Cauchy: log p = log(2 / pi s) - log(1 + e^2u / s^2) + u, by hand."""
+    """Of u where exp(u) is half-Cauchy: log p = log(2 / pi
+    s) - log(1 + e^2u / s^2) + u, by hand.
+    """
 
     support = constraints.real
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -167,7 +171,8 @@ def test_the_divergence_has_the_exact_mean() -> None:
     prior = dist.Normal(torch.zeros(2).double(), 1.0)
     exact = exact + torch.distributions.kl_divergence(dist.Normal(w, 0.2 * torch.ones(2).double()), prior).sum()
     nll = -dist.Normal(X @ w, loc.exp()).log_prob(Y).sum()
-    penalty = 0.5 * 0.2**2 * (X.square().sum() / (2 * loc).exp() + 2 * len(Y))  # F of log tau: 2 for each example
+    # F of log tau: 2 for each example
+    penalty = 0.5 * 0.2**2 * (X.square().sum() / (2 * loc).exp() + 2 * len(Y))
     draws = torch.stack([EXACT(noisy, guide)().detach() for _ in range(150)])
     assert_mean(draws, exact + nll + penalty)
     total = EXACT(noisy_normal, guide)()
@@ -214,7 +219,9 @@ def test_handwritten_guides(name: str, way: Any) -> None:
 
 
 def test_a_transform_of_ones_own() -> None:
-    """Softplus in the place of the exponential; its mean over draws is that of any other way to the same integral."""
+    """Softplus in the place of the exponential; its mean over draws is that of any other way to
+    the same integral.
+    """
 
     def softplus(loc: Tensor) -> None:
         pyro.sample(

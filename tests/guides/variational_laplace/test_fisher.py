@@ -1,4 +1,6 @@
-"""The estimators of the Fisher information: every random sign and label enumerated, and gradients by differences."""
+"""The estimators of the Fisher information: every random sign and label
+enumerated, and gradients by differences.
+"""
 
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -104,7 +106,9 @@ def logistic_guide() -> Handwritten:
 
 
 def test_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All eight label vectors: the square of the sum is the sum of squares, and its gradient is exactly zero."""
+    """All eight label vectors: the square of the sum is the sum of squares, and
+    its gradient is exactly zero.
+    """
     guide = logistic_guide()
     p = (LOGISTIC_X @ W).sigmoid()
     expected = 0.5 * (real(0.6605606367, 0.5892603518) * S2).sum()
@@ -250,7 +254,9 @@ def test_fisher_information_is_the_mean_square_of_the_score(kind: str) -> None:
 
 
 def test_heteroscedastic_noise_and_certain_classes() -> None:
-    """Loc and scale both depend on the weight; a softmax that is certain has finite derivatives."""
+    """Loc and scale both depend on the weight; a softmax that is certain has
+    finite derivatives.
+    """
 
     def model() -> None:
         w = pyro.sample("w", dist.Normal(torch.zeros(2, dtype=torch.double), 1.0).to_event(1))

@@ -1,4 +1,6 @@
-"""Variational Laplace over minibatches: every batch and every probe enumerated, value and gradient."""
+"""Variational Laplace over minibatches: every batch and every probe enumerated,
+value and gradient.
+"""
 
 from collections.abc import Iterator
 from itertools import combinations, product
@@ -44,7 +46,9 @@ def assert_whole(found: list[Tensor], whole: Tensor, parameters: list[Tensor]) -
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("curvature", [FisherProbes(), EmpiricalFisher()], ids=["probes", "signs of labels"])
 def test_all_batches_and_all_signs_are_the_whole(curvature: Any, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network's value and gradient are unbiased at every batch size: the exact ones of all data, in the mean."""
+    """A network's value and gradient are unbiased at every batch size: the
+    exact ones of all data, in the mean.
+    """
     model, guide, x, y = network()
     exact = ExactFisher() if isinstance(curvature, FisherProbes) else EmpiricalFisher(each=True)
     whole = VariationalLaplaceELBO(exact, kl_weight=0.7)(model, guide)(x, y)
@@ -82,7 +86,9 @@ def guided() -> Handwritten:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sampled_labels_have_a_value_without_the_batch_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All batches and all their labels: the F of all data, 0.6605606367 and 0.5892603518, at every size."""
+    """All batches and all their labels: the F of all data, 0.6605606367 and
+    0.5892603518, at every size.
+    """
     guide = guided()
     none = VariationalLaplaceELBO(NoCurvature())(logistic, guide)
     loss = VariationalLaplaceELBO(MonteCarloFisher())(logistic, guide)

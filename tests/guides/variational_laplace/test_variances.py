@@ -99,7 +99,9 @@ def means(guide: MeanField, model: BNN) -> dict[str, Tensor]:
 
 
 def test_the_profiled_gradient_is_that_of_the_log_evidence() -> None:
-    """The envelope theorem, by finite differences of the diagonal Laplace evidence in the means."""
+    """The envelope theorem, by finite differences of the diagonal Laplace
+    evidence in the means.
+    """
     model, x, y = classifier()
     guide = fit_variances(MeanField(model), [(x, y)])
     found = torch.autograd.grad(VariationalLaplaceELBO(EXACT)(model, guide)(x, y), guide.loc)[0]

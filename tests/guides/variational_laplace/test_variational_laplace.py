@@ -1,4 +1,6 @@
-"""Variational Laplace where the answer is known: linear models, every minibatch, several sites, hierarchies."""
+"""Variational Laplace where the answer is known: linear models, every
+minibatch, several sites, hierarchies.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -264,7 +266,9 @@ AUTO: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("kind", AUTO)
 def test_pyros_guides(kind: str) -> None:
-    """Whatever the blocks: the penalty is half the mean square of J (w - m) in the metric of the outputs."""
+    """Whatever the blocks: the penalty is half the mean square of J (w - m) in
+    the metric of the outputs.
+    """
     model, x, y = classifier()
     guide = AUTO[kind](model)
     guide(x, y)

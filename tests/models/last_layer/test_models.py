@@ -1,4 +1,6 @@
-"""`NeuralLinear` and `GenerativeClassifier` as Pyro models, under everything that knows the `Model` protocol."""
+"""`NeuralLinear` and `GenerativeClassifier` as Pyro models, under everything that knows the
+`Model` protocol.
+"""
 
 import pickle
 from collections.abc import Callable

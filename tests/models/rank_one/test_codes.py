@@ -1,4 +1,6 @@
-"""LP-BNN: golden values, limits, the induced distribution of weights, and the published code's own ways."""
+"""LP-BNN: golden values, limits, the induced distribution of weights, and the
+published code's own ways.
+"""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""Whole networks: members in one pass are the members alone, and what cannot be converted is named."""
+"""Whole networks: members in one pass are the members alone, and what cannot be
+converted is named.
+"""
 
 import copy
 from collections.abc import Callable
@@ -68,7 +70,8 @@ def assert_members_are_alone(net: RankOneNet, x: Any) -> None:
 def test_blocks_are_the_members_alone(kind: str, untouched: Any) -> None:
     net, x = CASES[kind]()
     with untouched(net):
-        members = 2 if kind in ("resnet50", "deeplabv3") else M  # dense members of 40 million weights
+        # dense members of 40 million weights
+        members = 2 if kind in ("resnet50", "deeplabv3") else M
         ensemble = batch_ensemble(net, members, shared=SHARED.get(kind, ()), per_member_norm=kind != "densenet")
         for part in ensemble.modules():
             if isinstance(part, MemberNorm):  # as after training

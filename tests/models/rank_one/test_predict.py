@@ -56,7 +56,8 @@ def test_members_are_chains(kind: str) -> None:
     model, guide, x, y = PROBLEMS[kind]("net")
     draws = guide.draws(4, group_by_chain=True)
     tree = to_arviz(draws, x, y, model=model, group_by_chain=True)
-    assert set(tree["log_likelihood"].data_vars) == {"net.y"}  # the layers' own vectors are no data
+    # the layers' own vectors are no data
+    assert set(tree["log_likelihood"].data_vars) == {"net.y"}
     assert dict(tree["log_likelihood"]["net.y"].sizes) == {"chain": MEMBERS, "draw": 4, "net.data": 6}
     members = tree["posterior"]["net.member"].values
     assert members.tolist() == [[j] * 4 for j in range(MEMBERS)]
@@ -136,7 +137,9 @@ def test_disagreement_counts_pairs(draws: int, classes: int, seed: int) -> None:
 
 
 def test_a_trained_ensemble_becomes_a_rank_one_posterior() -> None:
-    """The locations of the guide are the members' vectors: a small scale predicts as the ensemble does."""
+    """The locations of the guide are the members' vectors: a small scale
+    predicts as the ensemble does.
+    """
     net = batch_ensemble(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)), MEMBERS, initial=random_signs())
     model = RankOneEnsemble(net, likelihoods.categorical, prior=dist.Normal(1.0, 1.0))
     x = torch.randn(4, 3)

@@ -1,4 +1,6 @@
-"""RECaST with labels of several classes: two are the binary model, inference, doors, what is refused."""
+"""RECaST with labels of several classes: two are the binary model, inference,
+doors, what is refused.
+"""
 
 import math
 
@@ -22,7 +24,9 @@ def at(delta: float, gamma: float) -> dict[str, Tensor]:
 
 
 def simulated(n: int, classes: int = 3, *, delta: float = 0.9, gamma: float = 0.3) -> tuple[Tensor, Tensor]:
-    """(logits, labels) from the model itself, by its random effects: not by its integrated likelihood."""
+    """(logits, labels) from the model itself, by its random effects: not by its
+    integrated likelihood.
+    """
     logits = 2 * torch.randn(n, classes, dtype=torch.double)
     beta = delta + gamma * torch.empty(n, 1, dtype=torch.double).cauchy_()
     return logits, dist.Categorical(logits=beta * (logits - logits.mean(-1, keepdim=True))).sample()
@@ -50,7 +54,9 @@ def test_golden() -> None:
 
 
 def test_parameters_are_recovered() -> None:
-    """1,500 examples of three classes from the effects themselves: within the bound's standard errors."""
+    """1,500 examples of three classes from the effects themselves: within the
+    bound's standard errors.
+    """
     guide = RECaSTGuide(recast.categorical(None)).fit(*simulated(1500), adapt=False)
     error = (guide.scale_tril @ guide.scale_tril.mT).diagonal().sqrt()
     truth = torch.tensor([0.9 / 1.3, math.log(0.3)]).double()  # in the guide's coordinates
@@ -59,7 +65,9 @@ def test_parameters_are_recovered() -> None:
 
 
 def test_inference_and_doors() -> None:
-    """Guide, corrected draws, NUTS, the Pyro model, predictions, metrics, ArviZ and the summary."""
+    """Guide, corrected draws, NUTS, the Pyro model, predictions, metrics, ArviZ
+    and the summary.
+    """
     logits, y = simulated(30)
     model = recast.categorical(None, name="r")
     values = {f"r.{site}": value for site, value in at(0.8, 0.2).items()}

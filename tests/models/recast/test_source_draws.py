@@ -30,7 +30,9 @@ def data(n: int = 15) -> tuple[Tensor, Tensor]:
 
 
 def test_two_draws_by_brute_force() -> None:
-    """The joint posterior of number and index on a grid, from the single models: weights and log joint."""
+    """The joint posterior of number and index on a grid, from the single
+    models: weights and log joint.
+    """
     x, y = data()
     source = slopes(0.9, 1.1)
     model = recast.continuous(source, priors=TIGHT)
@@ -48,7 +50,8 @@ def test_two_draws_by_brute_force() -> None:
     posterior = joint.reshape(-1).softmax(0).reshape(joint.shape)
     share = posterior.sum(0)
     assert 0.02 < share[0] < 0.98  # both count
-    assert abs(float((found.draws["source"] == 1).double().mean()) - float(share[1])) < 0.06  # 2,000 draws: se 0.011
+    # 2,000 draws: se 0.011
+    assert abs(float((found.draws["source"] == 1).double().mean()) - float(share[1])) < 0.06
     assert found.effective_sources == pytest.approx(float(1 / share.square().sum()), rel=0.1)
     slope = (posterior * values["delta"].unsqueeze(-1)).sum(0) / share  # E[delta | source]
     for s in range(2):
@@ -73,10 +76,12 @@ def test_equal_draws_are_a_plain_source() -> None:
 
 
 def test_linear_source_and_target_by_quadrature() -> None:
-    """A Bayesian source f = w x with draws of w ~ N(1, 0.3^2): the mean of y at x = 1 is that of the integral over w.
+    """A Bayesian source f = w x with draws of w ~ N(1, 0.3^2): the mean of y at x = 1 is that of
+    the integral over w.
 
-    With a small effect y = delta w x + noise knows delta w alone. Were the source certain, w = 1, delta would have its
-    data's slope and that slope's error; the uncertain w makes it wider, by the factor that quadrature gives.
+    With a small effect y = delta w x + noise knows delta w alone. Were the source certain, w = 1,
+    delta would have its data's slope and that slope's error; the uncertain w makes it wider, by
+    the factor that quadrature gives.
     """
     x = torch.linspace(-2, 2, 12).double()
     y = 1.5 * x + 0.2 * torch.sin(9 * x)
@@ -112,7 +117,9 @@ def test_linear_source_and_target_by_quadrature() -> None:
 
 
 def test_every_way_of_inference() -> None:
-    """Pyro's own NUTS and TraceEnum_ELBO sum over the index; ours draw it; predictions use each draw's own source."""
+    """Pyro's own NUTS and TraceEnum_ELBO sum over the index; ours draw it; predictions use each
+    draw's own source.
+    """
     x, y = data()
     source = slopes(0.9, 1.0, 1.2)
     model = recast.continuous(source, priors=TIGHT, name="m")
