@@ -1,6 +1,4 @@
-"""What a site is to ArviZ: reparametrised, factors, masked; misspelt names;
-guides of parts; what MCMC keeps.
-"""
+"""Reparametrised, masked and factor sites, guides of parts, misspelt names, in ArviZ."""
 
 import arviz
 import numpy as np

@@ -1,6 +1,4 @@
-"""The door in: real digits with exact sizes and ranges, regression sets,
-packages that are missing.
-"""
+"""Real digits with exact sizes and ranges, regression sets, packages that are missing."""
 
 import subprocess
 import sys

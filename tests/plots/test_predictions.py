@@ -1,6 +1,4 @@
-"""Intervals of predictions, PIT histograms, priors beside posteriors: the
-numbers that they show, and refusals.
-"""
+"""Intervals of predictions, PIT histograms, priors beside posteriors: numbers and refusals."""
 
 import os
 
