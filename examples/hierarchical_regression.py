@@ -1,16 +1,11 @@
-"""Two Bayesian networks and random intercepts in one Pyro model, by variational inference and by
-NUTS, in ArviZ.
+"""Two Bayesian networks and random intercepts in one Pyro model, by VI and by NUTS, in ArviZ.
 
     python -m examples.hierarchical_regression --out output
 
-Simulated harvests on plots of eight fields: the weather and the fertiliser act by two unknown
-smooth curves, and each field has an intercept of its own. Networks stand for the curves: they are
-trained by least squares, then their last layers become random. The rest is an ordinary
-hierarchical regression. (What the hidden layers learned counts as known, so the intervals of the
-curves are a little narrow: over eight seeds the error of the gain was 1.5 of its standard
-deviations, root mean square.) It prints ArviZ's summary of what can be interpreted, LOO and k-hat
-for three fits, and writes curves.png and a netCDF file for each. SMOKE=1 in the environment
-shortens everything to seconds.
+Simulated harvests on eight fields: weather and fertiliser act by unknown smooth curves, and each
+field has an intercept. Networks, trained by least squares, stand for the curves; then their last
+layers become random. It prints ArviZ's summary, LOO and k-hat for three fits, and writes
+curves.png and a netCDF file for each. SMOKE=1 in the environment shortens it to seconds.
 """
 
 import warnings
@@ -35,17 +30,13 @@ from examples.studies.hierarchical_regression.harvests import COORDS, FIELDS, GR
 
 
 def curve(name: str) -> BNN:
-    """A smooth function of one variable; as a component it observes nothing, so that its
-    likelihood is never used.
-    """
+    """A smooth function of one variable: a component, whose likelihood is never used."""
     net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1, bias=False)).eval()
     return BNN(net, subset.last_layer(net), priors.normal(1.0), likelihoods.normal(), name=name)
 
 
 class Harvest(nn.Module):
-    """harvest ~ N(weather(rain) + response(dose) + effect[field], noise^2),
-    effect ~ N(0, spread^2).
-    """
+    """harvest ~ N(weather(rain) + response(dose) + effect[field], noise^2)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,19 +1,15 @@
-"""The main job: a network that reads digits becomes Bayesian, and is judged on digits and on what
-is none.
+"""The main job: a network that reads digits becomes Bayesian, and is judged.
 
     python -m examples.quickstart --out quickstart-output
 
-1. Train LeNet on 1,000 images of MNIST. Its weights are the maximum a posteriori (MAP) under N(0,
-   1), as usual, and as usual it is too sure of itself.
-2. Let some of the weights be random: (a) those of the last layer, (b) the 1,000 with the largest
-   marginal variance.
-3. Fit a Laplace approximation to each, its prior scale chosen by cross-validation within the 1,000
-   images.
+1. Train LeNet on 1,000 images of MNIST to its MAP, as usual too sure of itself.
+2. Make weights random: those of the last layer, or the 1,000 with the largest marginal variance.
+3. Fit a Laplace approximation to each, its prior scale chosen by cross-validation.
 4. Compare MAP, both Laplace approximations and an ensemble of five networks on the other 4,000
    images, and on letters, turned digits and digits of another scanner.
 
-It prints a table and writes table, figures, an ArviZ file and one page, index.html, that shows all
-of it. About a minute and a half on two cores; SMOKE=1 in the environment shortens it to seconds.
+It writes table, figures, an ArviZ file and a page, index.html, that shows all of it. About a
+minute and a half on two cores; SMOKE=1 in the environment shortens it to seconds.
 """
 
 import time
@@ -53,9 +49,7 @@ def laplace(net: nn.Module, chosen: subset.Subset, scale: float, data: TensorDat
 
 
 def probabilities(guide: Laplace, x: Tensor, draws: int) -> Tensor:
-    """Class probabilities of every draw, [draw, batch, class], of the network linearised at its
-    trained weights.
-    """
+    """Class probabilities of every draw, [draw, batch, class], of the linearised network."""
     return predictive(guide, x, draws, linearised=True).component_probs
 
 

@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from bayesnn.fit import fit
+from bayesnn.functional import progress
 
 quiet = partial(fit, progress=False, optimizer=partial(torch.optim.SGD, lr=0.01))
 SIZE, DIMENSIONS = 16, 4_000
@@ -156,6 +157,7 @@ def not_finite(fabric):
 
 
 def shown(fabric):
+    progress.DELAY = 0.0  # short runs show nothing
     with contextlib.redirect_stderr(io.StringIO()) as text:
         fit(Watched(), DataLoader(Augmented(), batch_size=2), epochs=1, fabric=fabric)
     return text.getvalue()

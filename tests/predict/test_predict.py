@@ -102,11 +102,12 @@ def test_the_path_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         assert text in caplog.text
 
 
-def test_a_progress_bar(capsys: pytest.CaptureFixture) -> None:
+def test_a_progress_bar(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bayesnn.functional.progress.DELAY", 0.0)  # short calls print nothing
     model = model_of(mlp())
     predict(MeanField(model), X, 3, model=model, progress=True)
     assert "predict" in capsys.readouterr().err
-    predict(MeanField(model), X, 3, model=model)
+    predict(MeanField(model), X, 3, model=model, progress=False)
     assert not capsys.readouterr().err
 
 

@@ -167,11 +167,12 @@ def test_it_is_a_distribution_of_pyros() -> None:
     torch.testing.assert_close(traced.trace.nodes["y"]["log_prob"], p.log_prob(torch.zeros(7, 2)))
 
 
-def test_a_progress_bar(capsys: pytest.CaptureFixture) -> None:
+def test_a_progress_bar(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bayesnn.functional.progress.DELAY", 0.0)  # short calls print nothing
     net = mlp()
     model = BNN(net, subset.everything(net), priors.normal(1.0), likelihoods.categorical)
     guide = MeanField(model)
     predictive(guide, X, 3, model=model, progress=True)
     assert "3/3" in capsys.readouterr().err
-    predictive(guide, X, 3, model=model)
+    predictive(guide, X, 3, model=model, progress=False)
     assert not capsys.readouterr().err

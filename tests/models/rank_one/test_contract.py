@@ -174,7 +174,7 @@ def test_one_member_needs_evaluation_mode(layer: nn.Module, kind: str, per_membe
     guide, x = RankOneGuide(model), torch.randn(6, 3)
     model.train()
     name = "MemberNorm" if per_member_norm and kind != "Dropout" else kind
-    for call in (model, partial(predict, model, guide)):
+    for call in (model, partial(predict, guide)):
         with pytest.raises(ValueError, match=rf"'net.1' .{name}. is in training mode"):
             call(x)
     model.eval()
