@@ -180,7 +180,11 @@ def _nuts(make: Callable[[], Made]) -> Made:
 def _sghmc(temperature: float) -> Made:
     model = model_of()
     options: dict[str, Any] = {"epochs": 8, "step": 1e-3, "draws": 2, "progress": False}
-    return model, mcmc.sghmc(model, [(X, Y)] * 3, temperature=temperature, **options), (X, Y)
+    return (
+        model,
+        mcmc.sghmc(model, [(X.clone(), Y.clone()) for _ in range(3)], temperature=temperature, **options),
+        (X, Y),
+    )
 
 
 def _dict() -> Made:

@@ -66,7 +66,7 @@ class JacobianRows:
         self._columns: int | None = None
         # of every layer's batch, by the pass' shapes
         self._axes: dict[object, list[tuple[int | None, bool]]] = {}
-        self._jacobians = Jacobians(lambda values, x: call(net, values, x), net)
+        self._jacobians = Jacobians(partial(call, net), net)
 
     def chunks(self, x: Inputs, roots: Roots) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """(examples, outputs, R^T J) in chunks of at most `EXAMPLES`, whose rows take at most

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bayesnn.guides.common.checked_state import CheckedState
 from bayesnn.handlers import param_site
 from bayesnn.models.rank_one import RankOneEnsemble
+from bayesnn.models.rank_one.layout import entry_name
 from bayesnn.tempering import noted, noted_draws, of_model
 
 
@@ -76,14 +77,14 @@ class RankOneGuide(CheckedState):
             if layer.code is not None:
                 mean, log_variance = layer.code.moments(layer.r[member])
                 q = dist.Normal(mean, (0.5 * log_variance).exp(), validate_args=False)
-                by_site[self.model.site(f"{name}.z")] = q.to_event(1)
+                by_site[self.model.site(entry_name(name, "z"))] = q.to_event(1)
             elif self.model.prior is not None:
                 family = dist.Normal if isinstance(self.model.prior, dist.Normal) else dist.Cauchy
                 for key, loc in (("r", layer.r), ("s", layer.s)):
                     i, log_scale = next(scales)
                     scale = param_site(f"RankOneGuide[{self.model.site(name)}].{i}", log_scale).exp()
                     q = family(loc[member], scale[member], validate_args=False)
-                    by_site[self.model.site(f"{name}.{key}")] = q.to_event(1)
+                    by_site[self.model.site(entry_name(name, key))] = q.to_event(1)
         return by_site
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from bayesnn.likelihoods import Likelihood
 from bayesnn.models.checks import check_name, check_outside, checked_size
 from bayesnn.models.inputs import check_inputs
 from bayesnn.models.observe import observe
+from bayesnn.models.rank_one.layout import entry_name
 from bayesnn.models.rank_one.network import RankOneNet
 from bayesnn.scales import moved
 
@@ -151,11 +152,11 @@ class RankOneEnsemble(nn.Module):
         for name, layer in self._layers[0].items():
             if layer.code is not None:
                 zero = layer.r.new_zeros(layer.code.latent)
-                found[self.site(f"{name}.z")] = dist.Normal(zero, zero + 1, validate_args=False).to_event(1)
+                found[self.site(entry_name(name, "z"))] = dist.Normal(zero, zero + 1, validate_args=False).to_event(1)
             elif self.prior is not None:
                 entry = moved(self.prior, layer.r)
-                found[self.site(f"{name}.r")] = entry.expand(layer.r.shape[1:]).to_event(1)
-                found[self.site(f"{name}.s")] = entry.expand(layer.s.shape[1:]).to_event(1)
+                found[self.site(entry_name(name, "r"))] = entry.expand(layer.r.shape[1:]).to_event(1)
+                found[self.site(entry_name(name, "s"))] = entry.expand(layer.s.shape[1:]).to_event(1)
         return found
 
     def vectors(self, values: Mapping[str, Tensor], member: Tensor) -> dict[str, Tensor]:
@@ -168,9 +169,11 @@ class RankOneEnsemble(nn.Module):
         found = {}
         for name, layer in self._layers[0].items():
             if layer.code is not None:
-                found[f"{name}.r"] = layer.code.vector(self._value(values, f"{name}.z"), layer.r[member])
+                found[entry_name(name, "r")] = layer.code.vector(
+                    self._value(values, entry_name(name, "z")), layer.r[member]
+                )
             elif self.prior is not None:
-                found.update({f"{name}.{key}": self._value(values, f"{name}.{key}") for key in ("r", "s")})
+                found.update({entry_name(name, key): self._value(values, entry_name(name, key)) for key in ("r", "s")})
         return found
 
     def reconstructions(self, vectors: Mapping[str, Tensor], member: Tensor) -> Iterator[tuple[str, Reconstruction]]:
@@ -181,10 +184,15 @@ class RankOneEnsemble(nn.Module):
             if layer.code is not None:
                 # N(r; r_hat, 1 / 2) to a power is this density to another power, up to a constant,
                 # which this lacks.
-                fn = dist.Normal(vectors[f"{name}.r"], (2 * torch.pi) ** -0.5, validate_args=False).to_event(1)
+                fn = dist.Normal(vectors[entry_name(name, "r")], (2 * torch.pi) ** -0.5, validate_args=False).to_event(
+                    1
+                )
                 weight = 1 / (torch.pi * self.members * layer.r.shape[1])
                 # Detached: data that move with the parameters that explain them make no ELBO.
-                yield self.site(f"{name}.reconstruction"), Reconstruction(fn, layer.r[member].detach(), weight)
+                yield (
+                    self.site(entry_name(name, "reconstruction")),
+                    Reconstruction(fn, layer.r[member].detach(), weight),
+                )
 
     def weight_of_kl(self, x: "Inputs | None" = None, y: Tensor | None = None) -> float | None:
         """The weight of KL(q || p) in -ELBO, 1 for Bayes' rule.

@@ -63,3 +63,12 @@ def check_divisible(rows: int, members: int, caller: str) -> None:
             f"or {(rows // members + 1) * members} (DataLoader(..., drop_last=True) drops a smaller last batch), or "
             "tile(x, members), which shows every example to every member"
         )
+
+
+def entry_name(layer: str, key: str) -> str:
+    """The name of a layer's own tensor in the network; that of a network of one layer is the key.
+
+    >>> entry_name("0", "r"), entry_name("", "r")
+    ('0.r', 'r')
+    """
+    return f"{layer}.{key}" if layer else key

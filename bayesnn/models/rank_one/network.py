@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bayesnn.functional import Inputs, alone, call, check_evaluation_mode, holding
 from bayesnn.functional.call import tensors
 from bayesnn.models.rank_one.layer import RankOne
-from bayesnn.models.rank_one.layout import by_member, tile
+from bayesnn.models.rank_one.layout import by_member, entry_name, tile
 from bayesnn.models.rank_one.norm import MemberNorm
 
 
@@ -77,7 +77,11 @@ class RankOneNet(nn.Module):
 
     def draw(self) -> dict[str, Tensor]:
         """{"<layer>.r": r_hat [member, width]} with fresh codes; empty without codes."""
-        return {f"{name}.r": layer.code.draw(layer.r) for name, layer in self.layers.items() if layer.code is not None}
+        return {
+            entry_name(name, "r"): layer.code.draw(layer.r)
+            for name, layer in self.layers.items()
+            if layer.code is not None
+        }
 
     def dense(self, member: "int | Tensor", vectors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """One member's parameters and buffers, by the names that the given network had;
@@ -108,7 +112,7 @@ class RankOneNet(nn.Module):
         if not 0 <= j < self.members:
             raise ValueError(f"RankOneNet.member: there are members 0 to {self.members - 1}, not {j}")
         codes = {name: (layer.code, layer.r[j]) for name, layer in self.layers.items() if layer.code is not None}
-        vectors = {f"{name}.r": code.vector(code.moments(r)[0], r) for name, (code, r) in codes.items()}
+        vectors = {entry_name(name, "r"): code.vector(code.moments(r)[0], r) for name, (code, r) in codes.items()}
         state = self.dense(j, vectors)
         memo: dict[int, Any] = {
             id(held): nn.Parameter(state[name].clone(), held.requires_grad)
@@ -133,7 +137,7 @@ class RankOneNet(nn.Module):
             ValueError: they differ by more than rounding; a layer in training mode.
         """
         check_evaluation_mode(self.net, "RankOneNet.check")
-        vectors = _distinct({f"{name}.r": layer.r for name, layer in self.layers.items()} | self.draw())
+        vectors = _distinct({entry_name(name, "r"): layer.r for name, layer in self.layers.items()} | self.draw())
         blocks = by_member(self.rows(tile(x, self.members), vectors), self.members)
         for j, block in enumerate(blocks):
             own = self.dense(j, {name: vector[j] for name, vector in vectors.items()})

@@ -38,14 +38,14 @@ def test_golden_kl_and_squared_error() -> None:
     assert layer.code is not None
     layer.code.moments = lambda r: (mean, log_variance)  # type: ignore[method-assign]
     posteriors = guide.distributions(torch.arange(2))
-    kl = divergence(posteriors[".z"], model.priors()[".z"])
+    kl = divergence(posteriors["z"], model.priors()["z"])
     assert kl.sum().item() == pytest.approx(0.8929064295, abs=1e-10)
     r = torch.tensor([[1.1, 0.9, 1.0], [0.8, 1.2, 1.05]], dtype=torch.double)
     r_hat = torch.tensor([[1.0, 1.0, 0.9], [0.9, 1.1, 1.0]], dtype=torch.double)
     with torch.no_grad():
         layer.r.copy_(r)
-    ((site, term),) = model.reconstructions({".r": r_hat}, torch.arange(2))
-    assert site == ".reconstruction"
+    ((site, term),) = model.reconstructions({"r": r_hat}, torch.arange(2))
+    assert site == "reconstruction"
     assert -term.weight * term.distribution.log_prob(term.observed).sum().item() == pytest.approx(0.00875, abs=1e-10)
 
 
@@ -108,7 +108,7 @@ def test_the_reconstruction_does_not_move_its_data() -> None:
     net = latent_rank_one(nn.Linear(3, 2), M, latent=4)
     model = RankOneEnsemble(net, likelihoods.categorical)
     layer, member = net.layers[""], torch.arange(M)
-    vectors = {".r": torch.randn(M, 3)}
+    vectors = {"r": torch.randn(M, 3)}
     ((_, term),) = model.reconstructions(vectors, member)
     assert torch.equal(term.observed, layer.r)
     assert not term.observed.requires_grad
