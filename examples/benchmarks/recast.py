@@ -171,14 +171,16 @@ def quadrature(problem: Problem) -> tuple[str, PyroModel]:
 
 def samplers(problem: Problem, rule: tuple[str, PyroModel]) -> list[tuple[str, ...]]:
     """Ours between the others."""
-    latent = {"latent effects, centred": centred, "latent effects, tan": reparameterised} if problem.model.noise else {}
+    latent = (
+        {"latent effects, centred": centred, "latent effects, tan": reparameterised} if problem.model.with_noise else {}
+    )
     own, others = [ours(problem)], {}
     for kind, peers in (("latent", latent), ("quadrature", dict([rule]))):
         for label, model in peers.items():
             others[label] = theirs(problem, model, SHORT[kind])
             own.append(ours(problem))
     middle = sorted(own, key=lambda one: one.rate)[len(own) // 2]
-    bounds = ("30 s, 1.01, 1,000", f"{RATIO}" if problem.model.noise else "")
+    bounds = ("30 s, 1.01, 1,000", f"{RATIO}" if problem.model.with_noise else "")
     rows = [_row(problem.label, "recast_nuts", middle, "", bounds[0])]
     return rows + [_row(problem.label, k, v, f"{middle.rate / v.rate:.0f}", bounds[1]) for k, v in others.items()]
 
